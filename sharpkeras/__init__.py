@@ -1,0 +1,6 @@
+"""sharpkeras: differentiable architecture search (DARTS, sharpDARTS) for Keras 3.
+
+primitives → space → supernet → bilevel search → architecture → network → training → measure → export
+"""
+
+__version__ = "0.1.0"

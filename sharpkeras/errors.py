@@ -1,0 +1,103 @@
+"""What can go wrong, and the exit code the command line gives it.
+
+A message has both halves: what is wrong and what would be right. `where` is a file with a JSON path, or a flag.
+"""
+
+
+class SharpKerasError(Exception):
+    """An error with an exit code and the parts of a helpful message.
+
+    Args:
+        problem: what is wrong, one sentence without the final full stop.
+        where: file and JSON path, directory, or flag.
+        seen: the value found there.
+        allowed: what would have been accepted.
+        next_step: the command or action to try.
+    """
+
+    exit_code = 1
+
+    def __init__(self, problem, *, where=None, seen=None, allowed=None, next_step=None):
+        super().__init__(problem)
+        self.problem = problem
+        self.where = where
+        self.seen = seen
+        self.allowed = allowed
+        self.next_step = next_step
+
+    def as_dict(self):
+        """The same parts, for `--json`."""
+        parts = {
+            "error": self.problem,
+            "exit_code": self.exit_code,
+            "where": self.where,
+            "seen": self.seen,
+            "allowed": self.allowed,
+            "next": self.next_step,
+        }
+        return {key: value for key, value in parts.items() if value is not None}
+
+    def __str__(self):
+        lines = [f"{self.where}: {self.problem}" if self.where else self.problem]
+        if self.seen is not None:
+            lines.append(f"  seen:    {printable(self.seen)}")
+        if self.allowed is not None:
+            lines.append(f"  allowed: {printable(self.allowed)}")
+        if self.next_step is not None:
+            lines.append(f"  next:    {self.next_step}")
+        return "\n".join(lines)
+
+
+class UsageError(SharpKerasError):
+    """A wrong flag or argument."""
+
+    exit_code = 2
+
+
+class ConfigError(SharpKerasError):
+    """A wrong configuration, genotype or recipe."""
+
+    exit_code = 3
+
+
+class DataError(SharpKerasError):
+    """Missing, broken or unfitting data."""
+
+    exit_code = 4
+
+
+class RunError(SharpKerasError):
+    """A wrong checkpoint, run directory or output path."""
+
+    exit_code = 5
+
+
+class NumericalError(SharpKerasError):
+    """NaN or infinity where a number was needed."""
+
+    exit_code = 6
+
+
+class ResourceError(SharpKerasError):
+    """Memory, disk or device."""
+
+    exit_code = 7
+
+
+class VerificationError(SharpKerasError):
+    """A gate that guards a result did not pass."""
+
+    exit_code = 8
+
+
+class SafetyError(SharpKerasError):
+    """Refused, since opening it could run code or read other files."""
+
+    exit_code = 9
+
+
+def printable(value, limit=300):
+    """`value` as one line without control characters, cut at `limit` characters."""
+    text = value if isinstance(value, str) else repr(value)
+    text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+    return text if len(text) <= limit else text[:limit] + "…"
