@@ -1,0 +1,157 @@
+"""Official state dicts into sharpkeras models: arrays by official key names, never torch itself.
+
+Positions in PyTorch's `nn.Sequential` are positions in `layers.Sequence`, and layers of a Network carry the names of
+the official modules, so that little is left to say here.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import keras
+import numpy as np
+
+from sharpkeras.errors import RunError
+from sharpkeras.layers import FactorizedReduce, Sequence, SplitConv
+from sharpkeras.spaces.cell.network import AuxiliaryHead, Network
+from sharpkeras.spaces.cell.search_cell import Norm, SharedPool, StackedSequence, StackedSkip
+from sharpkeras.spaces.cell.supernet import Supernet
+
+CONV = (2, 3, 1, 0)  # O I H W → H W I O
+DEPTHWISE = (2, 3, 0, 1)  # C 1 H W → H W C 1
+DENSE = (1, 0)  # out in → in out
+VECTOR = (0,)
+IGNORED = "num_batches_tracked"
+
+
+class Slot(NamedTuple):
+    """Where an official array goes: a variable, or one row of a variable stacked over edges."""
+
+    variable: object
+    axes: tuple
+    row: int | None = None
+
+
+def load_state(model, state: Mapping[str, np.ndarray]):
+    """Sets every weight of a Network or a Supernet from an official state dict.
+
+    Args:
+        model: a built Network or Supernet.
+        state: official key → array in PyTorch's layout. `num_batches_tracked` entries are ignored, and so is the prefix
+            `module.` that DataParallel leaves.
+
+    Raises:
+        RunError: if a key is not used, a variable is not set, or a shape does not fit; it names them.
+    """
+    arrays = {key.removeprefix("module."): value for key, value in state.items() if not key.endswith(IGNORED)}
+    slots = state_slots(model)
+    unused, unset = sorted(set(arrays) - set(slots)), sorted(set(slots) - set(arrays))
+    if unused or unset:
+        found = (("unused keys", unused), ("unset variables", unset))
+        parts = [f"{len(keys)} {what} ({_some(keys)})" for what, keys in found if keys]
+        raise RunError("the state dict does not belong to this model: " + ", ".join(parts))
+    values = {id(slot.variable): slot.variable.numpy().copy() for slot in slots.values()}
+    for key, slot in slots.items():
+        target = values[id(slot.variable)] if slot.row is None else values[id(slot.variable)][slot.row]
+        array = np.transpose(arrays[key], slot.axes)
+        if array.shape != target.shape:
+            raise RunError("array of another shape", where=key, seen=array.shape, allowed=target.shape)
+        target[...] = array
+    for slot in slots.values():
+        slot.variable.assign(values[id(slot.variable)])
+
+
+def state_dict(model):
+    """The way back: official key → array in PyTorch's layout, for every weight of a Network or Supernet."""
+    arrays = {}
+    for key, slot in state_slots(model).items():
+        value = np.asarray(slot.variable)
+        value = value if slot.row is None else value[slot.row]
+        arrays[key] = np.ascontiguousarray(np.transpose(value, np.argsort(slot.axes)))
+    return arrays
+
+
+def state_slots(model):
+    """Official key → Slot for every weight of a built Network or Supernet."""
+    slots = dict(_supernet_slots(model) if isinstance(model, Supernet) else _network_slots(model))
+    named = {id(slot.variable) for slot in slots.values()}
+    names = [v.path for v in model.weights if id(v) not in named and not _is_drop_path(v)]
+    if names:
+        raise RunError(f"no official name is known for {len(names)} variables ({_some(names)})")
+    return slots
+
+
+def _is_drop_path(variable):
+    """Its rate and its random state are no weights."""
+    return variable.name in ("drop_path_rate", "seed_generator_state")
+
+
+def _network_slots(model: Network):
+    for layer in model.layers:
+        yield from _layer_slots(layer, layer.name)
+
+
+def _supernet_slots(model: Supernet):
+    for layer in (*model.stem, model.classifier):
+        yield from _layer_slots(layer, layer.name)
+    for cell in model.cells:
+        yield from _layer_slots(cell.preprocess0, f"{cell.name}.preprocess0")
+        yield from _layer_slots(cell.preprocess1, f"{cell.name}.preprocess1")
+        for p, branch in enumerate(cell.branches):
+            for edge in cell.strides:
+                yield from _branch_slots(branch, f"{cell.name}._ops.{edge}._ops.{p}", edge)
+
+
+def _layer_slots(layer, name):
+    """The slots of a layer whose official module is called `name`."""
+    if isinstance(layer, Sequence):
+        prefix = name if isinstance(layer, SplitConv) else f"{name}.op"
+        for position, step in enumerate(layer.steps):
+            yield from _layer_slots(step, f"{prefix}.{position}")
+    elif isinstance(layer, FactorizedReduce):
+        for part, step in (("conv_1", layer.conv_1), ("conv_2", layer.conv_2), ("bn", layer.norm)):
+            yield from _layer_slots(step, f"{name}.{part}")
+    elif isinstance(layer, AuxiliaryHead):
+        for position, step in enumerate(layer.features):
+            yield from _layer_slots(step, f"{name}.features.{position}")
+        yield from _layer_slots(layer.classifier, f"{name}.classifier")
+    elif isinstance(layer, keras.layers.BatchNormalization):
+        if layer.scale:
+            yield f"{name}.weight", Slot(layer.gamma, VECTOR)
+        if layer.center:
+            yield f"{name}.bias", Slot(layer.beta, VECTOR)
+        yield f"{name}.running_mean", Slot(layer.moving_mean, VECTOR)
+        yield f"{name}.running_var", Slot(layer.moving_variance, VECTOR)
+    elif isinstance(layer, keras.layers.Dense):
+        yield f"{name}.weight", Slot(layer.kernel, DENSE)
+        yield f"{name}.bias", Slot(layer.bias, VECTOR)
+    elif isinstance(layer, keras.layers.DepthwiseConv2D):
+        yield f"{name}.weight", Slot(layer.kernel, DEPTHWISE)
+    elif isinstance(layer, keras.layers.Conv2D):
+        yield f"{name}.weight", Slot(layer.kernel, CONV)
+
+
+def _branch_slots(branch, name, edge):
+    """The slots of one primitive on one edge of a SearchCell, whose variables are stacked over edges."""
+    if isinstance(branch, StackedSequence):
+        prefix = name if isinstance(branch.layers[1], SplitConv) else f"{name}.op"
+        for position, variable in branch.variables.items():
+            depthwise = isinstance(branch.layers[1].steps[position], keras.layers.DepthwiseConv2D)
+            yield from _stacked_slots(variable, f"{prefix}.{position}", edge, DEPTHWISE if depthwise else CONV)
+    elif isinstance(branch, SharedPool):
+        yield from _stacked_slots(branch.norm, f"{name}.1", edge)
+    elif isinstance(branch, StackedSkip) and edge in branch.rows:
+        row = branch.rows[edge]
+        for part, variable in zip(("conv_1", "conv_2", "bn"), (*branch.kernels, branch.norm)):
+            yield from _stacked_slots(variable, f"{name}.{part}", row)
+
+
+def _stacked_slots(variable, name, row, axes=CONV):
+    if isinstance(variable, Norm):
+        yield f"{name}.running_mean", Slot(variable.mean, VECTOR, row)
+        yield f"{name}.running_var", Slot(variable.variance, VECTOR, row)
+    else:
+        yield f"{name}.weight", Slot(variable, axes, row)
+
+
+def _some(names, limit=8):
+    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")

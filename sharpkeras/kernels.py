@@ -1,0 +1,67 @@
+"""The fast forms that a framework has and `keras.ops` has not, each beside the clear form it equals.
+
+Only this module of the building blocks may import a framework, and only the one Keras runs on.
+"""
+
+import keras
+from keras import ops
+
+
+def batch_normalization(inputs, scale, offset, epsilon):
+    """Normalises by the statistics of the batch, as PyTorch's BatchNorm2d does in training.
+
+    Args:
+        inputs: (B, H, W, C), any float type.
+        scale, offset: (C,) in `at_least_float32`, in which the statistics are taken too.
+        epsilon: added to the biased variance.
+
+    Returns:
+        The output (B, H, W, C), the mean (C,) and the unbiased variance (C,), which is what PyTorch averages.
+    """
+    fused = _BATCH_NORMALIZATION.get(keras.backend.backend(), batch_normalization_clear)
+    normalize = fused if at_least_float32(inputs.dtype) == "float32" else batch_normalization_clear
+    return normalize(inputs, scale, offset, epsilon)
+
+
+def at_least_float32(dtype):
+    """The precision of statistics and logits: float32 for what is narrower, float64 for float64."""
+    # Not `result_type`: on JAX it may know no float64, by what was set when Keras was imported.
+    return "float64" if keras.backend.standardize_dtype(dtype) == "float64" else "float32"
+
+
+def batch_normalization_clear(inputs, scale, offset, epsilon):
+    """The same from `keras.ops`; on TensorFlow it runs as some twenty kernels, forward and backward."""
+    values = ops.cast(inputs, at_least_float32(inputs.dtype))
+    mean, variance = ops.moments(values, axes=(0, 1, 2))  # (C,)
+    outputs = (values - mean) * (ops.rsqrt(variance + epsilon) * scale) + offset
+    return ops.cast(outputs, inputs.dtype), mean, variance * _bessel(inputs)
+
+
+def _batch_normalization_tensorflow(inputs, scale, offset, epsilon):
+    # One kernel forward and one backward. Its variance is already the unbiased one.
+    import tensorflow as tf
+
+    unused = tf.constant([], tf.float32)
+    outputs, mean, variance, _, _, _ = tf.raw_ops.FusedBatchNormV3(
+        x=inputs, scale=scale, offset=offset, mean=unused, variance=unused, epsilon=epsilon, is_training=True
+    )
+    return outputs, mean, variance
+
+
+def _bessel(inputs):
+    """n / (n - 1) for the n = B·H·W values behind a statistic of `inputs` (1 when there is a single value)."""
+    count = ops.cast(ops.prod(ops.shape(inputs)[:3]), at_least_float32(inputs.dtype))
+    return count / ops.maximum(count - 1.0, 1.0)
+
+
+def depthwise_conv(inputs, kernel):
+    """Depthwise convolution at stride 1 with zeros around: (B, H, W, C) and (k, k, C, 1) → (B, H, W, C)."""
+    if keras.backend.backend() != "tensorflow":
+        return ops.depthwise_conv(inputs, kernel, padding="same")
+    # The op alone: what `tf.nn.depthwise_conv2d` builds around it makes a supernet's graph twice as large.
+    import tensorflow as tf
+
+    return tf.raw_ops.DepthwiseConv2dNative(input=inputs, filter=kernel, strides=[1, 1, 1, 1], padding="SAME")
+
+
+_BATCH_NORMALIZATION = {"tensorflow": _batch_normalization_tensorflow}

@@ -1,0 +1,146 @@
+"""Parameters and AddMults of any Keras 3 model made of core layers (the columns of tables 2, 3 and 4).
+
+The paper counts one multiply-add of a convolution or a dense layer as 1, and adds for one image: BatchNorm 2 per input
+element (1 without scale and offset), ReLU 1 per output element, pooling 1 per input element, a bias of a convolution 1
+per output element. Sums of nodes, concatenation and padding count 0. Plain convolution + dense MACs stand beside it.
+"""
+
+import math
+from typing import NamedTuple
+
+import keras
+
+RELUS = (keras.activations.relu, keras.activations.relu6)
+
+
+class Cost(NamedTuple):
+    """Exact integers, for one image.
+
+    parameters: trainable weights. addmults_paper: the paper's convention. addmults_conv_dense: convolutions and dense
+    layers alone, without bias.
+    """
+
+    parameters: int
+    addmults_paper: int
+    addmults_conv_dense: int
+
+
+class LayerCost(NamedTuple):
+    """The cost of one call of one layer, with its output shape (without the batch)."""
+
+    name: str
+    layer: str
+    output_shape: tuple
+    addmults_paper: int
+    addmults_conv_dense: int
+
+
+def count(model):
+    """The Cost of a built model, along the paths from its inputs to its outputs (so without an auxiliary head's)."""
+    rows = per_layer(model)
+    parameters = sum(math.prod(v.shape) for v in model.trainable_variables)
+    return Cost(parameters, sum(row.addmults_paper for row in rows), sum(row.addmults_conv_dense for row in rows))
+
+
+def per_layer(model):
+    """A LayerCost for each call of a core layer, in the order of computation.
+
+    Composite layers and models are opened until core layers are reached, by calling them on symbolic tensors.
+    """
+    function = model if isinstance(model, keras.Function) else _open(model, model.input_shape)
+    return [row for node in _nodes(function) for row in _node_costs(node)]
+
+
+def _nodes(function):
+    by_depth = function._nodes_by_depth
+    return [node for depth in sorted(by_depth, reverse=True) for node in by_depth[depth] if not node.is_input]
+
+
+def _node_costs(node):
+    layer = node.operation
+    if not isinstance(layer, keras.layers.Layer):
+        return []
+    inputs, outputs = _elements_and_shape(node.input_tensors[0]), _elements_and_shape(node.output_tensors[0])
+    for kinds, rule in RULES:
+        if isinstance(layer, kinds):
+            paper, conv_dense = rule(layer, inputs, outputs)
+            shape = tuple(node.output_tensors[0].shape[1:])
+            return [LayerCost(layer.name, type(layer).__name__, shape, paper, conv_dense)]
+    if isinstance(layer, keras.Function):
+        return per_layer(layer)
+    if not list(layer._flatten_layers(include_self=False)):
+        return []  # a leaf without a rule (padding, concatenation, drop path, …) counts 0
+    opened = _open(layer, *(tensor.shape for tensor in node.input_tensors))
+    return [row._replace(name=f"{layer.name}/{row.name}") for row in per_layer(opened)]
+
+
+def _open(layer, *shapes):
+    """The graph inside a composite layer, from its own `call` on symbolic inputs of these shapes."""
+    inputs = [keras.KerasTensor(shape) for shape in shapes]
+    return keras.Function(inputs, layer.call(*inputs))
+
+
+def _elements_and_shape(tensor):
+    shape = tuple(tensor.shape[1:])
+    if None in shape:
+        raise ValueError(f"expected a static shape behind the batch, received {tensor.shape}")
+    return math.prod(shape), shape
+
+
+def _convolution(layer, inputs, outputs):
+    multiply_adds = outputs[0] * math.prod(layer.kernel_size) * inputs[1][-1] // layer.groups
+    return multiply_adds + _bias(layer, outputs) + _activation(layer, outputs), multiply_adds
+
+
+def _depthwise(layer, inputs, outputs):
+    multiply_adds = outputs[0] * math.prod(layer.kernel_size)
+    return multiply_adds + _bias(layer, outputs) + _activation(layer, outputs), multiply_adds
+
+
+def _separable(layer, inputs, outputs):
+    middle = inputs[1][-1] * layer.depth_multiplier
+    positions = math.prod(outputs[1][:-1])
+    multiply_adds = positions * middle * (math.prod(layer.kernel_size) + outputs[1][-1])
+    return multiply_adds + _bias(layer, outputs) + _activation(layer, outputs), multiply_adds
+
+
+def _dense(layer, inputs, outputs):
+    multiply_adds = inputs[0] * layer.units
+    return multiply_adds + _activation(layer, outputs), multiply_adds
+
+
+def _batch_norm(layer, inputs, outputs):
+    return inputs[0] * (2 if layer.scale or layer.center else 1), 0
+
+
+def _relu(layer, inputs, outputs):
+    return outputs[0], 0
+
+
+def _pool(layer, inputs, outputs):
+    return inputs[0], 0
+
+
+def _activation(layer, outputs):
+    return outputs[0] if layer.activation in RELUS else 0
+
+
+def _activation_layer(layer, inputs, outputs):
+    return _activation(layer, outputs), 0
+
+
+def _bias(layer, outputs):
+    return outputs[0] if layer.use_bias else 0
+
+
+RULES = (
+    (keras.layers.SeparableConv2D, _separable),
+    (keras.layers.DepthwiseConv2D, _depthwise),
+    ((keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D), _convolution),
+    (keras.layers.Dense, _dense),
+    (keras.layers.BatchNormalization, _batch_norm),
+    (keras.layers.ReLU, _relu),
+    (keras.layers.Activation, _activation_layer),
+    ((keras.layers.MaxPooling2D, keras.layers.AveragePooling2D), _pool),
+    ((keras.layers.GlobalAveragePooling2D, keras.layers.GlobalMaxPooling2D), _pool),
+)

@@ -1,0 +1,8 @@
+"""Search spaces. A space is five methods; everything else of sharpkeras works on any of them.
+
+- `init_alphas(seed)` → the architecture parameters (logits), a list of arrays
+- `mixing_weights(alphas)` → softmax over the space's own groups, then the weighting (Eq. 3)
+- `supernet(...)` → a keras.Model of (images, mixing weights)
+- `extract(alphas)` → the architecture found, e.g. a Genotype
+- `network(architecture, ...)` → the final keras.Model
+"""

@@ -1,0 +1,217 @@
+"""The final network of a genotype, for images of CIFAR's and of ImageNet's size (§3.3, Fig. 2)."""
+
+import keras
+from keras import ops
+
+from sharpkeras import kernels, primitives
+from sharpkeras.errors import ConfigError
+from sharpkeras.layers import (
+    BatchNormalization,
+    Conv2D,
+    DropPath,
+    FactorizedReduce,
+    Identity,
+    ReLUConvBN,
+    fan_in_uniform,
+)
+from sharpkeras.spaces.cell import topology
+
+AUXILIARY_STRIDES = {"cifar": 3, "imagenet": 2}
+
+
+class Network(keras.Model):
+    """A stack of cells with one classifier, and in training an auxiliary one (Fig. 2).
+
+    A functional model: image (B, H, W, C), normalised → {"logits": (B, classes), "auxiliary": (B, classes) if asked,
+    "unread": states that nothing reads, if the genotype has such}.
+    Layers carry the names of the official modules ("cells.0.preprocess1"), which is how `from_torch` finds them.
+
+    Args:
+        genotype: Genotype.
+        ops: op table.
+        stem: "cifar" (3×3 convolution) or "imagenet" (three 3×3 convolutions of stride 2).
+        input_shape: (H, W, C).
+        num_classes, init_channels, num_cells: as in the paper's tables.
+        mid_filters: middle channels of the choke primitives; None is 32.
+        auxiliary: True adds the auxiliary head.
+        drop_path_seed: seed of drop path; its rate starts at 0 and is set by `drop_path_rate.assign`.
+
+    Raises:
+        ConfigError: for an unknown primitive, an odd width, or images too small for the stem, the cells or the head.
+    """
+
+    def __init__(
+        self,
+        genotype,
+        ops="sharp",
+        stem="cifar",
+        input_shape=(32, 32, 3),
+        num_classes=10,
+        init_channels=36,
+        num_cells=20,
+        mid_filters=None,
+        auxiliary=False,
+        drop_path_seed=0,
+        name=None,
+    ):
+        check_size(input_shape, stem, auxiliary)
+        check_channels(init_channels, "init_channels")
+        rate = keras.Variable(0.0, trainable=False, name="drop_path_rate")
+        drop_path = DropPath(rate, keras.random.SeedGenerator(drop_path_seed), name="drop_path")
+        images = keras.Input(input_shape, name="images")
+        states, unread = STEMS[stem](images, init_channels), []
+        outputs = {}
+        for plan in topology.plan_cells(num_cells, init_channels, after_reduction=stem == "imagenet"):
+            # The official ImageNet network concatenates normal cells by `reduce_concat`; its checkpoints fit no other.
+            concat = genotype.reduce_concat if stem == "imagenet" else None
+            output, unread_here = cell(states, plan, genotype, ops, mid_filters, drop_path, concat)
+            states, unread = (states[1], output), unread + unread_here
+            if auxiliary and plan.index == topology.auxiliary_position(num_cells):
+                head = AuxiliaryHead(num_classes, AUXILIARY_STRIDES[stem], name="auxiliary_head")
+                outputs["auxiliary"] = head(states[1])
+        pooled = keras.layers.GlobalAveragePooling2D(name="global_pooling")(states[1])
+        outputs["logits"] = dense(num_classes, pooled.shape[-1])(pooled)
+        if unread:
+            outputs["unread"] = unread
+        super().__init__(images, outputs, name=name)
+        self.drop_path_rate = rate
+
+    def deployed(self):
+        """The same layers as a model from images to logits alone: what is exported."""
+        return keras.Model(self.inputs[0], self.output["logits"], name=self.name)
+
+    def counted(self):
+        """The network without its auxiliary head: what the paper counts, states that nothing reads included."""
+        return keras.Model(self.inputs[0], [self.output["logits"], *self.output.get("unread", [])], name=self.name)
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        raise NotImplementedError("a network is rebuilt from its genotype, never from a config; see Genotype")
+
+
+def dense(num_classes, features, name="classifier"):
+    """The dense layer of PyTorch's initial distribution; logits in float32 under any precision below it."""
+    uniform = fan_in_uniform(features)
+    dtype = kernels.at_least_float32(keras.config.dtype_policy().compute_dtype)
+    return keras.layers.Dense(
+        num_classes, kernel_initializer=uniform, bias_initializer=uniform, dtype=dtype, name=name
+    )
+
+
+def cell(states, plan, genotype, ops, mid_filters, drop_path, concat=None):
+    """One cell: preprocess both states to the cell's width, then add pairs of primitives at each node.
+
+    Args:
+        states: outputs of the two cells before, the older first.
+        plan: CellPlan.
+        concat: states to concatenate; None takes the genotype's.
+
+    Returns:
+        (B, H', W', len(concat)·plan.filters), and the states that nothing reads.
+    """
+    nodes, own_concat = genotype.cell(plan.reduction)
+    prefix = f"cells.{plan.index}"
+    pairs = [pair for node in nodes for pair in node]
+
+    def apply(edge, state):
+        name, source = pairs[edge]
+        strides = topology.edge_strides(plan.reduction, source)
+        layer = primitives.build(
+            name, ops, plan.filters, strides, mid_filters=mid_filters, name=f"{prefix}._ops.{edge}"
+        )
+        return layer(state) if isinstance(layer, Identity) else drop_path(layer(state))
+
+    edges = tuple(tuple((2 * node + i, pairs[2 * node + i][1]) for i in range(2)) for node in range(len(nodes)))
+    inputs = preprocess(states, plan, prefix)
+    return topology.run_cell(inputs, edges, apply, own_concat if concat is None else concat)
+
+
+def preprocess(states, plan, prefix, affine=True):
+    """Brings both states to the cell's width, and the older one to the newer one's size if a reduction lies between."""
+    older = FactorizedReduce if plan.after_reduction else ReLUConvBN
+    return (
+        older(plan.filters, affine=affine, name=f"{prefix}.preprocess0")(states[0]),
+        ReLUConvBN(plan.filters, affine=affine, name=f"{prefix}.preprocess1")(states[1]),
+    )
+
+
+def cifar_stem(images, init_channels):
+    """3×3 convolution to 3C and BatchNorm; both states start from it."""
+    features = Conv2D(topology.STEM_MULTIPLIER * init_channels, 3, name="stem.0")(images)
+    features = BatchNormalization(name="stem.1")(features)
+    return features, features
+
+
+def imagenet_stem(images, init_channels):
+    """Three 3×3 convolutions of stride 2; the states are the outputs of the second and the third."""
+    features = Conv2D(init_channels // 2, 3, 2, name="stem0.0")(images)
+    features = BatchNormalization(name="stem0.1")(features)
+    features = keras.layers.ReLU(name="stem0.2")(features)
+    features = Conv2D(init_channels, 3, 2, name="stem0.3")(features)
+    older = BatchNormalization(name="stem0.4")(features)
+    features = keras.layers.ReLU(name="stem1.0")(older)
+    features = Conv2D(init_channels, 3, 2, name="stem1.1")(features)
+    return older, BatchNormalization(name="stem1.2")(features)
+
+
+STEMS = {"cifar": cifar_stem, "imagenet": imagenet_stem}
+
+
+class AuxiliaryHead(keras.layers.Layer):
+    """A second classifier in the middle of the network, whose loss is added with weight 0.4 in training.
+
+    Args:
+        num_classes: of the logits.
+        strides: of its average pool: 3 for CIFAR (8×8 → 2×2), 2 for ImageNet (7×7 → 2×2).
+
+    Input (B, H, W, C) that pools to 2×2, output (B, num_classes).
+    """
+
+    def __init__(self, num_classes, strides, **kwargs):
+        super().__init__(**kwargs)
+        self.features = [
+            keras.layers.ReLU(),
+            keras.layers.AveragePooling2D(5, strides),
+            Conv2D(128),
+            BatchNormalization(),
+            keras.layers.ReLU(),
+            keras.layers.Conv2D(768, 2, use_bias=False, kernel_initializer=fan_in_uniform(128 * 4)),
+            BatchNormalization(),
+            keras.layers.ReLU(),
+        ]
+        self.classifier = dense(num_classes, 768)
+
+    def build(self, input_shape):
+        for layer in self.features:
+            layer.build(input_shape)
+            input_shape = layer.compute_output_shape(input_shape)
+        self.classifier.build((input_shape[0], 768))
+
+    def call(self, inputs, training=None):
+        for layer in self.features:
+            inputs = layer(inputs, training=training) if isinstance(layer, BatchNormalization) else layer(inputs)
+        return self.classifier(ops.reshape(inputs, (-1, 768)))
+
+    def compute_output_shape(self, input_shape):
+        return (input_shape[0], self.classifier.units)
+
+
+def check_channels(init_channels, where):
+    if init_channels < 2 or init_channels % 2:
+        # FactorizedReduce gives half of its channels to each of its two convolutions.
+        raise ConfigError("expected an even number of channels", where=where, seen=init_channels, allowed="2, 4, 6, …")
+
+
+def check_size(input_shape, stem, auxiliary):
+    """Two reductions, three more in the ImageNet stem, and an auxiliary head that is made for one size."""
+    smallest = {"cifar": 4, "imagenet": 32}[stem]
+    if min(input_shape[:2]) < smallest:
+        allowed = f"at least {smallest} × {smallest} pixels for the {stem} network"
+        raise ConfigError("images are smaller than the network's total stride", seen=input_shape, allowed=allowed)
+    side = {"cifar": 4, "imagenet": 32}[stem]
+    at_head = {-(-size // side) for size in input_shape[:2]}
+    fitting = {"cifar": {8, 9, 10}, "imagenet": {7, 8}}[stem]
+    if auxiliary and not at_head <= fitting:
+        pixels = {"cifar": "29 to 40", "imagenet": "193 to 256"}[stem]
+        allowed = f"{pixels} pixels per side for the {stem} network, or no auxiliary head"
+        raise ConfigError("the auxiliary head does not fit these images", seen=input_shape, allowed=allowed)

@@ -1,0 +1,319 @@
+"""A search cell computed fast: the same as `MixedOp` on each edge, by what the structure of a cell gives away.
+
+- The ReLU and the pools of a state are computed once, not on each edge that leaves it.
+- The kernels of a primitive on all edges lie in one variable with a leading axis of edges.
+- The mixing weight is the scale of a primitive's last BatchNorm.
+- A dilation of 2 becomes an ordinary convolution on the four interleaved quarters of the image, and they stay apart
+  until the next convolution that needs them together: a 1×1 convolution, BatchNorm and ReLU do not care.
+
+Tested equal to the clear form; `benchmarks/search_step.py` measures it.
+"""
+
+import keras
+from keras import ops
+
+from sharpkeras import kernels, primitives
+from sharpkeras.layers import (
+    EPSILON,
+    MOMENTUM,
+    BatchNormalization,
+    Conv2D,
+    DepthwiseConv2D,
+    FactorizedReduce,
+    ReLUConvBN,
+    ResizablePool,
+    fan_in_uniform,
+    strided_shape,
+)
+from sharpkeras.spaces.cell import topology
+
+
+class State:
+    """A state of a search cell with what the edges that leave it share, each computed when it is first asked for."""
+
+    def __init__(self, tensor):
+        self.tensor = tensor
+        self._shared = {}
+
+    def shared(self, key, compute):
+        if key not in self._shared:
+            self._shared[key] = compute()
+        return self._shared[key]
+
+    @property
+    def rectified(self):
+        return self.shared("rectified", lambda: ops.relu(self.tensor))
+
+    @property
+    def even(self):
+        """Whether the image falls into four equal interleaved quarters."""
+        return not any(side % 2 for side in self.tensor.shape[1:3])
+
+    @property
+    def quarters(self):
+        """The ReLU as four interleaved quarters side by side in the channels, (B, H/2, W/2, 4·C); even images only."""
+        return self.shared("quarters", lambda: ops.space_to_depth(self.rectified, 2))
+
+    @property
+    def every_second(self):
+        """Every second pixel of the ReLU, for stride 2: the first quarter (cutting it out of those is faster)."""
+        if self.even:
+            return self.shared("every_second", lambda: self.quarters[..., : self.tensor.shape[-1]])
+        return self.shared("every_second", lambda: self.rectified[:, ::2, ::2])
+
+    @property
+    def every_second_shifted(self):
+        """The other half of FactorizedReduce, every second pixel from the second on: the last quarter."""
+        if self.even:
+            return self.shared("shifted", lambda: self.quarters[..., -self.tensor.shape[-1] :])
+        return self.shared("shifted", lambda: FactorizedReduce.shift(self.rectified)[:, ::2, ::2])
+
+
+class Norm:
+    """One BatchNorm position on several edges of a cell: moving mean and variance, (E, C) each, no scale, no offset."""
+
+    def __init__(self, cell, name, num_edges, channels, epsilon=EPSILON):
+        self.epsilon, shape = epsilon, (num_edges, channels)
+        self.mean = cell.add_weight(shape=shape, initializer="zeros", trainable=False, name=f"{name}.running_mean")
+        self.variance = cell.add_weight(shape=shape, initializer="ones", trainable=False, name=f"{name}.running_var")
+
+    def normalize_moving(self, inputs, row, weight):
+        """`weight` · inputs normalised by the moving statistics of one edge."""
+        factor = ops.rsqrt(self.variance[row] + self.epsilon) * weight
+        return ops.cast(inputs * factor - self.mean[row] * factor, inputs.dtype)
+
+    def update(self, seen):
+        """Moves the averages towards the statistics of the batch: `seen` is row → (mean, variance)."""
+        for variable, index in ((self.mean, 0), (self.variance, 1)):
+            batch = ops.stop_gradient(ops.stack([seen[row][index] for row in sorted(seen)]))  # (E, C)
+            variable.assign(variable * MOMENTUM + batch * (1 - MOMENTUM))
+
+
+class Pass:
+    """One run of a cell: its kernels unstacked, and the batch statistics that its BatchNorms saw."""
+
+    def __init__(self, training, dtype):
+        self.training, self.dtype = training, dtype
+        self._kernels, self._seen, self._constants = {}, {}, {}
+
+    def kernel(self, variable, row):
+        if id(variable) not in self._kernels:
+            self._kernels[id(variable)] = ops.unstack(ops.cast(variable, self.dtype), num=variable.shape[0])
+        return self._kernels[id(variable)][row]
+
+    def quartered_kernel(self, variable, row):
+        """A depthwise kernel repeated for the four quarters, (k, k, 4·C, 1)."""
+        key = id(variable), "quarters"
+        if key not in self._kernels:
+            repeated = ops.tile(ops.cast(variable, self.dtype), (1, 1, 1, 4, 1))
+            self._kernels[key] = ops.unstack(repeated, num=variable.shape[0])
+        return self._kernels[key][row]
+
+    def normalize(self, norm, inputs, row, weight=None):
+        """`weight` (C,) · BatchNorm(inputs); None is 1."""
+        weight = self._constant(ops.ones, inputs.shape[-1]) if weight is None else weight
+        if not self.training:
+            return norm.normalize_moving(inputs, row, weight)
+        outputs, statistics = self.normalize_batch(norm, inputs, weight)
+        self.remember(norm, row, statistics)
+        return outputs
+
+    def normalize_batch(self, norm, inputs, weight=None):
+        channels = inputs.shape[-1]
+        weight = self._constant(ops.ones, channels) if weight is None else weight
+        offset = self._constant(ops.zeros, channels)
+        outputs, mean, variance = kernels.batch_normalization(inputs, weight, offset, norm.epsilon)
+        return outputs, (mean, variance)
+
+    def remember(self, norm, row, statistics):
+        self._seen.setdefault(norm, {})[row] = statistics
+
+    def update_moving_statistics(self):
+        for norm, seen in self._seen.items():
+            norm.update(seen)
+
+    def _constant(self, make, channels):
+        key = make, channels
+        if key not in self._constants:
+            self._constants[key] = make(channels)
+        return self._constants[key]
+
+
+class StackedSequence:
+    """A convolutional primitive on all edges of a cell.
+
+    Unbuilt `layers.Sequence`s say what is computed; the variables are here, with a leading axis of edges.
+
+    Args:
+        cell: the SearchCell that owns the variables.
+        name: of the primitive, for the variables' names.
+        layers: strides → Sequence.
+        num_edges: E.
+    """
+
+    def __init__(self, cell, name, layers, num_edges):
+        self.layers, self.variables, channels = layers, {}, cell.filters
+        for position, step in enumerate(layers[1].steps):
+            place = f"{name}.{position}"
+            if isinstance(step, (Conv2D, DepthwiseConv2D)):
+                self.variables[position] = stacked_kernel(cell, step, num_edges, channels, place)
+                channels = step.filters if isinstance(step, Conv2D) else channels
+            elif isinstance(step, BatchNormalization):
+                self.variables[position] = Norm(cell, place, num_edges, channels, step.epsilon)
+
+    def apply(self, run, state, edge, strides, weight):
+        """weight · primitive(state) on one edge; a BatchNorm at the end takes the weight as its scale."""
+        steps, outputs, quartered = self.layers[strides].steps, state.tensor, False
+        weighted = isinstance(steps[-1], BatchNormalization)
+        for position, step in enumerate(steps):
+            variable = self.variables.get(position)
+            if isinstance(step, keras.layers.ReLU):
+                outputs = state.rectified if position == 0 else ops.relu(outputs)
+            elif isinstance(step, BatchNormalization):
+                scale = weight if weighted and position == len(steps) - 1 else None
+                outputs = run.normalize(variable, outputs, edge, scale)
+            elif position == 1 and isinstance(step, DepthwiseConv2D):
+                outputs, quartered = self._from_state(run, state, step, variable, edge)
+            else:
+                if isinstance(step, DepthwiseConv2D):
+                    outputs, quartered = together(outputs, quartered), False
+                outputs = convolve(step, outputs, run.kernel(variable, edge))
+        outputs = together(outputs, quartered)
+        return outputs if weighted else outputs * ops.cast(weight, outputs.dtype)
+
+    @staticmethod
+    def _from_state(run, state, step, variable, edge):
+        """The first depthwise convolution, on what the edges of a state share; and whether it left quarters apart."""
+        dilated, strided = max(step.dilation_rate) == 2, max(step.strides) == 2
+        if dilated and strided:
+            return kernels.depthwise_conv(state.every_second, run.kernel(variable, edge)), False
+        if dilated and state.even:
+            outputs = kernels.depthwise_conv(state.quarters, run.quartered_kernel(variable, edge))
+            _, height, width, channels = outputs.shape
+            return ops.reshape(outputs, (-1, height, width * 4, channels // 4)), True
+        return convolve(step, state.rectified, run.kernel(variable, edge)), False
+
+
+def convolve(step, inputs, kernel):
+    """The convolution of a layer with a kernel that is not its own."""
+    if isinstance(step, DepthwiseConv2D) and max(step.strides) == max(step.dilation_rate) == 1:
+        return kernels.depthwise_conv(inputs, kernel)
+    return step.convolve(inputs, kernel)
+
+
+def together(outputs, quartered):
+    """(B, H/2, 4·W/2, C), the quarters side by side → (B, H, W, C)."""
+    if not quartered:
+        return outputs
+    _, height, width, channels = outputs.shape
+    return ops.depth_to_space(ops.reshape(outputs, (-1, height, width // 4, 4 * channels)), 2)
+
+
+class SharedPool:
+    """A pool and its BatchNorm. They are the same on all edges that leave a state, so each state has them once."""
+
+    def __init__(self, cell, name, layers, num_edges):
+        self.layers, self.name = layers, name
+        self.norm = Norm(cell, f"{name}.1", num_edges, cell.filters)
+
+    def apply(self, run, state, edge, strides, weight):
+        pooled = state.shared((self.name, strides), lambda: self.layers[strides](state.tensor))
+        if not run.training:
+            return self.norm.normalize_moving(pooled, edge, weight)
+        key = (self.name, strides, "normalized")
+        outputs, statistics = state.shared(key, lambda: run.normalize_batch(self.norm, pooled))
+        run.remember(self.norm, edge, statistics)
+        return outputs * ops.cast(weight, outputs.dtype)
+
+
+class StackedSkip:
+    """skip_connect: the state itself, and at stride 2 a FactorizedReduce with the kernels of those edges stacked."""
+
+    def __init__(self, cell, name, rows):
+        self.rows = rows  # edge of stride 2 → row of the stacks
+        if rows:
+            half = Conv2D(cell.filters // 2)
+            self.kernels = [
+                stacked_kernel(cell, half, len(rows), cell.filters, f"{name}.{part}") for part in ("conv_1", "conv_2")
+            ]
+            self.norm = Norm(cell, f"{name}.bn", len(rows), cell.filters)
+
+    def apply(self, run, state, edge, strides, weight):
+        if strides == 1:
+            return state.tensor * ops.cast(weight, state.tensor.dtype)
+        row, halves = self.rows[edge], (state.every_second, state.every_second_shifted)
+        reduced = [ops.conv(half, run.kernel(k, row), padding="valid") for half, k in zip(halves, self.kernels)]
+        return run.normalize(self.norm, ops.concatenate(reduced, axis=-1), row, weight)
+
+
+def stacked_kernel(cell, layer, num_edges, channels, name):
+    """A variable (E, k_h, k_w, C, …) for `layer` on E edges, drawn as PyTorch draws it."""
+    shape = layer.kernel_shape(channels)
+    fan_in = shape[0] * shape[1] * (1 if isinstance(layer, DepthwiseConv2D) else channels)
+    return cell.add_weight(shape=(num_edges, *shape), initializer=fan_in_uniform(fan_in), name=f"{name}.weight")
+
+
+class SearchCell(keras.layers.Layer):
+    """A cell in which every edge carries every primitive: `MixedOp` on each edge, computed fast.
+
+    Args:
+        plan: CellPlan.
+        primitive_names: P published names.
+        num_nodes: intermediate nodes.
+        num_concatenated: how many of the last nodes make the output.
+        ops: op table.
+
+    Inputs: the states of the two cells before, (B, H, W, C) each, and the mixing weights (E, P).
+    """
+
+    def __init__(self, plan, primitive_names, num_nodes=4, num_concatenated=4, ops="sharp", **kwargs):
+        super().__init__(**kwargs)
+        self.plan, self.filters, self.primitive_names, self.ops = plan, plan.filters, tuple(primitive_names), ops
+        self.nodes = topology.all_edges(num_nodes)
+        self.concat = topology.last_states(num_nodes, num_concatenated)
+        self.strides = {e: topology.edge_strides(plan.reduction, j) for node in self.nodes for e, j in node}
+        self.preprocess0 = (FactorizedReduce if plan.after_reduction else ReLUConvBN)(plan.filters, affine=False)
+        self.preprocess1 = ReLUConvBN(plan.filters, affine=False)
+
+    def build(self, older_shape, newer_shape):
+        self.preprocess0.build(older_shape)
+        self.preprocess1.build(newer_shape)
+        self.branches = [self._branch(p, name) for p, name in enumerate(self.primitive_names)]
+
+    def _branch(self, p, name):
+        """What computes a primitive on all edges; None for `none`, which adds nothing."""
+        primitive, place = primitives.lookup(name, self.ops), f"{p}.{name}"
+        if primitive.kind == "none":
+            return None
+        if primitive.kind == "skip":
+            strided = [edge for edge, strides in self.strides.items() if strides == 2]
+            return StackedSkip(self, place, {edge: row for row, edge in enumerate(strided)})
+        layers = {s: primitives.build(name, self.ops, self.filters, s, affine=False) for s in (1, 2)}
+        if primitive.kind == "pool":
+            pools = {s: layer.steps[0] if isinstance(layer, ResizablePool) else layer for s, layer in layers.items()}
+            return SharedPool(self, place, pools, len(self.strides))
+        return StackedSequence(self, place, layers, len(self.strides))
+
+    def call(self, older, newer, mixing_weights, training=None):
+        run, scales = Pass(training, self.compute_dtype), self._scales(mixing_weights)
+
+        def apply(edge, state):
+            pairs = zip(scales[edge], self.branches)
+            terms = [b.apply(run, state, edge, self.strides[edge], w) for w, b in pairs if b is not None]
+            return topology.add(terms) if terms else None
+
+        inputs = self.preprocess0(older, training=training), self.preprocess1(newer, training=training)
+        outputs, _ = topology.run_cell(inputs, self.nodes, apply, self.concat, State, lambda state: state.tensor)
+        if training:
+            run.update_moving_statistics()
+        return outputs
+
+    def _scales(self, mixing_weights):
+        """The mixing weights as BatchNorm takes a scale: E lists of P vectors (C,), cut once for the whole cell."""
+        shape = (len(self.strides) * len(self.branches), self.filters)
+        rows = ops.unstack(ops.broadcast_to(ops.reshape(mixing_weights, (-1, 1)), shape), num=shape[0])
+        return [rows[edge * len(self.branches) : (edge + 1) * len(self.branches)] for edge in range(len(self.strides))]
+
+    def compute_output_shape(self, older_shape, newer_shape):
+        strides = 2 if self.plan.reduction else 1
+        return strided_shape(newer_shape, (strides, strides), len(self.concat) * self.filters)

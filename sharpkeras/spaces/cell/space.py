@@ -1,0 +1,94 @@
+"""The cell space of DARTS and sharpDARTS (§3, Table 1)."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from keras import ops as kops
+
+from sharpkeras import primitives, weighting
+from sharpkeras.errors import ConfigError
+from sharpkeras.spaces.cell import topology
+from sharpkeras.spaces.cell.genotype import Genotype
+from sharpkeras.spaces.cell.network import Network, check_size
+from sharpkeras.spaces.cell.supernet import Supernet
+
+ALPHA_DEVIATION = 1e-3
+KINDS = ("normal", "reduce")  # the order of the alphas and of the mixing weights
+
+
+@dataclass(frozen=True)
+class CellSpace:
+    """Which primitives stand on the edges of a cell, and how their outputs are weighted.
+
+    Args:
+        primitive_names: P published names; `primitives.PRIMITIVES` has the lists of the paper.
+        ops: op table, "sharp" or "darts".
+        weighting: "scalar" or "max_w" (Eq. 3).
+        num_nodes: intermediate nodes of a cell; a node of index i has 2 + i incoming edges, E in all.
+        num_concatenated: how many of the last nodes make a cell's output.
+
+    Raises:
+        ConfigError: for an unknown or repeated primitive, or fewer than two.
+    """
+
+    primitive_names: tuple = primitives.PRIMITIVES["darts"]
+    ops: str = "sharp"
+    weighting: str = "scalar"
+    num_nodes: int = 4
+    num_concatenated: int = 4
+
+    def __post_init__(self):
+        for index, name in enumerate(self.primitive_names):
+            primitives.lookup(name, self.ops, where=f"primitives[{index}]")
+        if len(set(self.primitive_names)) != len(self.primitive_names) or len(self.primitive_names) < 2:
+            raise ConfigError("expected at least two different primitives", seen=list(self.primitive_names))
+        if not 1 <= self.num_concatenated <= self.num_nodes:
+            raise ConfigError("more states concatenated than nodes", seen=self.num_concatenated, allowed=self.num_nodes)
+
+    @property
+    def num_edges(self):
+        return sum(2 + node for node in range(self.num_nodes))
+
+    def init_alphas(self, seed):
+        """Two arrays (E, P) of logits, normal and reduction cells: 1e-3 times a standard normal."""
+        shape = (len(KINDS), self.num_edges, len(self.primitive_names))
+        return list(np.random.default_rng(seed).normal(scale=ALPHA_DEVIATION, size=shape).astype("float32"))
+
+    def mixing_weights(self, alphas):
+        """Softmax over each edge's primitives, then the weighting: two tensors (E, P) float32."""
+        return [weighting.WEIGHTINGS[self.weighting](kops.softmax(a, axis=-1)) for a in alphas]
+
+    def supernet(self, input_shape=(32, 32, 3), num_classes=10, init_channels=16, num_cells=8):
+        """The built Supernet of this space for images (H, W, C)."""
+        check_size(input_shape, "cifar", auxiliary=False)
+        sizes = dict(num_classes=num_classes, init_channels=init_channels, num_cells=num_cells)
+        nodes = dict(num_nodes=self.num_nodes, num_concatenated=self.num_concatenated)
+        supernet = Supernet(self.primitive_names, self.ops, **sizes, **nodes)
+        supernet.build((None, *input_shape))
+        return supernet
+
+    def extract(self, alphas, skip_none=True, name=None):
+        """The Genotype of the strongest primitives: two edges per node, ranked by their strongest primitive.
+
+        Args:
+            alphas: two arrays (E, P), normal and reduction cells.
+            skip_none: True leaves `none` out of both choices, as DARTS does; False lets it win.
+        """
+        concat = topology.last_states(self.num_nodes, self.num_concatenated)
+        normal, reduce = (self._extract_cell(np.asarray(a, "float64"), skip_none) for a in alphas)
+        return Genotype(normal, concat, reduce, concat, name)
+
+    def _extract_cell(self, alphas, skip_none):
+        weights = np.exp(alphas - alphas.max(-1, keepdims=True))
+        weights /= weights.sum(-1, keepdims=True)  # (E, P)
+        if skip_none and "none" in self.primitive_names:
+            weights[:, self.primitive_names.index("none")] = -1.0
+        pairs = []
+        for node in topology.all_edges(self.num_nodes):
+            strongest = sorted(node, key=lambda edge: -weights[edge[0]].max())[:2]  # stable: ties to the earlier source
+            pairs += [(self.primitive_names[int(weights[edge].argmax())], source) for edge, source in strongest]
+        return tuple(pairs)
+
+    def network(self, architecture, **sizes):
+        """The final Network of a Genotype, with this space's op table."""
+        return Network(architecture, ops=self.ops, **sizes)

@@ -1,0 +1,96 @@
+"""The supernet of the cell space: every primitive on every edge, mixed by weights that come in as an input."""
+
+import keras
+from keras import ops
+
+from sharpkeras import primitives
+from sharpkeras.layers import BatchNormalization, Conv2D
+from sharpkeras.spaces.cell import network, topology
+from sharpkeras.spaces.cell.search_cell import SearchCell
+
+
+@keras.saving.register_keras_serializable("sharpkeras")
+class MixedOp(keras.layers.Layer):
+    """The mixed operation of DARTS on one edge: Σ_p w_p · primitive_p(x) (§2).
+
+    In the search every pool is followed by a BatchNorm, and no BatchNorm has scale or offset.
+
+    Args:
+        primitive_names: P published names, in the order of the weights.
+        filters: channels of input and output.
+        strides: 1 or 2.
+        ops: op table.
+
+    Inputs: (B, H, W, C) and the edge's mixing weights (P,). Output: (B, H', W', C).
+    """
+
+    def __init__(self, primitive_names, filters, strides=1, ops="sharp", **kwargs):
+        super().__init__(**kwargs)
+        self.primitive_names, self.filters, self.strides, self.ops = tuple(primitive_names), filters, strides, ops
+        self.layers = [primitives.build(name, ops, filters, strides, affine=False) for name in self.primitive_names]
+        is_pool = [primitives.lookup(name, ops).kind == "pool" for name in self.primitive_names]
+        self.norms = [BatchNormalization(center=False, scale=False) if pool else None for pool in is_pool]
+
+    def call(self, inputs, mixing_weights, training=None):
+        weights = ops.unstack(ops.cast(mixing_weights, inputs.dtype), num=len(self.layers))
+        return topology.add([w * self._branch(p, inputs, training) for p, w in enumerate(weights)])
+
+    def _branch(self, p, inputs, training):
+        outputs = self.layers[p](inputs, training=training)
+        return outputs if self.norms[p] is None else self.norms[p](outputs, training=training)
+
+    def get_config(self):
+        arguments = dict(primitive_names=self.primitive_names, filters=self.filters, strides=self.strides, ops=self.ops)
+        return {**super().get_config(), **arguments}
+
+
+class Supernet(keras.Model):
+    """The network of the search: a stack of search cells (Fig. 2) that takes its mixing weights as an input.
+
+    Args:
+        primitive_names: P published names.
+        ops: op table.
+        num_classes, init_channels, num_cells, num_nodes, num_concatenated: sizes.
+
+    Inputs: images (B, H, W, C) and a pair of mixing weights (E, P), normal and reduction cells. Output: logits
+    (B, num_classes), float32. `build((None, H, W, C))` before the first call.
+    """
+
+    def __init__(
+        self,
+        primitive_names,
+        ops="sharp",
+        num_classes=10,
+        init_channels=16,
+        num_cells=8,
+        num_nodes=4,
+        num_concatenated=4,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        network.check_channels(init_channels, "init_channels")
+        stem_filters = topology.STEM_MULTIPLIER * init_channels
+        self.stem = [Conv2D(stem_filters, 3, name="stem.0"), BatchNormalization(name="stem.1")]
+        self.cells = [
+            SearchCell(plan, primitive_names, num_nodes, num_concatenated, ops, name=f"cells.{plan.index}")
+            for plan in topology.plan_cells(num_cells, init_channels)
+        ]
+        self.classifier = network.dense(num_classes, self.cells[-1].filters * num_concatenated)
+
+    def build(self, images_shape):
+        """Makes all variables for images of shape (None, H, W, C); nothing is traced."""
+        self.stem[0].build(images_shape)
+        older = newer = self.stem[0].compute_output_shape(images_shape)
+        self.stem[1].build(newer)
+        for cell in self.cells:
+            cell.build(older, newer)
+            older, newer = newer, cell.compute_output_shape(older, newer)
+        self.classifier.build((None, newer[-1]))
+
+    def call(self, inputs, training=None):
+        images, mixing_weights = inputs
+        normal, reduce = mixing_weights
+        older = newer = self.stem[1](self.stem[0](images), training=training)
+        for cell in self.cells:
+            older, newer = newer, cell(older, newer, reduce if cell.plan.reduction else normal, training=training)
+        return self.classifier(ops.mean(newer, axis=(1, 2)))

@@ -1,0 +1,100 @@
+"""How cells are wired: the only place that knows (Fig. 2, and the official code where the paper is silent).
+
+The supernet and the final network differ in what stands on an edge, never in where the edges go.
+"""
+
+from dataclasses import dataclass
+
+from keras import ops
+
+STEM_MULTIPLIER = 3  # the CIFAR stem has 3·C channels
+
+
+@dataclass(frozen=True)
+class CellPlan:
+    """A cell's place in the stack: its width, and which of the two cells it stands between reduce."""
+
+    index: int
+    filters: int
+    reduction: bool
+    after_reduction: bool
+
+    @property
+    def kind(self):
+        return "reduce" if self.reduction else "normal"
+
+
+def plan_cells(num_cells, init_channels, after_reduction=False):
+    """Cells L//3 and 2L//3 are reduction cells; the channels double there.
+
+    Args:
+        num_cells: L.
+        init_channels: width of the first cell.
+        after_reduction: True for ImageNet, whose stem halves the image between the two states it hands on.
+
+    Returns:
+        A list of CellPlan.
+    """
+    plans, filters = [], init_channels
+    for index in range(num_cells):
+        reduction = index in (num_cells // 3, 2 * num_cells // 3)
+        filters *= 2 if reduction else 1
+        plans.append(CellPlan(index, filters, reduction, after_reduction))
+        after_reduction = reduction
+    return plans
+
+
+def auxiliary_position(num_cells):
+    """The cell whose output the auxiliary head reads: the second reduction."""
+    return 2 * num_cells // 3
+
+
+def all_edges(num_nodes):
+    """Every edge a cell can have, grouped by node: ((edge, source), …) per node, edges counted through."""
+    nodes, edge = [], 0
+    for node in range(num_nodes):
+        nodes.append(tuple((edge + source, source) for source in range(2 + node)))
+        edge += 2 + node
+    return tuple(nodes)
+
+
+def edge_strides(reduction, source):
+    """In a reduction cell the edges that leave the cell's two inputs have stride 2."""
+    return 2 if reduction and source < 2 else 1
+
+
+def last_states(num_nodes, num_concatenated):
+    """The states a searched cell concatenates: its last nodes."""
+    return tuple(range(2 + num_nodes - num_concatenated, 2 + num_nodes))
+
+
+def run_cell(inputs, nodes, apply, concat, new_state=lambda tensor: tensor, tensor=lambda state: state):
+    """Runs a cell: each node is the sum over its edges, the output the concatenation of some states.
+
+    Args:
+        inputs: the two preprocessed states, (B, H, W, C) each.
+        nodes: per node a tuple of (edge, source).
+        apply: (edge, state) → (B, H', W', C), or None for an edge that adds nothing.
+        concat: indices of the states to concatenate.
+        new_state: wraps a tensor that becomes a state (the supernet keeps its ReLU and pools there).
+        tensor: the way back.
+
+    Returns:
+        (B, H', W', len(concat)·C), and the tensors of states that nothing reads: the official code computes and counts
+        them all the same.
+    """
+    states = [new_state(value) for value in inputs]
+    for node in nodes:
+        terms = [apply(edge, states[source]) for edge, source in node]
+        states.append(new_state(add([term for term in terms if term is not None])))
+    read = {source for node in nodes for _, source in node} | set(concat)
+    unread = [tensor(state) for index, state in enumerate(states) if index not in read]
+    return ops.concatenate([tensor(states[index]) for index in concat], axis=-1), unread
+
+
+def add(terms):
+    """The sum of tensors of one shape."""
+    total = terms[0]
+    for term in terms[1:]:
+        total = total + term
+    return total

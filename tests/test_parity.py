@@ -1,0 +1,231 @@
+"""Parity with the official PyTorch code: every file of golden numbers, built from what it says about itself.
+
+    SHARPKERAS_GOLDEN=folder python -m pytest tests/test_parity.py        (default: tests/golden)
+    KERAS_BACKEND=jax python -m pytest tests/test_parity.py
+
+`.npz` files hold weights, inputs and numbers computed in float64, and in `meta` how to build the model; `.json` files hold
+lists of genotypes with their cost. A file that can not be built fails.
+"""
+
+import json
+import math
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from gradients import compiled, cross_entropy, float64, global_norm, gradient, to_numpy
+
+from sharpkeras import from_torch, published
+from sharpkeras.measure.cost import count
+from sharpkeras.optimizers import SGD, Adam
+from sharpkeras.search import bilevel
+from sharpkeras.search.model import SearchModel
+from sharpkeras.spaces.cell import genotype as genotypes
+from sharpkeras.spaces.cell.network import Network
+from sharpkeras.spaces.cell.space import CellSpace
+
+GOLDEN = Path(os.environ.get("SHARPKERAS_GOLDEN") or Path(__file__).parent / "golden")
+FILES = sorted(path for path in GOLDEN.iterdir() if path.name != "README.md") if GOLDEN.is_dir() else []
+
+# max |difference| / max |golden|. A search step sees its alphas as they are: absolute, and as a share of their change
+# where that comes from a finite difference.
+FORWARD = 1e-4
+GRADIENT = 1e-3
+ALPHAS_FIRST_ORDER = 1e-5
+ALPHAS_SECOND_ORDER = 0.05
+# BatchNorm in an auxiliary head may see two values per channel, and amplifies their rounding as no other layer does: the
+# gradients of final networks are compared in float64, much closer, and in float32 as far as rounding lets them.
+GRADIENT_FLOAT64 = 1e-6
+GRADIENT_AMPLIFIED = 1e-2
+
+COST_SETTINGS = {"cifar": ((32, 32, 3), 10), "imagenet": ((224, 224, 3), 1000)}
+
+
+def test_there_are_golden_numbers():
+    assert FILES, f"no files in {GOLDEN}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_parity(path, monkeypatch):
+    assert path.suffix in (".npz", ".json"), f"what is {path.name}?"
+    if path.suffix == ".json":
+        rows = json.loads(path.read_text(encoding="utf-8"))
+        assert isinstance(rows, list) and rows
+        for row in rows:
+            check_cost(row)
+        return
+    golden = dict(np.load(path, allow_pickle=False))
+    meta = json.loads(str(golden.pop("meta")))
+    if meta["kind"] == "multichannel":
+        pytest.skip("not yet supported")
+    monkeypatch.setattr(bilevel, "FINITE_DIFFERENCE_R", meta.get("finite_difference_r", bilevel.FINITE_DIFFERENCE_R))
+    {"final": check_final, "supernet": check_supernet, "bilevel": check_bilevel}[meta["kind"]](meta, golden)
+
+
+def check_final(meta, golden):
+    numbers = final_numbers(meta, golden)
+    assert numbers.pop("params") == meta["params"]
+    assert set(numbers) == {name for name in golden if not name.startswith("state/")} - {"x", "y"}
+    gradients = {name: numbers.pop(name) for name in ("grad_stem", "grad_norm")}
+    close(numbers, golden, FORWARD)
+    close(gradients, golden, GRADIENT_AMPLIFIED)
+    with float64():
+        precise = final_numbers(meta, golden)
+    close({name: precise[name] for name in gradients}, golden, GRADIENT_FLOAT64)
+
+
+def final_numbers(meta, golden):
+    """Everything that a `final` file holds, computed by our network in the present precision."""
+    network, x, y = final_network(meta, golden)
+    inference = compiled(lambda: network(x, training=False)["logits"])()
+    others = [variable.value for variable in network.non_trainable_variables]
+    heads = {"logits": "train_logits"} | ({"auxiliary": "aux_logits"} if meta["auxiliary"] else {})
+
+    def loss(weights):
+        outputs, _ = network.stateless_call(weights, others, x, training=True)
+        value = cross_entropy(y, outputs["logits"])
+        if meta["auxiliary"]:
+            value += meta["auxiliary_weight"] * cross_entropy(y, outputs["auxiliary"])
+        return value, {name: outputs[head] for head, name in heads.items()}
+
+    value, logits, slope = gradient(loss, [variable.value for variable in network.trainable_variables])
+    return {
+        "eval_logits": to_numpy(inference),
+        **logits,
+        "loss": value,
+        **weight_gradients(network, golden, slope),
+        "params": count(network.counted()).parameters,
+    }
+
+
+def final_network(meta, golden):
+    if "architecture" in meta:
+        genotype = genotypes.from_dict(meta["architecture"], ops=meta["ops"])
+    else:
+        genotype = published.genotype(meta["genotype"])
+    x, y = golden["x"], golden["y"].astype("int32")
+    network = Network(
+        genotype,
+        ops=meta["ops"],
+        stem=meta["input"],
+        input_shape=x.shape[1:],
+        num_classes=meta["num_classes"],
+        init_channels=meta["init_channels"],
+        num_cells=meta["layers"],
+        mid_filters=meta.get("mid_channels"),
+        auxiliary=meta["auxiliary"],
+    )
+    from_torch.load_state(network, state(golden))
+    return network, x, y
+
+
+def check_supernet(meta, golden):
+    space, supernet = supernet_of(meta, golden, golden["x"].shape[1:])
+    x, y = golden["x"], golden["y"].astype("int32")
+    others = [variable.value for variable in supernet.non_trainable_variables]
+    alphas = [golden["alphas_normal"].astype("float32"), golden["alphas_reduce"].astype("float32")]
+
+    def loss(argument):
+        inputs = [x, space.mixing_weights(argument[:2])]
+        logits, _ = supernet.stateless_call(argument[2:], others, inputs, training=True)
+        return cross_entropy(y, logits), logits
+
+    value, logits, slope = gradient(loss, [*alphas, *(variable.value for variable in supernet.trainable_variables)])
+    close({"loss": value, "train_logits": logits}, golden, FORWARD)
+    close({"grad_alphas_normal": slope[0], "grad_alphas_reduce": slope[1]}, golden, GRADIENT)
+    close(weight_gradients(supernet, golden, slope[2:]), golden, GRADIENT)
+
+    golden_alphas = [golden["alphas_normal"], golden["alphas_reduce"]]
+    assert space.extract(golden_alphas) == genotypes.from_dict(meta["genotype"])
+    assert space.extract(golden_alphas, skip_none=False) == genotypes.from_dict(meta["genotype_with_none"])
+    assert parameters(supernet) == meta["params"]
+
+
+def check_bilevel(meta, golden):
+    names = ("alphas_normal", "alphas_reduce")
+    model = search_model(meta, golden)
+    step = model.compiled_step()
+    batches = [golden[name] for name in ("x_train", "y_train", "x_valid", "y_valid")]
+    for index, (x_train, y_train, x_valid, y_valid) in enumerate(zip(*batches)):
+        logs = step(((x_train, y_train.astype("int32")), (x_valid, y_valid.astype("int32"))))
+        step.sync()
+        assert relative(logs["train_loss"], golden["train_loss"][index]) <= FORWARD
+        classifier = np.transpose(model.supernet.classifier.kernel.numpy())
+        assert relative(classifier, golden["classifier_weight_after"][index]) <= FORWARD
+        ours = flat(variable.numpy() for variable in model.alphas)
+        after = flat(golden[f"{name}_after"][index] for name in names)
+        if meta["order"] == 1:
+            assert np.abs(ours - after).max() <= ALPHAS_FIRST_ORDER
+        else:
+            change = after - flat(golden[name] for name in names)
+            assert np.linalg.norm(ours - after) <= ALPHAS_SECOND_ORDER * np.linalg.norm(change)
+
+
+def search_model(meta, golden):
+    space, supernet = supernet_of(meta, golden, golden["x_train"].shape[2:])
+    sgd, adam = dict(meta["weight_optimizer"]), dict(meta["arch_optimizer"])
+    assert (sgd.pop("name"), adam.pop("name")) == ("sgd", "adam")
+    sgd["l2"], sgd["global_clipnorm"] = sgd.pop("weight_decay"), sgd.pop("clip_global_norm")
+    model = SearchModel(space, supernet, SGD(**sgd), Adam(**adam), meta["order"])
+    for variable, name in zip(model.alphas, ("alphas_normal", "alphas_reduce")):
+        variable.assign(golden[name])
+    return model
+
+
+def check_cost(row):
+    input_shape, num_classes = COST_SETTINGS[row["kind"]]
+    network = Network(
+        genotypes.from_dict(row["genotype"]),
+        ops=row.get("ops", "sharp"),
+        stem=row["kind"],
+        input_shape=input_shape,
+        num_classes=num_classes,
+        init_channels=row["init_channels"],
+        num_cells=row["layers"],
+        mid_filters=row["mid_channels"],
+        auxiliary=True,
+    )
+    cost = count(network.counted())
+    assert parameters(network) == row["params_with_auxiliary"]
+    assert cost.parameters == row["params"]
+    assert cost.addmults_conv_dense == row["conv_linear_macs"]
+    assert cost.addmults_paper == row["paper_addmults"]
+
+
+def supernet_of(meta, golden, input_shape):
+    space = CellSpace(tuple(meta["primitives"]), meta["ops"], meta["weighting"], meta["nodes"], meta["concat"])
+    supernet = space.supernet(input_shape, meta["num_classes"], meta["init_channels"], meta["layers"])
+    from_torch.load_state(supernet, state(golden))
+    return space, supernet
+
+
+def state(golden):
+    return {name.removeprefix("state/"): array for name, array in golden.items() if name.startswith("state/")}
+
+
+def weight_gradients(model, golden, slope):
+    """The gradient of the first parameter in PyTorch's layout, and the norm of that of all."""
+    slot = from_torch.state_slots(model)[next(iter(state(golden))).removeprefix("module.")]
+    first = [variable is slot.variable for variable in model.trainable_variables].index(True)
+    return {"grad_stem": np.transpose(slope[first], np.argsort(slot.axes)), "grad_norm": global_norm(slope)}
+
+
+def parameters(model):
+    return sum(math.prod(variable.shape) for variable in model.trainable_variables)
+
+
+def flat(arrays):
+    return np.concatenate([np.ravel(array) for array in arrays])
+
+
+def relative(ours, golden):
+    ours = np.asarray(ours, "float64")
+    assert ours.shape == golden.shape
+    return np.abs(ours - golden).max() / np.abs(golden).max()
+
+
+def close(ours, golden, tolerance):
+    """Every array is as near as `tolerance`; the message shows all distances."""
+    distances = {name: float(relative(array, golden[name])) for name, array in ours.items()}
+    assert all(distance <= tolerance for distance in distances.values()), distances  # and so none is NaN
