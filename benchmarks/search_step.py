@@ -1,0 +1,77 @@
+"""One whole bilevel step at the paper's search configuration: images/s, peak memory, time until the first step is done.
+
+    python benchmarks/search_step.py [--backend jax] [--order 2] [--batch-size 64] [--steps 5] …
+
+16 channels, 8 cells, 4 nodes, the darts primitives as SharpSepConv, batch 64 (§3.3, §4.2), random images. An image
+counts once per step, as an epoch of the search counts it. One process, all cores; prints one JSON object.
+"""
+
+import argparse
+import json
+import os
+import platform
+import resource
+import statistics
+import time
+
+parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+parser.add_argument("--backend", default="tensorflow", choices=("tensorflow", "jax"))
+parser.add_argument("--primitives", default="darts")
+parser.add_argument("--ops", default="sharp")
+parser.add_argument("--weighting", default="scalar")
+parser.add_argument("--order", type=int, default=1)
+parser.add_argument("--batch-size", type=int, default=64)
+parser.add_argument("--init-channels", type=int, default=16)
+parser.add_argument("--num-cells", type=int, default=8)
+parser.add_argument("--image-size", type=int, default=32)
+parser.add_argument("--steps", type=int, default=5)
+
+
+def main():
+    arguments = parser.parse_args()
+    os.environ["KERAS_BACKEND"] = arguments.backend
+    started = time.perf_counter()
+    import numpy as np
+
+    from sharpkeras.optimizers import SGD, Adam
+    from sharpkeras.primitives import PRIMITIVES
+    from sharpkeras.search.model import SearchModel
+    from sharpkeras.spaces.cell.space import CellSpace
+
+    imported = time.perf_counter()
+    space = CellSpace(PRIMITIVES[arguments.primitives], arguments.ops, arguments.weighting)
+    shape = (arguments.image_size, arguments.image_size, 3)
+    supernet = space.supernet(shape, 10, arguments.init_channels, arguments.num_cells)
+    model = SearchModel(space, supernet, SGD(0.025), Adam(), arguments.order)
+    built = time.perf_counter()
+
+    rng = np.random.default_rng(0)
+    batch = (
+        rng.normal(size=(arguments.batch_size, *shape)).astype("float32"),
+        rng.integers(0, 10, arguments.batch_size).astype("int32"),
+    )
+    step = model.compiled_step()
+    float(step((batch, batch))["train_loss"])
+    first = time.perf_counter()
+    seconds = []
+    for _ in range(arguments.steps):
+        start = time.perf_counter()
+        float(step((batch, batch))["train_loss"])
+        seconds.append(time.perf_counter() - start)
+    report = {
+        "configuration": vars(arguments),
+        "import_s": imported - started,
+        "build_s": built - imported,
+        "trace_and_first_step_s": first - built,
+        "until_first_step_s": first - started,
+        "step_s_median": statistics.median(seconds),
+        "images_per_s": arguments.batch_size / statistics.median(seconds),
+        "peak_memory_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+        "cores": len(os.sched_getaffinity(0)),
+        "machine": platform.processor() or platform.machine(),
+    }
+    print(json.dumps({k: round(v, 3) if isinstance(v, float) else v for k, v in report.items()}, indent=2))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,126 @@
+"""The augmentation of the official code, batched and on the device: crop, flip, normalise, cutout.
+
+All randomness comes in as an argument: `draws`, uniforms in [0, 1) with one row per example (`streams.epoch_draws`).
+TensorFlow and JAX then give the same images, and a resumed run the images that it would have had.
+A transformation of colours such as AutoAugment belongs between `crop_and_flip` and `normalize`.
+"""
+
+from keras import ops
+
+from sharpkeras.errors import UsageError
+
+# What each column of `draws` decides.
+DRAWS = ("crop_y", "crop_x", "flip", "cutout_y", "cutout_x")
+NUM_DRAWS = len(DRAWS)
+
+
+def normalize(images, mean, deviation, dtype="float32"):
+    """(x / 255 − mean) / deviation for each channel.
+
+    Args:
+        images: (B, H, W, C) on the scale 0..255, of any dtype.
+        mean, deviation: C numbers each, on the scale 0..1.
+        dtype: of the result; the arithmetic is float32.
+
+    Returns:
+        (B, H, W, C).
+    """
+    images = ops.cast(images, "float32") / 255.0
+    mean = ops.convert_to_tensor(mean, "float32")
+    deviation = ops.convert_to_tensor(deviation, "float32")
+    return ops.cast((images - mean) / deviation, dtype)
+
+
+def crop_and_flip(images, crop_y, crop_x, flip, *, crop_padding_px=4):
+    """Crops each image, padded with black, back to its size at a random place, and mirrors half of them.
+
+    As torchvision's RandomCrop(size, padding) and RandomHorizontalFlip on the raw image: the padding is black before
+    the normalisation, not the mean after it. Both are one gather of pixels.
+
+    Args:
+        images: (B, H, W, C) on the scale 0..255.
+        crop_y, crop_x: uniforms (B,).
+        flip: uniforms (B,), mirrored below 0.5; None mirrors none.
+        crop_padding_px: black pixels on every side before the crop; the crop moves by as many at most.
+
+    Returns:
+        float32 (B, H, W, C) on the scale 0..255.
+    """
+    _, height, width, channels = images.shape
+    pad = crop_padding_px
+    # TensorFlow gathers float32 on a GPU, but not uint8.
+    images = ops.pad(ops.cast(images, "float32"), [[0, 0], [pad, pad], [pad, pad], [0, 0]])
+    rows = ops.arange(height, dtype="int32") + _choice(crop_y, 2 * pad + 1)[:, None]  # (B, H)
+    columns = ops.arange(width, dtype="int32")[None, :]  # (1, W)
+    if flip is not None:
+        columns = ops.where(flip[:, None] < 0.5, width - 1 - columns, columns)  # (B, W)
+    columns = columns + _choice(crop_x, 2 * pad + 1)[:, None]
+    first_row = ops.arange(ops.shape(images)[0], dtype="int32")[:, None] * (height + 2 * pad)  # of each image
+    pixels = (first_row + rows)[:, :, None] * (width + 2 * pad) + columns[:, None, :]  # (B, H, W)
+    return ops.take(ops.reshape(images, (-1, channels)), pixels, axis=0)
+
+
+def cutout(images, center_y, center_x, *, cutout_px=16):
+    """Sets a square of each image to zero, which is the mean colour where images are normalised.
+
+    As the official Cutout: the centre is uniform over the pixels, so the square may stick out and lose a part; rows
+    from centre − px // 2 up to, but without, centre + px // 2.
+
+    Args:
+        images: (B, H, W, C), normalised.
+        center_y, center_x: uniforms (B,).
+        cutout_px: side of the square; 0 for none.
+
+    Returns:
+        (B, H, W, C).
+
+    Raises:
+        UsageError: the square is larger than the image.
+    """
+    _, height, width, _ = images.shape
+    if not 0 <= cutout_px <= min(height, width):
+        raise UsageError(
+            "the cutout does not fit into the image",
+            where="--cutout",
+            seen=f"{cutout_px} px on images of {height} x {width} px",
+            allowed=f"0 to {min(height, width)}",
+        )
+    inside_rows = _near(center_y, height, cutout_px)[:, :, None, None]
+    inside_columns = _near(center_x, width, cutout_px)[:, None, :, None]
+    return ops.where(ops.logical_and(inside_rows, inside_columns), ops.zeros_like(images), images)
+
+
+def augment(images, draws, mean, deviation, *, crop_padding_px=4, flip=True, cutout_px=16, dtype="float32"):
+    """The official training augmentation of CIFAR-10: crop (black padding), flip, normalise, cutout.
+
+    Args:
+        images: uint8 (B, H, W, C).
+        draws: uniforms, float32 (B, NUM_DRAWS or more); the columns are named in DRAWS.
+        mean, deviation: C numbers each, on the scale 0..1.
+        crop_padding_px: see `crop_and_flip`; 0 for no crop.
+        flip: whether images may be mirrored, `Dataset.flip`.
+        cutout_px: see `cutout`; 0 for none.
+        dtype: of the result.
+
+    Returns:
+        (B, H, W, C).
+
+    Raises:
+        UsageError: the cutout is larger than the image.
+    """
+    crop_y, crop_x, flip_draw, cutout_y, cutout_x = ops.unstack(draws[:, :NUM_DRAWS], NUM_DRAWS, axis=-1)
+    images = crop_and_flip(images, crop_y, crop_x, flip_draw if flip else None, crop_padding_px=crop_padding_px)
+    images = normalize(images, mean, deviation, dtype)
+    return cutout(images, cutout_y, cutout_x, cutout_px=cutout_px)
+
+
+def _choice(uniform, n):
+    """One of 0..n−1, int32, from uniforms in [0, 1)."""
+    return ops.cast(ops.floor(uniform * n), "int32")
+
+
+def _near(center, size, length):
+    """Which of `size` pixels lie in the square around the pixel that `center`, a uniform, chooses: bool (B, size)."""
+    center = _choice(center, size)[:, None]
+    pixel = ops.arange(size, dtype="int32")
+    return ops.logical_and(pixel >= center - length // 2, pixel < center + length // 2)

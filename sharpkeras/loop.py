@@ -1,0 +1,119 @@
+"""The loop over epochs and steps that a search and a training have in common, with its metrics and checkpoints."""
+
+import math
+import time
+
+import numpy as np
+
+from sharpkeras.errors import NumericalError, RunError
+
+CHECKPOINT = "checkpoint"
+PROGRESS_S = 0.2  # the least time between two reports of a step; reading a loss waits for the device
+
+
+class Silent:
+    """The progress that says nothing; the command line has one that speaks."""
+
+    def begin(self, epochs, first_epoch):
+        """Before the first epoch that runs."""
+
+    def first_step(self, seconds):
+        """After the first step: the time since `begin`, with building and compiling."""
+
+    def step(self, epoch, step, loss):
+        """Now and then within an epoch."""
+
+    def epoch(self, row):
+        """After each epoch, with its row of metrics."""
+
+
+def run_epochs(model, run, epochs, data, before_epoch=None, after_epoch=None, progress=None):
+    """Trains until `epochs` are done, from the run's checkpoint on if it has one.
+
+    A row of metrics is written before the checkpoint of its epoch, so that a kill between the two repeats the epoch; the
+    rows behind a checkpoint are dropped when a run goes on.
+
+    Args:
+        model: StepModel.
+        run: RunDirectory, open for writing.
+        epochs: number of epochs in all.
+        data: epoch → iterable of what the model's step takes.
+        before_epoch: epoch → None, to set what changes by the epoch.
+        after_epoch: epoch → further metrics, as a dict.
+        progress: see Silent.
+
+    Raises:
+        NumericalError: when a metric is not finite; the checkpoint before stays, and `diverged.json` says where.
+    """
+    progress, started = progress or Silent(), time.perf_counter()
+    first = restore(model, run)
+    progress.begin(epochs, first)
+    step, reported = model.compiled_step(), 0.0
+    for epoch in range(first, epochs):
+        if before_epoch:
+            before_epoch(epoch)
+        rate, epoch_started, logs = float(model.optimizers[0].learning_rate), time.perf_counter(), []
+        for index, batch in enumerate(data(epoch)):
+            logs.append(step(batch))
+            if epoch == first and index == 0:
+                float(logs[0]["train_loss"])  # waits for the device
+                progress.first_step(time.perf_counter() - started)
+            if time.perf_counter() - reported > PROGRESS_S:
+                progress.step(epoch, index, float(logs[-1]["train_loss"]))
+                reported = time.perf_counter()
+        step.sync()
+        row = {"epoch": epoch, "steps": len(logs), "learning_rate": rate}
+        row |= {name: float(np.mean([float(log[name]) for log in logs])) for name in logs[0]}
+        _refuse_divergence(run, row)
+        row |= {"seconds": time.perf_counter() - epoch_started}
+        row |= after_epoch(epoch) if after_epoch else {}
+        _refuse_divergence(run, row)
+        run.append_metrics(row)
+        run.save_arrays(CHECKPOINT, state(model), {"epoch": epoch})
+        progress.epoch(row)
+
+
+def state(model):
+    """Everything a step reads and writes, as arrays under names that tell their group, place and path."""
+    return {name: np.asarray(variable) for name, variable in _named(model).items()}
+
+
+def restore(model, run):
+    """Puts the run's checkpoint into the model; returns the epoch to go on with, 0 without a checkpoint.
+
+    Raises:
+        RunError: when the checkpoint is of another model.
+    """
+    loaded = run.load_arrays(CHECKPOINT)
+    if loaded is None:
+        run.truncate_metrics(-1)
+        return 0
+    arrays, meta = loaded
+    variables = _named(model)
+    other = sorted(set(arrays) ^ set(variables)) or [
+        name for name, variable in variables.items() if tuple(variable.shape) != arrays[name].shape
+    ]
+    if other:
+        problem = f"the checkpoint belongs to another model: {len(other)} arrays differ"
+        raise RunError(problem, where=str(run.path), seen=other[0], next_step="use --overwrite to begin anew")
+    for name, variable in variables.items():
+        variable.assign(arrays[name])
+    run.truncate_metrics(meta["epoch"])
+    return meta["epoch"] + 1
+
+
+def _named(model):
+    """Name → variable. Keras numbers its layers per process, so a path alone is no name; the order of building is."""
+    groups = zip(("trainable", "other", "optimizer", "metric"), model.step_variables())
+    return {f"{group}/{index:05d}": v for group, variables in groups for index, v in enumerate(variables)}
+
+
+def _refuse_divergence(run, row):
+    bad = {name: str(value) for name, value in row.items() if not math.isfinite(value)}
+    if bad:
+        run.write_json("diverged.json", {"epoch": row["epoch"], "not_finite": bad})
+        raise NumericalError(
+            f"{', '.join(bad)} became NaN or infinite in epoch {row['epoch']}",
+            where=str(run.path / "diverged.json"),
+            next_step="lower --learning-rate; the last checkpoint is intact",
+        )

@@ -1,0 +1,81 @@
+"""SGD and Adam as PyTorch computes them, which is how the paper's searches and trainings were run.
+
+Keras' own differ where it shows: SGD folds the learning rate into its velocity, so that the two part as soon as the
+rate changes; weight decay is decoupled from the gradient; Adam's epsilon stands elsewhere. Both classes clip by the global
+norm of the raw gradient first (`global_clipnorm`) and add the L2 term afterwards.
+"""
+
+import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable("sharpkeras")
+class SGD(keras.optimizers.Optimizer):
+    """buffer ← momentum · buffer + gradient + l2 · w;  w ← w - learning_rate · buffer.
+
+    Args:
+        learning_rate: a number or a schedule.
+        momentum: 0 for none.
+        l2: PyTorch's `weight_decay`; acts on every variable, BatchNorm and bias included.
+        global_clipnorm: largest global norm of the gradient, or None.
+    """
+
+    def __init__(self, learning_rate=0.025, momentum=0.9, l2=3e-4, global_clipnorm=5.0, name="sgd", **kwargs):
+        super().__init__(learning_rate=learning_rate, global_clipnorm=global_clipnorm, name=name, **kwargs)
+        self.momentum, self.l2 = momentum, l2
+
+    def build(self, variables):
+        if self.built:
+            return
+        super().build(variables)
+        self.buffers = [self.add_variable_from_reference(v, name="momentum") for v in variables]
+
+    def update_step(self, gradient, variable, learning_rate):
+        buffer = self.buffers[self._get_variable_index(variable)]
+        new_buffer = self.momentum * buffer + ops.cast(gradient, buffer.dtype) + self.l2 * variable
+        self.assign(buffer, new_buffer)
+        self.assign_sub(variable, ops.cast(learning_rate, variable.dtype) * new_buffer)
+
+    def get_config(self):
+        return {**super().get_config(), "momentum": self.momentum, "l2": self.l2}
+
+
+@keras.saving.register_keras_serializable("sharpkeras")
+class Adam(keras.optimizers.Optimizer):
+    """Adam with L2 in the gradient and epsilon beside the bias-corrected root, for the alphas.
+
+    Args:
+        learning_rate: a number or a schedule.
+        beta_1, beta_2: decay of the moments; 0.5 and 0.999 in the search.
+        epsilon: 1e-8, added after the bias correction of the root.
+        l2: PyTorch's `weight_decay`.
+    """
+
+    def __init__(
+        self, learning_rate=3e-4, beta_1=0.5, beta_2=0.999, epsilon=1e-8, l2=1e-3, name="adam", **kwargs
+    ):
+        super().__init__(learning_rate=learning_rate, name=name, **kwargs)
+        self.beta_1, self.beta_2, self.epsilon, self.l2 = beta_1, beta_2, epsilon, l2
+
+    def build(self, variables):
+        if self.built:
+            return
+        super().build(variables)
+        self.means = [self.add_variable_from_reference(v, name="mean") for v in variables]
+        self.squares = [self.add_variable_from_reference(v, name="square") for v in variables]
+
+    def update_step(self, gradient, variable, learning_rate):
+        index = self._get_variable_index(variable)
+        mean, square, step = self.means[index], self.squares[index], ops.cast(self.iterations + 1, variable.dtype)
+        gradient = ops.cast(gradient, variable.dtype) + self.l2 * variable
+        new_mean = self.beta_1 * mean + (1 - self.beta_1) * gradient
+        new_square = self.beta_2 * square + (1 - self.beta_2) * ops.square(gradient)
+        root = ops.sqrt(new_square / (1 - ops.power(self.beta_2, step))) + self.epsilon
+        self.assign(mean, new_mean)
+        self.assign(square, new_square)
+        scaled = new_mean / (1 - ops.power(self.beta_1, step))
+        self.assign_sub(variable, ops.cast(learning_rate, variable.dtype) * scaled / root)
+
+    def get_config(self):
+        moments = {"beta_1": self.beta_1, "beta_2": self.beta_2}
+        return {**super().get_config(), **moments, "epsilon": self.epsilon, "l2": self.l2}

@@ -1,0 +1,357 @@
+"""The run directory: what a search or a training leaves, so that it can be resumed, evaluated and trusted.
+
+    run.json         kind, schema version, versions of the packages, when it was created and finished
+    recipe.json      everything that decides the result
+    metrics.jsonl    one line an epoch
+    <name>.npz       arrays with their checksums; <name>.previous.npz is the state before
+    log.txt, lock    what was said; which process holds the directory
+
+A kill or a full disk leaves the last good files: see `atomic`.
+"""
+
+import contextlib
+import datetime
+import fcntl
+import importlib.metadata
+import json
+import logging
+import math
+import os
+import shutil
+import socket
+from pathlib import Path
+
+from sharpkeras import atomic, strict_json
+from sharpkeras.errors import RunError, SharpKerasError, printable
+
+SCHEMA_VERSION = 1
+PROGRAM = "sharpkeras"
+KINDS = ("search", "train")
+NOT_RESULT_RELEVANT = frozenset({"device", "checkpoint_interval", "log_level", "progress"})
+RECORDED_PACKAGES = ("sharpkeras", "keras", "tensorflow", "tensorflow-cpu", "jax", "numpy")
+OTHER_DIRECTORY = "choose another directory with --out"
+
+logger = logging.getLogger("sharpkeras")
+
+
+class RunDirectory:
+    """A run directory, opened for writing by `RunDirectory.open` or for reading by `RunDirectory.read`.
+
+    Attributes:
+        path: the directory.
+        kind: "search" or "train".
+        recipe: the recipe as it is on disk.
+        resumed: whether the directory held this run before.
+    """
+
+    def __init__(self, path, facts, recipe, lock_file=None, resumed=True):
+        self.path, self.recipe, self.resumed = path, recipe, resumed
+        self.kind, self._facts, self._lock_file, self._log_handler = facts["kind"], facts, lock_file, None
+
+    @classmethod
+    def open(cls, path, kind, recipe, overwrite=False, must_exist=False):
+        """Begins a run in `path`, or resumes the one that has the same kind and recipe.
+
+        Args:
+            path: the directory; it is created with its parents.
+            kind: "search" or "train".
+            recipe: JSON values by name; a difference outside NOT_RESULT_RELEVANT makes it another run.
+            overwrite: whether a run with another recipe is removed; anything else in the directory never is.
+            must_exist: whether it is an error that no run was started there (`--resume`).
+
+        Raises:
+            RunError: the directory is not ours, holds another run, is locked or can not be written.
+            ResourceError: the disk is full.
+        """
+        path, recipe = Path(path), _as_json(recipe)
+        _read_facts(path, must_exist)  # refuses before anything is touched
+        with atomic.disk_errors(path):
+            path.mkdir(parents=True, exist_ok=True)
+            lock_file = _lock(path)
+        try:
+            facts = _read_facts(path, must_exist)  # again, now that nobody else writes
+            if facts and overwrite:
+                _remove_contents(path)
+                facts = None
+            if facts:
+                _refuse_other_run(path, facts["kind"], _read_recipe(path), kind, recipe)
+                _warn_of_versions(facts["versions"])
+            run = cls(path, facts or _new_facts(kind), recipe, lock_file, resumed=bool(facts))
+            run._begin()
+        except BaseException:
+            lock_file.close()
+            raise
+        return run
+
+    @classmethod
+    def read(cls, path, kind=None):
+        """The run in `path`, for reading only; another process may be writing it.
+
+        Raises:
+            RunError: there is no run, or one of another kind than `kind`.
+        """
+        path = Path(path)
+        facts = _read_facts(path, must_exist=True)
+        if kind is not None and facts["kind"] != kind:
+            raise RunError(f"holds no {kind} run", where=str(path), seen=f"a {facts['kind']} run")
+        return cls(path, facts, _read_recipe(path) or {})
+
+    @property
+    def finished(self):
+        """Whether the run came to its end."""
+        return self._facts["finished"] is not None
+
+    def mark_finished(self):
+        """Records that the run came to its end, and when."""
+        self._facts["finished"] = _now()
+        self.write_json("run.json", self._facts)
+
+    def close(self):
+        """Closes the log and lets the directory go; the process's end does the same."""
+        if self._log_handler is not None:
+            logger.removeHandler(self._log_handler)
+            self._log_handler.close()
+            self._log_handler = None
+        if self._lock_file is not None:
+            self._lock_file.truncate(0)  # a lock file with text in it tells of a process that died
+            self._lock_file.close()
+            self._lock_file = None
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    # --- metrics ---
+
+    def append_metrics(self, row):
+        """Adds a row of finite numbers and strings, with its `epoch`, to `metrics.jsonl`.
+
+        Raises:
+            NumericalError: a value is NaN or infinite.
+        """
+        path = self._writable("metrics.jsonl")
+        line = atomic.dumps(row, str(path)) + "\n"
+        with atomic.disk_errors(path), open(path, "ab") as file:
+            file.write(line.encode())
+            atomic.flush(file)
+
+    def truncate_metrics(self, epoch):
+        """Drops the rows after `epoch`, that of the checkpoint from which a run resumes (-1: all of them)."""
+        rows = [row for row in self.read_metrics() if row["epoch"] <= epoch]
+        self._replace("metrics.jsonl", "".join(atomic.dumps(row, "metrics.jsonl") + "\n" for row in rows).encode())
+
+    def read_metrics(self):
+        """The rows of `metrics.jsonl`; a last line that was cut off by a kill is left out."""
+        path = self.path / "metrics.jsonl"
+        with atomic.disk_errors(path):
+            text = path.read_text(encoding="utf-8") if path.exists() else ""
+        lines = text.split("\n")[:-1]  # what follows the last line feed was never finished
+        return [strict_json.loads(line, f"{path}, line {number}") for number, line in enumerate(lines, 1)]
+
+    # --- files ---
+
+    def write_json(self, name, value):
+        """Writes `value` as the JSON file `name`.
+
+        Raises:
+            NumericalError: a number in it is NaN or infinite.
+        """
+        self._replace(name, (atomic.dumps(value, str(self.path / name), indent=1) + "\n").encode())
+
+    def read_json(self, name):
+        """The value in the JSON file `name`.
+
+        Raises:
+            RunError: there is no such file.
+            ConfigError: it is not strict JSON.
+        """
+        if not (self.path / name).is_file():
+            raise RunError(f"has no {name}", where=str(self.path), allowed=f"a run that has written {name}")
+        return strict_json.load(self.path / name)
+
+    def save_arrays(self, name, arrays, meta):
+        """Writes arrays and what belongs to them as `<name>.npz`, and keeps the file before as `<name>.previous.npz`.
+
+        Args:
+            name: the file's name without its ending.
+            arrays: NumPy arrays of plain numbers by name.
+            meta: JSON values by name.
+        """
+        atomic.save_arrays(self._writable(f"{name}.npz"), arrays, meta)
+
+    def load_arrays(self, name):
+        """What `save_arrays` wrote last and is whole, as (arrays, meta); None when it never wrote.
+
+        Raises:
+            RunError: all that is there is damaged.
+        """
+        return atomic.load_arrays(self.path / f"{name}.npz", repair=self._lock_file is not None)
+
+    def _replace(self, name, content):
+        atomic.write(self._writable(name), content)
+
+    def _writable(self, name):
+        if self._lock_file is None:
+            raise RuntimeError(f"{self.path} was opened for reading")
+        return self.path / name
+
+    def _begin(self):
+        self.write_json("run.json", self._facts)  # first: from here on the directory is ours
+        self.write_json("recipe.json", self.recipe)
+        if (self.path / "metrics.jsonl").exists():
+            self.truncate_metrics(math.inf)  # drops a line that a kill cut off
+        with atomic.disk_errors(self.path):
+            self._log_handler = logging.FileHandler(self.path / "log.txt", encoding="utf-8")
+        self._log_handler.handleError = lambda record: None  # a full disk is told by the next checkpoint, once
+        self._log_handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        logger.addHandler(self._log_handler)
+        logger.setLevel(min(logger.getEffectiveLevel(), logging.INFO))
+        logger.info("%s %s run in %s", "resumed" if self.resumed else "began", self.kind, self.path)
+
+
+def find_run(path):
+    """The run in `path`, search or training, for reading only; see `RunDirectory.read`."""
+    return RunDirectory.read(path)
+
+
+# --- what is in a directory ---
+
+
+def _read_facts(path, must_exist):
+    """The contents of `run.json`; None where no run was begun and one may be."""
+    if (path / "run.json").is_file():
+        return _checked_facts(path)
+    if must_exist:
+        problem, step = "is no run directory", "name one that search or train wrote; to begin one, drop --resume"
+    elif not path.exists() or path.is_dir() and set(os.listdir(path)) <= {"lock", ".run.json.part"}:
+        return None
+    else:
+        problem, step = "exists and is no run of ours", f"{OTHER_DIRECTORY}; --overwrite removes only runs"
+    raise RunError(problem, where=str(path), allowed="a directory with a run.json", next_step=step)
+
+
+def _checked_facts(path):
+    where = str(path / "run.json")
+    try:
+        facts = strict_json.load(path / "run.json")
+    except SharpKerasError as error:
+        raise RunError(f"{error.problem}, so it is no run of ours", where=where, next_step=OTHER_DIRECTORY) from None
+    version = facts.get("schema_version") if isinstance(facts, dict) else None
+    if not isinstance(version, int) or facts.get("program") != PROGRAM or facts.get("kind") not in KINDS:
+        allowed = f'"program": "{PROGRAM}", a schema_version and a kind of {", ".join(KINDS)}'
+        raise RunError("is no run of sharpkeras", where=where, seen=facts, allowed=allowed, next_step=OTHER_DIRECTORY)
+    if version > SCHEMA_VERSION:
+        raise RunError(
+            "was written by a newer version of sharpkeras",
+            where=where,
+            seen=f"schema_version {version}",
+            allowed=f"at most {SCHEMA_VERSION}",
+            next_step=f"install a version of sharpkeras that reads schema_version {version}",
+        )
+    return {"versions": {}, "finished": None, **facts}
+
+
+def _read_recipe(path):
+    """The recipe of a run; None when it was killed before it had written one."""
+    return strict_json.load(path / "recipe.json") if (path / "recipe.json").is_file() else None
+
+
+def _new_facts(kind):
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "program": PROGRAM,
+        "kind": kind,
+        "created": _now(),
+        "finished": None,
+        "versions": _versions(),
+    }
+
+
+def _versions():
+    """Installed versions by package, without importing any."""
+    versions = {}
+    for name in RECORDED_PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
+    return versions
+
+
+def _warn_of_versions(recorded):
+    now = _versions()
+    changes = [f"{name} {recorded[name]} -> {now.get(name)}" for name in recorded if recorded[name] != now.get(name)]
+    if changes:
+        logger.warning("not bit-exact with the run's beginning: %s", ", ".join(changes))
+
+
+def _refuse_other_run(path, kind_there, recipe_there, kind, recipe):
+    choices = f"{OTHER_DIRECTORY}, or replace that run with --overwrite"
+    if kind_there != kind:
+        raise RunError("holds a run of another kind", where=str(path), seen=kind_there, allowed=kind, next_step=choices)
+    if recipe_there is None:
+        return
+    there, here = _flat(recipe_there), _flat(recipe)
+    rows = [
+        (key, there.get(key, "-"), here.get(key, "-"))
+        for key in sorted({*there, *here})
+        if there.get(key) != here.get(key) and NOT_RESULT_RELEVANT.isdisjoint(key.split("."))
+    ]
+    if not rows:
+        return
+    rows = [("", "there", "asked for"), *([printable(text, 60) for text in row] for row in rows)]
+    widths = [max(len(row[column]) for row in rows) for column in range(2)]
+    table = "".join(f"\n    {key:{widths[0]}}  {old:{widths[1]}}  {new}" for key, old, new in rows)
+    allowed = f"the same recipe; only {', '.join(sorted(NOT_RESULT_RELEVANT))} may change"
+    raise RunError(f"holds a run with another recipe{table}", where=str(path), allowed=allowed, next_step=choices)
+
+
+def _flat(value, prefix=""):
+    """Nested objects as one level of dotted keys, with values as JSON text."""
+    if not isinstance(value, dict) or not value:
+        return {prefix: json.dumps(value)}
+    flat = {}
+    for name, inner in value.items():
+        flat |= _flat(inner, f"{prefix}.{name}" if prefix else name)
+    return flat
+
+
+def _remove_contents(path):
+    """Empties the directory of a run that we hold; `run.json` goes last, so that a kill leaves it known as ours."""
+    with atomic.disk_errors(path):
+        for entry in sorted(path.iterdir(), key=lambda entry: entry.name == "run.json"):
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry)
+            elif entry.name != "lock":
+                entry.unlink()
+
+
+def _lock(path):
+    """The open lock file: held until it is closed, at the latest by the end of the process, however that comes."""
+    file = open(path / "lock", "a+", encoding="utf-8")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.seek(0)
+        holder = file.read(1000).strip() or "a process that is just starting"
+        file.close()
+        raise RunError(
+            "is in use by another process",
+            where=str(path),
+            seen=holder,
+            allowed="one process for each run directory",
+            next_step=f"wait for that process or end it, or {OTHER_DIRECTORY}",
+        ) from None
+    file.truncate(0)
+    file.write(f"PID {os.getpid()} on {socket.gethostname()} since {_now()}\n")
+    file.flush()
+    return file
+
+
+def _as_json(value):
+    """`value` as it is when it comes back from its file: tuples as lists, keys as text."""
+    return json.loads(atomic.dumps(value, "recipe"))
+
+
+def _now():
+    return datetime.datetime.now().astimezone().isoformat(timespec="seconds")

@@ -1,0 +1,86 @@
+"""The search model: a supernet, its alphas, two optimizers, and a training step that does the bilevel update."""
+
+from keras.initializers import Constant
+
+from sharpkeras.search import bilevel
+from sharpkeras.step import StepModel, accuracy, cross_entropy, values
+
+
+class SearchModel(StepModel):
+    """Differentiable architecture search over any space.
+
+    Data is a pair of batches: (images, labels) for the weights and (images, labels) for the alphas, each with draws
+    behind it if there is an augmentation. `fit` works, and so does `search.loop`, which adds checkpoints and the
+    architecture of each epoch.
+
+    Args:
+        space: a search space (see `sharpkeras.spaces`).
+        supernet: its built supernet, a keras.Model of (images, mixing weights).
+        weight_optimizer: optimizers.SGD, with a schedule.
+        arch_optimizer: optimizers.Adam.
+        order: 1, or 2 for the gradient through one unrolled weight step.
+        seed: of the initial alphas.
+    """
+
+    def __init__(self, space, supernet, weight_optimizer, arch_optimizer, order=1, seed=0, **kwargs):
+        super().__init__(**kwargs)
+        if order not in (1, 2):
+            raise ValueError(f"expected order 1 or 2, received {order}")
+        self.space, self.supernet, self.order = space, supernet, order
+        self.alphas = [
+            self.add_weight(shape=a.shape, initializer=Constant(a), dtype="float32", name=f"alphas_{i}")
+            for i, a in enumerate(space.init_alphas(seed))
+        ]
+        self.weight_optimizer, self.arch_optimizer = weight_optimizer, arch_optimizer
+        self.optimizers = [weight_optimizer, arch_optimizer]
+        weight_optimizer.build(supernet.trainable_variables)
+        arch_optimizer.build(self.alphas)
+        self.built = True
+
+    def call(self, images, training=None):
+        mixing_weights = self.space.mixing_weights(self.alphas)
+        return self.supernet([self._normalize(images), mixing_weights], training=training)
+
+    def supernet_loss(self, weights, alphas, batch):
+        """Mean cross-entropy at given weights and alphas, in training mode.
+
+        Returns:
+            The loss, and (logits (B, classes), the supernet's other variables after the pass).
+        """
+        images, labels = batch
+        inputs = [images, self.space.mixing_weights(alphas)]
+        others = values(self.supernet.non_trainable_variables)
+        logits, others = self.supernet.stateless_call(weights, others, inputs, training=True)
+        return cross_entropy(labels, logits), (logits, others)
+
+    def update(self, gradient, data):
+        """One bilevel step: alphas first, on the validation batch; then weights, on the training batch.
+
+        The moving statistics of BatchNorm follow the training batch alone (the official code's follow both).
+
+        Returns:
+            The logs: losses and the share of right answers of both batches, in training mode.
+        """
+        training, validation = (self.prepared(batch) for batch in data)
+        validation_loss, (validation_logits, _), slope = self._architecture_gradient(gradient, training, validation)
+        self.arch_optimizer.apply(slope, self.alphas)
+
+        weights, alphas = self.supernet.trainable_variables, values(self.alphas)
+        loss, (logits, others), slope = gradient(lambda w: self.supernet_loss(w, alphas, training), values(weights))
+        self.weight_optimizer.apply(slope, weights)
+        for variable, value in zip(self.supernet.non_trainable_variables, others):
+            variable.assign(value)
+        return {
+            "train_loss": loss,
+            "train_accuracy": accuracy(training[1], logits),
+            "validation_loss": validation_loss,
+            "validation_accuracy": accuracy(validation[1], validation_logits),
+        }
+
+    def _architecture_gradient(self, gradient, training, validation):
+        weights, alphas = values(self.supernet.trainable_variables), values(self.alphas)
+        if self.order == 1:
+            return bilevel.first_order(self.supernet_loss, gradient, weights, alphas, validation)
+        sgd = self.weight_optimizer
+        step = (values(sgd.buffers), sgd.learning_rate, sgd.momentum, sgd.l2)
+        return bilevel.second_order(self.supernet_loss, gradient, weights, alphas, training, validation, *step)

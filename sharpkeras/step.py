@@ -1,0 +1,101 @@
+"""A training step that is written once and runs on each backend.
+
+A model's `update` reads and assigns variables. On TensorFlow that is what happens; on JAX the same code runs with the
+variables standing for entries of a state. `step_tensorflow` and `step_jax` hold what differs, one file each.
+"""
+
+import importlib
+
+import keras
+import numpy as np
+from keras import ops
+
+from sharpkeras.errors import ConfigError
+
+BACKENDS = ("tensorflow", "jax")
+
+
+class StepModel(keras.Model):
+    """A keras.Model that trains by a step of its own.
+
+    Subclasses set `optimizers`, a list of built optimizers, and define `update(gradient, data)` → logs, where
+    `gradient(function, argument)` returns (value, what comes along, gradient) of a function of a list of tensors.
+
+    Args:
+        augment: (images uint8, draws) → images as the network takes them, run on the device; None takes images as they
+            are.
+        normalize: images uint8 → images as the network takes them, for evaluation.
+    """
+
+    def __init__(self, augment=None, normalize=None, **kwargs):
+        super().__init__(**kwargs)
+        self._augment = augment or (lambda images, draws: images)
+        self._normalize = normalize or (lambda images: images)
+        self._step = backend_step()
+
+    def prepared(self, batch):
+        """(images, labels) of a batch (images, labels) or (images, labels, draws)."""
+        images, labels, *draws = batch
+        return self._augment(images, draws[0] if draws else None), labels
+
+    @property
+    def non_trainable_variables(self):
+        # Keras' trainer knows of one optimizer alone; what the others hold is state of the step all the same.
+        extra = [variable for optimizer in self.optimizers[1:] for variable in optimizer.variables]
+        return super().non_trainable_variables + extra
+
+    def step_variables(self):
+        """All that a step reads and writes, in Keras' four groups: what a checkpoint must hold."""
+        groups = (self.trainable_variables, self.non_trainable_variables, self.optimizers[0].variables)
+        return (*groups, self.metrics_variables)
+
+    def compile(self, **kwargs):
+        """Readies the model for `fit`; the optimizers are those of the constructor."""
+        super().compile(optimizer=self.optimizers[0], jit_compile=self._step.JIT_COMPILE, **kwargs)
+
+    def train_step(self, *arguments):
+        """Keras' hook: (data) → logs on TensorFlow, (state, data) → (logs, state) on JAX."""
+        return self._step.train_step(self, *arguments)
+
+    def compiled_step(self):
+        """A callable (data) → logs that updates the model, for a loop of one's own; call its `sync` before reading."""
+        return self._step.CompiledStep(self)
+
+    def logits(self, batches):
+        """Logits of all examples in inference mode, (N, classes) float32.
+
+        Args:
+            batches: (images, labels, how many of them count) as `data.streams.evaluation_batches` yields them.
+        """
+        self.jit_compile = self._step.JIT_COMPILE
+        return np.concatenate([np.asarray(self.predict_on_batch(images))[:valid] for images, _, valid in batches])
+
+
+def backend_step():
+    """The module of the present backend; raises ConfigError for one that is not supported."""
+    name = keras.backend.backend()
+    if name not in BACKENDS:
+        raise ConfigError("unsupported Keras backend", where="KERAS_BACKEND", seen=name, allowed=", ".join(BACKENDS))
+    return importlib.import_module(f"sharpkeras.step_{name}")
+
+
+def values(variables):
+    """The present values of variables as a list of tensors."""
+    return [ops.convert_to_tensor(variable.value) for variable in variables]
+
+
+def cross_entropy(labels, logits, label_smoothing=0.0):
+    """Mean softmax cross-entropy in float32; labels (B,), logits (B, classes)."""
+    logits = ops.cast(logits, "float32")
+    losses = keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True)
+    if label_smoothing:
+        # (1 - ε)·CE(label) + ε·the mean over all classes
+        uniform = -ops.mean(ops.log_softmax(logits, axis=-1), axis=-1)
+        losses = (1.0 - label_smoothing) * losses + label_smoothing * uniform
+    return ops.mean(losses)
+
+
+def accuracy(labels, logits):
+    """The share of right answers, a scalar; labels (B,), logits (B, classes)."""
+    right = ops.equal(ops.argmax(logits, axis=-1), ops.cast(labels, "int32"))
+    return ops.mean(ops.cast(right, "float32"))

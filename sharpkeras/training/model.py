@@ -1,0 +1,43 @@
+"""Final training: a network, its optimizer, and a step with auxiliary loss, drop path and label smoothing (§3.3)."""
+
+from sharpkeras.step import StepModel, accuracy, cross_entropy, values
+
+
+class TrainingModel(StepModel):
+    """A network under training. Data is a batch (images, labels), with draws behind it if there is an augmentation.
+
+    Args:
+        network: keras.Model of images → {"logits": …, "auxiliary": … if it has an auxiliary head}.
+        optimizer: optimizers.SGD, with a schedule and clipping.
+        auxiliary_weight: of the auxiliary head's loss; 0.4 in the paper.
+        label_smoothing: ε; 0.1 for ImageNet.
+    """
+
+    def __init__(self, network, optimizer, auxiliary_weight=0.4, label_smoothing=0.0, **kwargs):
+        super().__init__(**kwargs)
+        self.network, self.auxiliary_weight, self.label_smoothing = network, auxiliary_weight, label_smoothing
+        self.weight_optimizer, self.optimizers = optimizer, [optimizer]
+        optimizer.build(network.trainable_variables)
+        self.built = True
+
+    def call(self, images, training=None):
+        return self.network(self._normalize(images), training=training)["logits"]
+
+    def network_loss(self, weights, batch):
+        """CE(logits) + auxiliary_weight · CE(auxiliary), and (logits, the other variables after the pass)."""
+        images, labels = batch
+        others = values(self.network.non_trainable_variables)
+        outputs, others = self.network.stateless_call(weights, others, images, training=True)
+        loss = cross_entropy(labels, outputs["logits"], self.label_smoothing)
+        if "auxiliary" in outputs:
+            loss += self.auxiliary_weight * cross_entropy(labels, outputs["auxiliary"], self.label_smoothing)
+        return loss, (outputs["logits"], others)
+
+    def update(self, gradient, data):
+        """One step of the optimizer; the logs are the loss and the share of right answers, in training mode."""
+        batch, weights = self.prepared(data), self.network.trainable_variables
+        loss, (logits, others), slope = gradient(lambda w: self.network_loss(w, batch), values(weights))
+        self.weight_optimizer.apply(slope, weights)
+        for variable, value in zip(self.network.non_trainable_variables, others):
+            variable.assign(value)
+        return {"train_loss": loss, "train_accuracy": accuracy(batch[1], logits)}

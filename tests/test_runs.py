@@ -1,0 +1,394 @@
+"""Run directories, the atomic files in them, and the strict JSON reader."""
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import zipfile
+
+import numpy as np
+import pytest
+
+from sharpkeras import atomic, strict_json
+from sharpkeras.errors import ConfigError, NumericalError, ResourceError, RunError, UsageError
+from sharpkeras.runs import RunDirectory, find_run
+
+RECIPE = {"init_channels": 16, "seed": 0, "device": "cpu", "schedule": {"power": 2.0, "epochs": (5, 10)}}
+
+
+@pytest.fixture
+def place(tmp_path):
+    return tmp_path / "runs" / "first"
+
+
+def begin(path, **changes):
+    return RunDirectory.open(path, "search", {**RECIPE, **changes})
+
+
+def contents(path):
+    return {entry.name: entry.read_bytes() for entry in path.iterdir()}
+
+
+# --- begin, resume, refuse ---
+
+
+def test_a_new_directory_becomes_a_run(place):
+    with begin(place) as run:
+        assert not run.resumed and not run.finished
+        assert run.read_json("recipe.json")["schedule"] == {"power": 2.0, "epochs": [5, 10]}
+        assert run.read_json("run.json")["versions"]["numpy"] == np.__version__
+    assert "began search run" in (place / "log.txt").read_text()
+
+
+def test_the_same_recipe_resumes(place):
+    with begin(place) as run:
+        run.append_metrics({"epoch": 0, "loss": np.float32(0.5)})
+    with begin(place) as run:
+        assert run.resumed
+        assert run.read_metrics() == [{"epoch": 0, "loss": 0.5}]
+
+
+def test_an_empty_directory_is_accepted(place):
+    place.mkdir(parents=True)
+    begin(place).close()
+    assert find_run(place).kind == "search"
+
+
+def test_what_does_not_change_the_result_may_change(place):
+    begin(place).close()
+    with begin(place, device="gpu") as run:
+        assert run.resumed and run.read_json("recipe.json")["device"] == "gpu"
+
+
+def test_another_recipe_is_refused_with_its_differences(place):
+    begin(place).close()
+    before = contents(place)
+    with pytest.raises(RunError) as caught:
+        begin(place, init_channels=36, schedule={"power": 10.0, "epochs": (5, 10)}, device="gpu")
+    message = str(caught.value)
+    for text in ("init_channels   16 ", "schedule.power  2.0", "36", "10.0", "--overwrite", "--out"):
+        assert text in message
+    assert "device    " not in message and "seed" not in message
+    assert {**contents(place), "lock": b""} == {**before, "lock": b""}
+
+
+def test_a_difference_beyond_what_a_message_shows_is_seen(place):
+    begin(place, primitives=["sep_conv_3x3"] * 20 + ["none"]).close()
+    with pytest.raises(RunError, match="primitives"):
+        begin(place, primitives=["sep_conv_3x3"] * 20 + ["skip_connect"])
+
+
+def test_another_kind_is_refused(place):
+    begin(place).close()
+    with pytest.raises(RunError, match="another kind"):
+        RunDirectory.open(place, "train", RECIPE)
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("run_json", [None, "{}", "not JSON", '{"program": "sharpkeras", "kind": "search"}', "[1]"])
+def test_what_is_not_ours_is_never_touched(place, overwrite, run_json):
+    place.mkdir(parents=True)
+    (place / "thesis.txt").write_text("years of work")
+    if run_json is not None:
+        (place / "run.json").write_text(run_json)
+    before = contents(place)
+    with pytest.raises(RunError) as caught:
+        RunDirectory.open(place, "search", RECIPE, overwrite=overwrite)
+    assert caught.value.exit_code == 5 and "--out" in caught.value.next_step
+    assert contents(place) == before
+
+
+def test_overwrite_replaces_a_run(place):
+    with begin(place) as run:
+        run.append_metrics({"epoch": 0})
+        run.save_arrays("checkpoint", {"a": np.ones(3)}, {})
+        run.write_json("alphas/epoch_0.json", [1])
+    with RunDirectory.open(place, "search", {"seed": 1}, overwrite=True) as run:
+        assert not run.resumed and run.recipe == {"seed": 1}
+        assert sorted(contents(place)) == ["lock", "log.txt", "recipe.json", "run.json"]
+
+
+def test_a_run_killed_while_it_was_begun_begins_again(place):
+    begin(place).close()
+    (place / "recipe.json").unlink()
+    with begin(place) as run:
+        assert run.read_json("recipe.json")["seed"] == 0
+
+
+def test_resuming_what_was_never_begun(place):
+    with pytest.raises(RunError, match="drop --resume"):
+        RunDirectory.open(place, "search", RECIPE, must_exist=True)
+    assert not place.exists()
+
+
+def test_a_newer_schema_names_the_version_it_needs(place):
+    begin(place).close()
+    facts = json.loads((place / "run.json").read_text())
+    (place / "run.json").write_text(json.dumps({**facts, "schema_version": 7}))
+    with pytest.raises(RunError, match="schema_version 7"):
+        begin(place)
+
+
+def test_other_package_versions_are_told(place, caplog):
+    begin(place).close()
+    facts = json.loads((place / "run.json").read_text())
+    (place / "run.json").write_text(json.dumps({**facts, "versions": {"numpy": "1.0"}}))
+    begin(place).close()
+    assert f"numpy 1.0 -> {np.__version__}" in caplog.text
+
+
+@pytest.mark.parametrize("path", ["file", "file/below", "/proc/sharpkeras"])
+def test_a_place_that_can_not_be_written(tmp_path, path):
+    (tmp_path / "file").write_text("text")
+    with pytest.raises(RunError) as caught:
+        begin(tmp_path / path)
+    assert caught.value.exit_code == 5 and caught.value.next_step
+    assert (tmp_path / "file").read_text() == "text"
+
+
+def test_finished(place):
+    with begin(place) as run:
+        run.mark_finished()
+    assert find_run(place).finished
+    with begin(place) as run:
+        assert run.finished
+
+
+def test_reading(place, tmp_path):
+    begin(place).close()
+    run = RunDirectory.read(place, "search")
+    assert run.recipe["init_channels"] == 16
+    with pytest.raises(RuntimeError, match="for reading"):
+        run.write_json("x.json", 1)
+    with pytest.raises(RunError, match="holds no train run"):
+        RunDirectory.read(place, "train")
+    with pytest.raises(RunError, match="is no run directory"):
+        find_run(tmp_path)
+    with pytest.raises(RunError, match="has no genotype.json"):
+        run.read_json("genotype.json")
+
+
+# --- the lock ---
+
+HOLD = """
+import sys, time
+from sharpkeras.runs import RunDirectory
+run = RunDirectory.open(sys.argv[1], "search", {"seed": 0})
+print("held", flush=True)
+time.sleep(60)
+"""
+
+
+def test_one_process_for_each_run_until_it_dies(place):
+    holder = subprocess.Popen([sys.executable, "-c", HOLD, str(place)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(RunError) as caught:
+            RunDirectory.open(place, "search", {"seed": 0})
+        assert f"PID {holder.pid} on {os.uname().nodename} since 2" in caught.value.seen
+        assert find_run(place).kind == "search"
+        holder.send_signal(signal.SIGKILL)
+        holder.wait()
+        RunDirectory.open(place, "search", {"seed": 0}).close()
+    finally:
+        holder.kill()
+        holder.communicate()
+
+
+def test_a_refused_run_lets_the_lock_go(place):
+    begin(place).close()
+    with pytest.raises(RunError):
+        begin(place, seed=1)
+    begin(place).close()
+
+
+# --- metrics ---
+
+
+def test_metrics_after_the_checkpoint_are_dropped(place):
+    with begin(place) as run:
+        for epoch in range(4):
+            run.append_metrics({"epoch": epoch, "loss": 1 / (epoch + 1)})
+        run.truncate_metrics(1)
+        assert [row["epoch"] for row in run.read_metrics()] == [0, 1]
+        run.truncate_metrics(-1)
+        assert run.read_metrics() == []
+
+
+def test_a_line_cut_off_by_a_kill_is_dropped(place):
+    with begin(place) as run:
+        run.append_metrics({"epoch": 0})
+    with open(place / "metrics.jsonl", "a") as file:
+        file.write('{"epoch": 1, "lo')
+    assert find_run(place).read_metrics() == [{"epoch": 0}]
+    with begin(place) as run:
+        run.append_metrics({"epoch": 1})
+        assert run.read_metrics() == [{"epoch": 0}, {"epoch": 1}]
+
+
+def test_metrics_are_finite(place):
+    with begin(place) as run:
+        with pytest.raises(NumericalError):
+            run.append_metrics({"epoch": 0, "loss": np.float32("nan")})
+        assert run.read_metrics() == []
+
+
+def test_the_log_is_left_behind(place):
+    with begin(place):
+        logging.getLogger("sharpkeras.search").info("epoch %d", 3)
+    logging.getLogger("sharpkeras").error("after the end")
+    log = (place / "log.txt").read_text()
+    assert "INFO epoch 3" in log and "after the end" not in log
+
+
+# --- arrays ---
+
+ARRAYS = {
+    "stem/kernel": np.arange(6, dtype="float32").reshape(2, 3),
+    "file": np.array([True, False]),
+    "seed": np.array(7, dtype="uint32"),
+    "empty": np.zeros((0, 4)),
+}
+
+
+def test_arrays_come_back_as_they_were(place):
+    with begin(place) as run:
+        assert run.load_arrays("checkpoint") is None
+        run.save_arrays("checkpoint", ARRAYS, {"epoch": np.int64(3), "best": 0.5})
+        arrays, meta = run.load_arrays("checkpoint")
+    assert meta == {"epoch": 3, "best": 0.5} and arrays.keys() == ARRAYS.keys()
+    for name, array in ARRAYS.items():
+        assert arrays[name].dtype == array.dtype
+        np.testing.assert_array_equal(arrays[name], array)
+
+
+def save_twice(place):
+    with begin(place) as run:
+        for epoch in (1, 2):
+            run.save_arrays("checkpoint", {"a": np.full(1000, epoch)}, {"epoch": epoch})
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def alter_array(path):
+    """Another value with a right checksum of the zip file, which only our own checksum notices."""
+    with np.load(path) as file:
+        members = dict(file)
+    members["array/a"][0] += 1
+    np.savez(path, **members)
+
+
+def empty(path):
+    path.write_bytes(b"")
+
+
+def replace_by_pickle(path):
+    np.savez(path, meta=np.array([{"an": "object"}], dtype=object))
+
+
+@pytest.mark.parametrize("damage", [cut, alter_array, empty, replace_by_pickle, os.remove])
+def test_a_damaged_file_falls_back_to_the_previous(place, damage, caplog):
+    save_twice(place)
+    damage(place / "checkpoint.npz")
+    assert find_run(place).load_arrays("checkpoint")[1] == {"epoch": 1}
+    assert "going on from checkpoint.previous.npz" in caplog.text
+    with begin(place) as run:
+        assert run.load_arrays("checkpoint")[1] == {"epoch": 1}
+        run.save_arrays("checkpoint", {"a": np.zeros(1)}, {"epoch": 2})
+    cut(place / "checkpoint.npz")  # the file before must be the good one, not the damaged one
+    assert find_run(place).load_arrays("checkpoint")[1] == {"epoch": 1}
+
+
+def test_nothing_whole_left(place):
+    save_twice(place)
+    cut(place / "checkpoint.npz")
+    alter_array(place / "checkpoint.previous.npz")
+    with pytest.raises(RunError) as caught:
+        find_run(place).load_arrays("checkpoint")
+    assert "the checksum of a differs" in caught.value.seen and "--overwrite" in caught.value.next_step
+
+
+@pytest.mark.parametrize("array", [np.array([{}], dtype=object), np.zeros(2, "V2")])
+def test_arrays_that_would_not_come_back_are_refused(place, array):
+    with begin(place) as run, pytest.raises(TypeError, match="plain numbers for a"):
+        run.save_arrays("checkpoint", {"a": array}, {})
+
+
+def test_a_full_disk_leaves_the_last_good_file(place, monkeypatch):
+    save_twice(place)
+    before = contents(place)["checkpoint.npz"]
+    with begin(place) as run:
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+            with pytest.raises(ResourceError, match="the disk is full"):
+                run.save_arrays("checkpoint", {"a": np.zeros(10**4)}, {"epoch": 3})
+        assert contents(place)["checkpoint.npz"] == before
+        assert not list(place.glob(".*"))
+        run.save_arrays("checkpoint", {"a": np.zeros(1)}, {"epoch": 3})
+
+
+def test_a_kill_between_the_two_renames_loses_nothing(place, monkeypatch):
+    save_twice(place)
+    with begin(place) as run:
+        monkeypatch.setattr(atomic, "put_in_place", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            run.save_arrays("checkpoint", {"a": np.zeros(1)}, {"epoch": 3})
+        assert run.load_arrays("checkpoint")[1] == {"epoch": 2}
+
+
+def test_array_files_are_plain_zip_files_without_pickles(place):
+    save_twice(place)
+    with zipfile.ZipFile(place / "checkpoint.npz") as file:
+        assert sorted(file.namelist()) == ["array/a.npy", "meta.npy"]
+
+
+# --- strict JSON ---
+
+
+@pytest.mark.parametrize(
+    ("text", "problem", "where"),
+    [
+        ('{"a": 1,\n "b": {"a": 1, "\\u0061": 2}}', "a key twice, first at line 2, column 8", "line 2, column 16"),
+        ("[" * 5000, "nested too deeply", "line 1, column 17"),
+        ('{"a": ' * 17 + "1" + "}" * 17, "nested too deeply", "column 97"),
+        ('{"a": NaN}', "not finite", "f.json"),
+        ('{"a": -Infinity}', "not finite", "f.json"),
+        ('{"a": 1e999}', "not finite", "f.json"),
+        ("1" * 5000, "number that is too long", "f.json"),
+        ('{"a" 1}', "is not JSON", "line 1, column 6"),
+        ("", "is not JSON", "column 1"),
+        ("Genotype(normal=[('sep_conv_3x3', 1)])", "is not JSON", "column 1"),
+        ('{"a": "\0"}', "NUL", "column 8"),
+        ('"' + "a" * 2**20 + '"', "too large", "f.json"),
+        ('{"a": "\\', "is not JSON", "column 7"),
+    ],
+)
+def test_json_that_is_refused(text, problem, where):
+    with pytest.raises(ConfigError) as caught:
+        strict_json.loads(text, "f.json")
+    assert problem in caught.value.problem and caught.value.where.endswith(where)
+    assert caught.value.allowed and len(str(caught.value)) < 600
+
+
+def test_json_that_is_read():
+    text = '\ufeff{"a": [1.5, -3, true, null, "[[[[[[[[[[[[[[[[[[[\\"{"], "b": {"a": {"a": []}}, "\\u00e9": "é"}'
+    assert strict_json.loads(text, "f.json") == json.loads(text[1:])
+
+
+@pytest.mark.parametrize("raw", [b"\xff\xfe{\x00}\x00", b"\x80\x04\x95.", b'{"a": "\xe9"}', b"\x89PNG" + bytes(2**20)])
+def test_files_that_are_no_text(tmp_path, raw):
+    (tmp_path / "f.json").write_bytes(raw)
+    with pytest.raises(ConfigError, match="UTF-8|too large"):
+        strict_json.load(tmp_path / "f.json")
+
+
+def test_files_that_can_not_be_read(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("missing", "", "pipe"):
+        with pytest.raises(UsageError) as caught:
+            strict_json.load(tmp_path / name)
+        assert caught.value.exit_code == 2
