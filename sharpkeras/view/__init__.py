@@ -1,0 +1,1 @@
+"""Cells, alphas, metrics and schedules as pictures; the only part that uses matplotlib."""

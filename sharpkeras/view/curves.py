@@ -1,0 +1,140 @@
+"""Alphas, metrics and schedules over time, as pictures."""
+
+import io
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from sharpkeras import atomic
+from sharpkeras.view.cells import INK, OTHER_COLOUR, PRIMITIVE_COLOURS
+
+GRID = "#dddddd"
+MARKED_EPOCHS = 30  # up to here every epoch is a point
+
+
+def draw_alphas(alphas_by_epoch, primitives, path, title=None):
+    """Writes a PNG of what a search decided: the last weights of every edge, and how the winners got there.
+
+    Args:
+        alphas_by_epoch: logits of one kind of cell, (T, E, P) for T epochs, E edges and P primitives.
+        primitives: the P names.
+        path: the PNG file; an existing one is replaced.
+        title: a line above the pictures.
+    """
+    alphas = np.asarray(alphas_by_epoch, "float64")
+    weights = np.exp(alphas - alphas.max(-1, keepdims=True))
+    weights /= weights.sum(-1, keepdims=True)  # (T, E, P)
+
+    num_edges = weights.shape[1]
+    figure = Figure(figsize=(13, max(3.6, 1.6 + 0.28 * num_edges)), layout="constrained", facecolor="white")
+    heat, lines = figure.subplots(1, 2, width_ratios=(1, 1.15))
+    _draw_last_weights(figure, heat, weights, primitives)
+    _draw_winners(lines, weights, primitives)
+    if title:
+        figure.suptitle(title, fontsize=13, fontweight="bold", color=INK)
+    _save(figure, path)
+
+
+def _draw_last_weights(figure, axes, weights, primitives):
+    last = weights[-1]  # (E, P)
+    top = max(last.max(), 2 / len(primitives))
+    image = axes.imshow(last, cmap="Blues", vmin=0, vmax=top, aspect="auto")
+    for edge, primitive in enumerate(last.argmax(-1)):
+        value = last[edge, primitive]
+        colour = "white" if value > 0.6 * top else INK
+        axes.text(primitive, edge, f"{value:.2f}", ha="center", va="center", fontsize=8, color=colour)
+    axes.set_xticks(range(len(primitives)), primitives, rotation=40, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(len(last)), edge_names(len(last)))
+    axes.set_title(f"weights after epoch {len(weights)}", fontsize=10, loc="left")
+    figure.colorbar(image, ax=axes, shrink=0.8)
+
+
+def _draw_winners(axes, weights, primitives):
+    winners = weights[-1].argmax(-1)  # (E,)
+    epochs = range(1, 1 + len(weights))
+    marker = "." if len(weights) < MARKED_EPOCHS else ""
+    for edge, primitive in enumerate(winners):
+        colour = _line_colour(primitives[primitive])
+        axes.plot(epochs, weights[:, edge, primitive], color=colour, linewidth=1.6, marker=marker)
+    for primitive in np.unique(winners):
+        name = primitives[primitive]
+        axes.plot([], [], color=_line_colour(name), linewidth=4, label=f"{name} ({np.sum(winners == primitive)})")
+    axes.axhline(1 / len(primitives), color=INK, linewidth=0.8, linestyle=":", label="uniform")
+    place = {"loc": "upper left", "bbox_to_anchor": (1, 1)}  # outside, where no line runs
+    axes.legend(title="last winner (edges)", fontsize=8, title_fontsize=8, frameon=False, **place)
+    axes.set_title("weight of each edge's last winner", fontsize=10, loc="left")
+    _finish(axes, "epoch")
+
+
+def edge_names(num_edges):
+    """The edges of a cell in their order, as "source → node"; inputs are c_{k-2} and c_{k-1}, nodes count from 0."""
+    names = []
+    node = 0
+    while len(names) < num_edges:
+        sources = ["$c_{k-2}$", "$c_{k-1}$", *map(str, range(node))]
+        names += [f"{source} → {node}" for source in sources]
+        node += 1
+    return names
+
+
+def draw_metrics(rows, path):
+    """Writes a PNG of the losses and the accuracies over the epochs.
+
+    Args:
+        rows: a dictionary for each epoch with `epoch` and numbers whose names contain "loss" or "accuracy".
+        path: the PNG file; an existing one is replaced.
+    """
+    figure = Figure(figsize=(11, 3.8), layout="constrained", facecolor="white")
+    for axes, quantity in zip(figure.subplots(1, 2), ("loss", "accuracy")):
+        for name in [name for name in _names(rows) if quantity in name]:
+            points = [(row["epoch"] + 1, row[name]) for row in rows if row.get(name) is not None]
+            marker = "." if len(points) < MARKED_EPOCHS else ""
+            axes.plot(*zip(*points), label=name.replace("_", " "), linewidth=1.6, marker=marker)
+        axes.set_title(quantity, fontsize=10, loc="left")
+        if axes.lines:
+            axes.legend(fontsize=8, frameon=False)
+        _finish(axes, "epoch")
+    _save(figure, path)
+
+
+def draw_schedule(steps_per_epoch, values, path):
+    """Writes a PNG of a learning rate over the epochs, on a linear and on a logarithmic scale (Fig. 5).
+
+    Args:
+        steps_per_epoch: steps in an epoch.
+        values: the learning rate of every step.
+        path: the PNG file; an existing one is replaced.
+    """
+    epochs = np.arange(len(values)) / steps_per_epoch
+    figure = Figure(figsize=(11, 3.8), layout="constrained", facecolor="white")
+    for axes, scale in zip(figure.subplots(1, 2), ("linear", "log")):
+        axes.plot(epochs, values, color="#4477aa", linewidth=1.8)
+        axes.set_yscale(scale)
+        axes.set_title(f"learning rate, {scale} scale", fontsize=10, loc="left")
+        _finish(axes, "epoch")
+    _save(figure, path)
+
+
+def _names(rows):
+    """The names of all rows, in the order in which they appear."""
+    return list(dict.fromkeys(name for row in rows for name in row))
+
+
+def _line_colour(primitive):
+    """A primitive's colour of the cells, dark enough for a line."""
+    colour = PRIMITIVE_COLOURS.get(primitive, OTHER_COLOUR)
+    channels = [int(colour[index : index + 2], 16) / 255 for index in (1, 3, 5)]
+    return tuple(channel**1.8 * 0.85 for channel in channels)
+
+
+def _finish(axes, label):
+    axes.set_xlabel(label)
+    axes.grid(color=GRID, linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+
+
+def _save(figure, path):
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
+    atomic.write(path, buffer.getbuffer())

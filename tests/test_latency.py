@@ -1,0 +1,276 @@
+import json
+import os
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from sharpkeras.errors import ConfigError, SafetyError, UsageError, VerificationError
+from sharpkeras.measure import latency
+from sharpkeras.measure.latency import benchmark_onnx, check_request, summary
+
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+FLOAT = onnx.TensorProto.FLOAT
+
+
+def one_node_model(shape=("batch", 8, 8, 3), op_type="Add", domain="", kind=FLOAT):
+    """A valid model: `images` plus a constant."""
+    value = onnx.helper.make_tensor_value_info
+    constant = onnx.helper.make_tensor("one", kind, [1], [1])
+    node = onnx.helper.make_node(op_type, ["images", "one"], ["logits"], domain=domain)
+    graph = onnx.helper.make_graph(
+        [node], "g", [value("images", kind, shape)], [value("logits", kind, shape)], [constant]
+    )
+    opsets = [onnx.helper.make_opsetid(name, 17) for name in {"", domain}]
+    return onnx.helper.make_model(graph, opset_imports=opsets, ir_version=8)
+
+
+@pytest.fixture
+def written(tmp_path):
+    """Writes bytes or a model to a file and returns its path."""
+
+    def write(content, name="model.onnx"):
+        path = tmp_path / name
+        path.write_bytes(content if isinstance(content, bytes) else content.SerializeToString())
+        return path
+
+    return write
+
+
+def quick(path, **arguments):
+    return benchmark_onnx(path, **{"threads": 1, "runs": 6, "warmup_s": 0, **arguments})
+
+
+def test_a_measurement_says_what_it_holds_for(written):
+    path = written(one_node_model())
+    report = quick(path, batch_size=2, runs=7)
+    assert json.loads(json.dumps(report)) == report
+    assert report["bytes"] == path.stat().st_size
+    assert report["input_shape"] == [2, 8, 8, 3]
+    assert report["providers"] == ["CPUExecutionProvider"]
+    assert (report["threads"], report["runs"], report["warnings"]) == (1, 7, [])
+    assert 0 < report["p50_ms"] <= report["p90_ms"]
+    assert "p99_ms" not in report
+    assert report["images_per_second"] == pytest.approx(2000 / report["mean_ms"])
+    assert len(report["process_medians_ms"]) == 3
+    assert 5 < report["peak_memory_mib"] < 4096
+    assert report["device"]
+
+
+@pytest.mark.parametrize("kind", [onnx.TensorProto.UINT8, onnx.TensorProto.FLOAT16])
+def test_other_image_types(written, kind):
+    assert quick(written(one_node_model(kind=kind)))["p50_ms"] > 0
+
+
+def test_peak_memory_is_the_childs_own(written):
+    ballast = np.ones(2**26, dtype="float64")  # 512 MiB in this process, which getrusage would hand on to the child
+    assert quick(written(one_node_model()))["peak_memory_mib"] < 400
+    del ballast
+
+
+def test_more_threads_than_cores_is_recorded(written, monkeypatch):
+    monkeypatch.setattr(latency, "available_cores", lambda: 1)
+    assert quick(written(one_node_model()), threads=2)["warnings"] == ["2 threads on 1 available cores"]
+
+
+def test_cores_respect_affinity():
+    assert 1 <= latency.available_cores() <= os.cpu_count()
+    assert 0 <= latency.busy_share(0.05) <= 1 or not os.path.exists("/proc/stat")
+
+
+# ---- figures ----
+
+
+def test_summary_of_known_times():
+    times = [[1_000_000] * 50 + [3_000_000] * 50, [2_000_000] * 100, [2_100_000] * 100]
+    report = summary(times, 4, [50, 90], busy=0.1)
+    assert (report["p50_ms"], report["p90_ms"]) == (2.05, 3.0)
+    assert report["mean_ms"] == pytest.approx(6.1 / 3)
+    assert report["images_per_second"] == pytest.approx(4000 / (6.1 / 3))
+    assert report["spread"] == pytest.approx(0.05)
+    assert not report["unstable"]
+
+
+@pytest.mark.parametrize(("slow", "busy", "reasons"), [(105, 0.6, 1), (120, 0.0, 1), (120, 0.6, 2), (109, 0.5, 0)])
+def test_a_noisy_machine_is_flagged(slow, busy, reasons):
+    report = summary([[100] * 9, [100] * 9, [slow] * 9], 1, [50], busy)
+    assert report["unstable"] is (reasons > 0)
+    assert len(report["unstable_because"]) == reasons
+
+
+def test_warm_up_goes_on_until_the_times_settle(monkeypatch):
+    clock = [0]
+    monkeypatch.setattr(latency, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+
+    def runs(time_of_run, seconds):
+        def one_run():  # takes a second of the clock
+            clock[0] += 1
+            return time_of_run(clock[0])
+
+        clock[0] = 0
+        return latency.warm_up(one_run, seconds)
+
+    assert runs(lambda run: 1, 30) == 31  # settled, but not for long enough
+    assert 60 < runs(lambda run: max(100 - run, 40), 20) < 85
+    assert runs(lambda run: 1.1**run, 20) == 200  # never settles
+    assert runs(lambda run: 1, 0) == 1
+
+
+# ---- requests ----
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"batch_size": 0},
+        {"threads": -1},
+        {"threads": 0},
+        {"runs": 2},
+        {"runs": 2.5},
+        {"warmup_s": -1},
+        {"warmup_s": float("nan")},
+        {"percentiles": [42]},
+    ],
+)
+def test_requests_without_sense(wrong):
+    request = {"batch_size": 1, "threads": None, "runs": 200, "warmup_s": 0, "percentiles": None}
+    with pytest.raises(UsageError):
+        check_request(**request | wrong)
+
+
+def test_p99_needs_a_thousand_runs():
+    with pytest.raises(UsageError, match="p99 needs at least 1000 runs"):
+        check_request(1, None, 999, 0, [50, 99])
+    assert check_request(1, None, 1000, 0, None) == [50, 90, 99]
+    assert check_request(1, None, 999, 0, None) == [50, 90]
+
+
+@pytest.mark.parametrize("provider", ["NoSuchExecutionProvider", "TensorrtExecutionProvider"])
+def test_a_provider_that_is_not_there(written, provider):
+    with pytest.raises(VerificationError, match="did not use") as caught:
+        quick(written(one_node_model()), providers=(provider, "CPUExecutionProvider"))
+    assert caught.value.seen == ["CPUExecutionProvider"]
+
+
+@pytest.mark.parametrize("shape", [(4, 8, 8, 3), ("batch", "height", 8, 3), ("batch", 8, None, 3), ()])
+def test_a_declared_shape_that_does_not_fit(written, shape):
+    with pytest.raises(UsageError) as caught:
+        quick(written(one_node_model(shape)), batch_size=1)
+    assert caught.value.seen == [size or "?" for size in shape]
+
+
+def test_a_fixed_batch_size_that_fits(written):
+    assert quick(written(one_node_model((4, 8, 8, 3))), batch_size=4)["batch_size"] == 4
+
+
+def test_two_inputs(written):
+    model = one_node_model()
+    model.graph.input.append(onnx.helper.make_tensor_value_info("more", FLOAT, ["batch", 2]))
+    with pytest.raises(UsageError, match="one input"):
+        quick(written(model))
+
+
+# ---- hostile and broken files ----
+
+
+def external(tensor, location):
+    tensor.ClearField("float_data")
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value=location)
+    return tensor
+
+
+@pytest.mark.parametrize("location", ["../../etc/passwd", "/etc/passwd", "link", "weights.bin"])
+def test_external_data_is_refused(written, tmp_path, location):
+    (tmp_path / "link").symlink_to("/etc/passwd")
+    model = one_node_model()
+    external(model.graph.initializer[0], location)
+    with pytest.raises(SafetyError) as caught:
+        quick(written(model))
+    assert caught.value.seen == location
+
+
+def hidden_in_attribute(model, tensor):
+    model.graph.node.append(onnx.helper.make_node("Constant", [], ["hidden"], value=tensor))
+
+
+def hidden_in_subgraph(model, tensor):
+    branch = onnx.helper.make_graph([], "branch", [], [], [tensor])
+    model.graph.node.append(onnx.helper.make_node("If", ["c"], ["hidden"], then_branch=branch, else_branch=branch))
+
+
+def hidden_in_function(model, tensor):
+    node = onnx.helper.make_node("Constant", [], ["y"], value=tensor)
+    opsets = [onnx.helper.make_opsetid("", 17)]
+    model.functions.append(onnx.helper.make_function("", "f", [], ["y"], [node], opsets))
+
+
+def hidden_in_sparse_tensor(model, tensor):
+    model.graph.sparse_initializer.add().values.CopyFrom(tensor)
+
+
+@pytest.mark.parametrize("hide", [hidden_in_attribute, hidden_in_subgraph, hidden_in_function, hidden_in_sparse_tensor])
+def test_external_data_is_found_wherever_it_hides(written, hide):
+    model = one_node_model()
+    hide(model, external(onnx.helper.make_tensor("t", FLOAT, [1], [1.0]), "../../etc/passwd"))
+    with pytest.raises(SafetyError, match="another file"):
+        quick(written(model))
+
+
+@pytest.mark.parametrize("domain", ["com.example", "com.microsoft"])
+def test_custom_operators_are_refused(written, domain):
+    with pytest.raises(SafetyError, match="custom library") as caught:
+        quick(written(one_node_model(op_type="Payload", domain=domain)))
+    assert caught.value.seen == domain
+
+
+@pytest.mark.parametrize("length", [0, 1, 40, -1])
+def test_truncated_files(written, length):
+    content = one_node_model().SerializeToString()
+    with pytest.raises(ConfigError):
+        quick(written(content[:length]))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_random_bytes(written, seed):
+    with pytest.raises(ConfigError):
+        quick(written(np.random.default_rng(seed).bytes(2000)))
+
+
+def test_text_that_onnx_would_parse_by_its_suffix(written):
+    with pytest.raises(ConfigError):
+        quick(written(b'{"irVersion": "8"}', "model.json"))
+
+
+def test_unknown_operator(written):
+    with pytest.raises(ConfigError):
+        quick(written(one_node_model(op_type="NoSuchOperator")))
+
+
+def test_a_model_that_onnx_runtime_can_not_run_costs_only_the_child(written):
+    """The checker passes it; adding (B, 8, 8, 3) and (5,) fails when it runs."""
+    model = one_node_model()
+    model.graph.initializer[0].CopyFrom(onnx.helper.make_tensor("one", FLOAT, [5], [1.0] * 5))
+    with pytest.raises(ConfigError, match="could not run"):
+        quick(written(model))
+
+
+def test_a_child_that_dies(monkeypatch):
+    monkeypatch.setattr(latency.sys, "executable", "/bin/false")
+    with pytest.raises(ConfigError, match="could not run"):
+        latency.run_in_fresh_process({}, "model.onnx")
+
+
+def test_a_file_above_two_gibibytes_is_not_read(written):
+    path = written(b"")
+    os.truncate(path, 3 * 2**30)  # sparse
+    with pytest.raises(ConfigError, match="too large"):
+        quick(path)
+
+
+def test_no_file(tmp_path):
+    with pytest.raises(UsageError):
+        quick(tmp_path / "absent.onnx")
+    with pytest.raises(UsageError):
+        quick(tmp_path)

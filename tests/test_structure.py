@@ -1,0 +1,219 @@
+"""The shape of the project: who may import whom, what --help loads, what is packaged, what no file may hold."""
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+# Every part may import itself and these three, which know nothing else of sharpkeras.
+LEAVES = {"errors", "strict_json", "atomic"}
+MAY_IMPORT = {
+    "errors": "",
+    "strict_json": "",
+    "atomic": "",
+    # layers, weighting, schedule, optimizers, measure, runs, data: nothing of sharpkeras
+    "layers": "kernels",
+    "kernels": "",
+    "weighting": "",
+    "schedule": "",
+    "optimizers": "",
+    "measure": "",
+    "runs": "",
+    "data": "",
+    "primitives": "layers",
+    "spaces": "primitives layers weighting kernels",
+    "step": "step_tensorflow step_jax",
+    "step_tensorflow": "",
+    "step_jax": "",
+    "loop": "runs step",
+    # the protocol of spaces, not a space: see test_search_and_training_know_no_space
+    "search": "schedule optimizers runs spaces step loop",
+    "training": "schedule optimizers runs spaces step loop",
+    "export": "spaces measure",
+    "view": "spaces measure",
+    "from_torch": "spaces measure layers",  # a state dict's keys belong to layers
+    "recipes": "spaces primitives weighting schedule",
+    "experiment": "everything",
+    "published": "spaces",
+    # measure, data and primitives: what needs no Keras is asked without it
+    "cli": "experiment recipes runs loop measure data primitives published",
+    "__init__": "",
+}
+
+ONLY_IMPORTED_BY = {
+    "click": ["cli"],
+    "matplotlib": ["sharpkeras/view"],
+    "onnx": ["sharpkeras/export.py", "sharpkeras/measure/latency.py"],
+    "tf2onnx": ["sharpkeras/export.py"],
+    "onnxruntime": ["sharpkeras/export.py", "sharpkeras/measure/latency.py"],
+    "tensorflow_datasets": ["sharpkeras/data"],
+    "tensorflow": [
+        "sharpkeras/step_tensorflow.py",
+        "sharpkeras/kernels.py",
+        "sharpkeras/data",
+        "sharpkeras/export.py",
+    ],
+    "jax": ["sharpkeras/step_jax.py", "sharpkeras/kernels.py"],
+    "torch": [],
+}
+
+HEAVY = {"tensorflow", "tensorflow_datasets", "keras", "jax", "onnx", "onnxruntime", "matplotlib", "sklearn"}
+UNSAFE_MODULES = {"pickle", "yaml", "marshal", "shelve", "dill", "joblib"}
+
+# Written so that this file does not hold what it looks for.
+FORBIDDEN_TEXT = {
+    "a registry address": r"pypi[.]org|pythonhosted[.]org|index[-]url|find[-]links|//[^ \"]*/simple(/|\b)",
+    "a path of the machine it was made on": r"(^|[^\w.])/(work|farm|home|root|Users)/",
+}
+
+
+def sources():
+    return sorted(path for folder in ("sharpkeras", "cli") for path in (ROOT / folder).rglob("*.py"))
+
+
+def module_name(path):
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 2 else parts)
+
+
+MODULES = {module_name(path): path for path in sources()}
+
+
+def imports(path):
+    """The modules that a file imports anywhere, inside functions too."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}, line {node.lineno}: relative import"
+            for alias in node.names:
+                name = f"{node.module}.{alias.name}"
+                yield name if name in MODULES else node.module
+
+
+def part(module):
+    """"spaces" of sharpkeras.spaces.cell.space."""
+    parts = module.split(".")
+    if parts[0] in ("cli", "sharpkeras_cli"):
+        return "cli"
+    return parts[1] if len(parts) > 1 else "__init__"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_who_may_import_whom(module):
+    importer = part(module)
+    assert importer in MAY_IMPORT, f"{module} is new: say in MAY_IMPORT what it may import"
+    allowed = {importer, *LEAVES, *MAY_IMPORT[importer].split()}
+    ours = {part(name) for name in imports(MODULES[module]) if name.split(".")[0] in ("sharpkeras", "sharpkeras_cli")}
+    ours.discard("__init__")  # `sharpkeras` itself holds the version and nothing heavy
+    if "everything" in allowed:
+        assert "cli" not in ours
+    else:
+        assert ours <= allowed, f"{module} may not import {', '.join(sorted(ours - allowed))}"
+
+
+@pytest.mark.parametrize("module", [module for module in MODULES if part(module) in ("search", "training")])
+def test_search_and_training_know_no_space(module):
+    assert not [name for name in imports(MODULES[module]) if name.startswith("sharpkeras.spaces.")]
+
+
+@pytest.mark.parametrize("module", [module for module in MODULES if module.startswith("sharpkeras.spaces.")])
+def test_spaces_do_not_know_each_other(module):
+    own = ".".join(module.split(".")[:3])
+    names = [name for name in imports(MODULES[module]) if name.startswith("sharpkeras.spaces.")]
+    assert {".".join(name.split(".")[:3]) for name in names} <= {own}
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_frameworks_stay_where_they_belong(module):
+    place = MODULES[module].relative_to(ROOT).as_posix()
+    for name in {name.split(".")[0] for name in imports(MODULES[module])} & ONLY_IMPORTED_BY.keys():
+        allowed = ONLY_IMPORTED_BY[name]
+        assert any(place == home or place.startswith(f"{home}/") for home in allowed), f"{place} imports {name}"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_nothing_is_evaluated_or_unpickled(module):
+    tree = ast.parse(MODULES[module].read_text(encoding="utf-8"))
+    names = {node.func.id for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
+    assert not names & {"eval", "exec", "__import__"}
+    assert not UNSAFE_MODULES & {name.split(".")[0] for name in imports(MODULES[module])}
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "cli" / "commands").glob("[!_]*.py")), ids=lambda path: path.stem)
+def test_every_command_has_a_help_text(path):
+    commands = [
+        node
+        for node in ast.parse(path.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.FunctionDef)
+        for decorator in node.decorator_list
+        for call in [decorator.func if isinstance(decorator, ast.Call) else decorator]
+        if isinstance(call, ast.Attribute) and call.attr in ("command", "group")
+    ]
+    assert commands, f"{path} has no command"
+    for function in commands:
+        assert ast.get_docstring(function), f"{function.name} in {path} has no help text"
+
+
+HELP = """
+import sys, click
+from sharpkeras_cli.main import group
+for name in [None, *group.list_commands(click.Context(group))]:
+    group([name, "--help"] if name else ["--help"], standalone_mode=False)
+print(*sys.modules, file=sys.stderr)
+"""
+
+
+def test_help_is_light():
+    done = subprocess.run([sys.executable, "-c", HELP], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "search" in done.stdout and "quickstart" in done.stdout
+    assert not HEAVY & set(done.stderr.split())
+
+
+def tracked_texts():
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    listing = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    if listing.returncode:
+        pytest.skip("no git checkout")
+    for name in filter(None, listing.stdout.split("\0")):
+        path = ROOT / name
+        if path.is_file() and b"\0" not in path.read_bytes():
+            yield name, path.read_text(encoding="utf-8")
+
+
+def test_no_file_holds_what_belongs_to_a_machine():
+    found = [
+        f"{name}, line {number}: {what}"
+        for name, text in tracked_texts()
+        for number, line in enumerate(text.splitlines(), 1)
+        for what, pattern in FORBIDDEN_TEXT.items()
+        if re.search(pattern, line)
+    ]
+    assert not found, "\n".join(found)
+
+
+def test_every_folder_is_packaged():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    folders = {path.parent for path in sources()} | {path.parent for path in (ROOT / "sharpkeras").rglob("*.json")}
+    dotted = [".".join(folder.relative_to(ROOT).parts) for folder in folders]
+    names = {re.sub(r"^cli\b", "sharpkeras_cli", name) for name in dotted}
+    assert names == set(project["tool"]["setuptools"]["packages"])
+
+
+def test_the_lock_pins_every_package_with_hashes():
+    text = (ROOT / "requirements.lock").read_text(encoding="utf-8")
+    blocks = re.findall(r"^([\w.-]+)==\S+((?:.*\\\n.*)+)", text, re.MULTILINE)
+    assert len(blocks) == len(re.findall(r"^\w", text, re.MULTILINE)) > 50
+    assert all("--hash=sha256:" in block for _, block in blocks)
+    names = {name for name, _ in blocks}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    needed = project["dependencies"] + extras["cpu"] + extras["test"] + extras["lock"]
+    assert {re.match(r"[\w-]+", requirement)[0] for requirement in needed} <= names
