@@ -1,0 +1,72 @@
+"""`sharpkeras quickstart`"""
+
+import json
+from pathlib import Path
+
+import click
+
+from sharpkeras.recipes import SEARCHES, TRAININGS
+from sharpkeras_cli import options
+
+
+@click.command("quickstart")
+@click.option("--out", type=click.Path(path_type=Path), default="runs/demo", show_default=True, help="Directory.")
+@options.overwrite
+@options.as_json
+def command(out, overwrite, as_json):
+    """The whole path on real handwritten digits, in minutes: search, train, evaluate, export, benchmark."""
+    options.choose_backend("tensorflow")
+    import time
+
+    started = time.perf_counter()
+    from sharpkeras import experiment
+    from sharpkeras.measure.latency import benchmark_onnx
+    from sharpkeras_cli.progress import Spoken
+
+    click.echo("1/5 sharpkeras search", err=True)
+    with Spoken("search") as searching:
+        genotype = experiment.search(SEARCHES["digits"], out / "search", overwrite, progress=searching)
+    click.echo("2/5 sharpkeras train", err=True)
+    with Spoken("train") as training:
+        cost = experiment.train(TRAININGS["digits"], genotype, out / "train", overwrite, progress=training)
+    click.echo("3/5 sharpkeras evaluate", err=True)
+    evaluation = experiment.evaluate(out / "train")
+    click.echo("4/5 sharpkeras export", err=True)
+    exported = experiment.export(out / "train", out / "digits.onnx", overwrite=True)
+    click.echo("5/5 sharpkeras benchmark", err=True)
+    latency = benchmark_onnx(out / "digits.onnx")
+    report = {
+        "genotype": genotype.as_dict(),
+        "cost": cost._asdict(),
+        "evaluation": evaluation,
+        "largest_difference": exported["largest_difference"],
+        "latency": latency,
+        "first_step_s": {"search": searching.first_step_s, "train": training.first_step_s},
+        "seconds": time.perf_counter() - started,
+        "picture": str(out / "search" / "cells.png"),
+    }
+    click.echo(json.dumps(report, default=str)) if as_json else _print(report, out)
+
+
+def _print(report, out):
+    from rich.console import Console
+    from rich.table import Table
+
+    cost, latency, first = report["cost"], report["latency"], report["first_step_s"]
+    table = Table(show_header=False, title="Found on 8×8 digits")
+    for kind in ("normal", "reduce"):
+        pairs = report["genotype"][kind]
+        table.add_row(f"{kind} cell", "  ".join(f"{name}({source})" for name, source in pairs))
+    table.add_row("parameters", f"{cost['parameters']:,}")
+    table.add_row("AddMults", f"{cost['addmults_paper']:,} (paper), {cost['addmults_conv_dense']:,} (conv + dense)")
+    table.add_row("test error", report["evaluation"]["text"])
+    table.add_row("largest difference ONNX − Keras", f"{report['largest_difference']:.2g}")
+    noise = "  UNSTABLE, the machine is noisy" if latency["unstable"] else ""
+    table.add_row("latency", f"p50 {latency['p50_ms']:.3f} ms, batch 1, {latency['threads']} threads{noise}")
+    table.add_row("measured on", latency["device"])
+    steps = [f"{name} {seconds:.1f} s" for name, seconds in first.items() if seconds is not None]
+    table.add_row("until the first step", ", ".join(steps) or "both were finished before")
+    table.add_row("in all", f"{report['seconds']:.0f} s")
+    Console(width=None if Console().is_terminal else 120).print(table)
+    click.echo(f"The cells: {report['picture']}")
+    click.echo(f"Next: sharpkeras search --dataset folder:PATH --recipe cifar10 --out runs/mine")

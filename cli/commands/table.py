@@ -1,0 +1,51 @@
+"""`sharpkeras table`"""
+
+import json
+
+import click
+
+from sharpkeras_cli import options
+
+
+@click.command("table")
+@click.argument("number", type=click.Choice(("2", "3")))
+@options.as_json
+def command(number, as_json):
+    """Table 2 (CIFAR-10) or 3 (ImageNet) of the paper: parameters and AddMults, printed beside measured.
+
+    Every row whose architecture is published is built and counted; the others are shown as printed.
+    """
+    options.choose_backend()
+    from sharpkeras import experiment
+
+    rows = experiment.table(int(number))
+    if as_json:
+        click.echo(json.dumps(rows))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    columns = ("architecture", "parameters printed", "measured", "AddMults printed", "measured", "conv + dense")
+    table = Table(*columns, title=f"Table {number}", caption="AddMults as the paper counts them, and plain multiply-adds")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for row in rows:
+        printed, measured = row["printed"], row["measured"] or {}
+        table.add_row(
+            row["name"],
+            _number(printed.get("params_m"), "M"),
+            _number(measured.get("parameters")),
+            _number(printed.get("addmult_b"), "B"),
+            _number(measured.get("addmults_paper")),
+            _number(measured.get("addmults_conv_dense")),
+        )
+    Console(width=None if Console().is_terminal else 120).print(table)
+    for row in rows:
+        if row["note"]:
+            click.echo(f"{row['name']}: {row['note']}")
+
+
+def _number(value, unit=""):
+    if value is None:
+        return "–"
+    return f"{value:,}" if isinstance(value, int) and not unit else f"{value} {unit}"

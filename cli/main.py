@@ -1,0 +1,102 @@
+"""The `sharpkeras` command: its subcommands, and what an error looks like."""
+
+import difflib
+import importlib
+import json
+import os
+import sys
+import traceback
+
+import click
+
+from sharpkeras import __version__
+from sharpkeras.errors import ResourceError, SharpKerasError, printable
+
+COMMANDS = ("quickstart", "search", "train", "evaluate", "export", "benchmark", "cost", "table", "list")
+OUT_OF_MEMORY = ("ResourceExhaustedError", "MemoryError", "RESOURCE_EXHAUSTED")
+
+
+class Commands(click.Group):
+    """Loads a subcommand's file when it is asked for, and guesses what a mistyped name meant."""
+
+    def list_commands(self, context):
+        return list(COMMANDS)
+
+    def get_command(self, context, name):
+        if name not in COMMANDS:
+            return None
+        return importlib.import_module(f"sharpkeras_cli.commands.{name}").command
+
+    def resolve_command(self, context, arguments):
+        if arguments and arguments[0] not in COMMANDS:
+            near = difflib.get_close_matches(arguments[0], COMMANDS, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else f" Commands: {', '.join(COMMANDS)}."
+            context.fail(f"No such command {printable(arguments[0])!r}.{hint}")
+        return super().resolve_command(context, arguments)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="sharpkeras")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def group(debug):
+    """Differentiable architecture search (DARTS, sharpDARTS) for Keras 3.
+
+    sharpkeras quickstart runs the whole path on real handwritten digits in a few minutes.
+    """
+
+
+def main(arguments=None):
+    """Runs the command line; every error ends in one message and its exit code (see `sharpkeras.errors`)."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    debug, as_json = "--debug" in arguments, "--json" in arguments
+    try:
+        result = group.main(arguments, prog_name="sharpkeras", standalone_mode=False)
+        code = result if isinstance(result, int) else 0
+    except click.exceptions.Exit as ending:
+        code = ending.exit_code
+    except click.UsageError as error:
+        code = _tell_usage(error, as_json)
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("\nInterrupted. The same command goes on from the last checkpoint.", err=True)
+        code = 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the exit does not flush into it
+        code = 0
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        code = _tell(_as_ours(error), as_json)
+    sys.exit(code)
+
+
+def _as_ours(error):
+    """The error as a SharpKerasError: what a framework raised for want of memory, or a bug of ours."""
+    if isinstance(error, SharpKerasError):
+        return error
+    if type(error).__name__ in OUT_OF_MEMORY or OUT_OF_MEMORY[-1] in str(error):
+        return ResourceError(
+            "out of memory",
+            seen=printable(str(error).strip().split("\n")[0]),
+            next_step="lower --batch-size, --init-channels or --num-cells",
+        )
+    return SharpKerasError(
+        f"a bug of sharpkeras: {type(error).__name__}: {printable(str(error))}",
+        next_step="sharpkeras --debug … shows where; please report it",
+    )
+
+
+def _tell(error, as_json):
+    click.echo(json.dumps(error.as_dict(), default=str) if as_json else f"Error: {error}", err=True)
+    return error.exit_code
+
+
+def _tell_usage(error, as_json):
+    if as_json:
+        click.echo(json.dumps({"error": error.format_message(), "exit_code": 2}), err=True)
+    else:
+        error.show()
+    return 2
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,143 @@
+"""Options that commands share, and options made from the fields of a recipe."""
+
+import dataclasses
+import functools
+import os
+import tomllib
+from pathlib import Path
+
+import click
+
+from sharpkeras import strict_json
+from sharpkeras.errors import ConfigError, ResourceError, UsageError
+from sharpkeras_cli.quiet import silence_native_logs
+
+BACKENDS = ("tensorflow", "jax")
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+overwrite = click.option("--overwrite", is_flag=True, help="Replace what is there.")
+download = click.option("--download", is_flag=True, help="Allow the dataset to be downloaded.")
+skip_bad_images = click.option("--skip-bad-images", is_flag=True, help="Leave out images that can not be read.")
+follow_symlinks = click.option("--follow-symlinks", is_flag=True, help="Follow links that lead out of an image folder.")
+resume = click.option("--resume", "must_exist", is_flag=True, help="Go on with a run; an error if there is none.")
+
+
+def backend(function):
+    """`--backend` and `--device`: chosen before Keras is imported."""
+
+    @click.option("--backend", type=click.Choice(BACKENDS), help="Keras backend.  [default: tensorflow]")
+    @click.option("--device", type=click.Choice(("auto", "cpu", "gpu")), default="auto", help="Where to compute.")
+    @functools.wraps(function)
+    def command(*arguments, backend, device, **options):
+        choose_backend(backend, device)
+        return function(*arguments, **options)
+
+    return command
+
+
+def choose_backend(name=None, device="auto"):
+    """Sets the environment that Keras and TensorFlow read when they are imported.
+
+    Raises:
+        ConfigError: for a backend that sharpkeras has no step for.
+        ResourceError: when a GPU is asked for and none is visible.
+    """
+    name = name or os.environ.get("KERAS_BACKEND") or "tensorflow"
+    if name not in BACKENDS:
+        allowed = ", ".join(BACKENDS)
+        raise ConfigError("unsupported Keras backend", where="KERAS_BACKEND", seen=name, allowed=allowed)
+    os.environ["KERAS_BACKEND"] = name
+    if name == "tensorflow" and "TF_CPP_MIN_LOG_LEVEL" not in os.environ:
+        os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+        silence_native_logs()
+    # A supernet is thousands of small operations: one core to each beats all cores on one after the other (15 %).
+    os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
+    os.environ.setdefault("TF_NUM_INTEROP_THREADS", str(len(os.sched_getaffinity(0))))
+    if device == "cpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+        os.environ["JAX_PLATFORMS"] = "cpu"
+    if device == "gpu":
+        import keras
+
+        if not keras.distribution.list_devices("gpu"):
+            visible = ", ".join(keras.distribution.list_devices())
+            raise ResourceError("no GPU is visible", where="--device", seen=visible, next_step="--device cpu")
+
+
+def recipe_options(recipe_class, presets):
+    """One option per field of a recipe, `--recipe` and `--config`; the command gets the finished recipe as `recipe`.
+
+    What a flag says goes before what the file says, and that before the preset.
+    """
+
+    def decorate(function):
+        fields = dataclasses.fields(recipe_class)
+
+        @functools.wraps(function)
+        def command(*arguments, preset, config, strict, **options):
+            given = {field.name: options.pop(field.name) for field in fields}
+            given = {name: value for name, value in given.items() if value is not None}
+            recipe = make_recipe(recipe_class, presets[preset], given, config, strict)
+            return function(*arguments, recipe=recipe, **options)
+
+        for field in reversed(fields):
+            command = _option(field)(command)
+        command = click.option("--strict", is_flag=True, help="Refuse a flag that contradicts --config.")(command)
+        path = click.Path(path_type=Path)
+        command = click.option("--config", type=path, help="Settings from a JSON or TOML file.")(command)
+        first = next(iter(presets))
+        choice = click.Choice(tuple(presets))
+        return click.option(
+            "--recipe", "preset", type=choice, default=first, show_default=True, help="Settings to start from."
+        )(command)
+
+    return decorate
+
+
+def make_recipe(recipe_class, preset, given, config, strict):
+    """The recipe of a preset, a config file and flags.
+
+    Raises:
+        UsageError: when the file can not be read.
+        ConfigError: for a wrong setting, or with `strict` for a flag that contradicts the file.
+    """
+    settings = read_config(config) if config else {}
+    recipe_class.from_dict(settings, str(config), preset)
+    contradicted = [name for name, value in given.items() if settings.get(name, value) != value]
+    if strict and contradicted:
+        name = contradicted[0]
+        raise ConfigError("a flag contradicts --config", where=name, seen=given[name], allowed=settings[name])
+    return recipe_class.from_dict({**settings, **given}, "settings", preset)
+
+
+def read_config(path):
+    """The settings in a JSON or TOML file, or in a run's recipe.json."""
+    try:
+        if path.suffix == ".toml":
+            with open(path, "rb") as file:
+                return tomllib.load(file)
+        settings = strict_json.load(path)
+    except OSError as error:
+        raise UsageError("can not be read", where=f"--config {path}", seen=error.strerror) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError("is not TOML", where=str(path), seen=str(error)) from None
+    return settings.get("settings", settings) if isinstance(settings, dict) else settings
+
+
+def _option(field):
+    """The click option of a recipe's field, with its range and its default in the help."""
+    rule, flag = field.metadata, "--" + field.name.replace("_", "-")
+    text = f"{rule['help'][0].upper()}{rule['help'][1:]}."
+    if field.default is not None:
+        text += f"  [digits: {field.default}]"
+    if "bool" in str(field.type):
+        return click.option(f"{flag}/--no-{flag[2:]}", field.name, default=None, help=text)
+    if rule["choices"]:
+        kind = click.Choice(rule["choices"])
+    elif "int" in str(field.type):
+        kind = click.IntRange(rule["low"], rule["high"])
+    elif "float" in str(field.type):
+        kind = click.FloatRange(rule["low"], rule["high"])
+    else:
+        kind = str
+    return click.option(flag, field.name, type=kind, help=text)

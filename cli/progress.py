@@ -1,0 +1,79 @@
+"""Progress of long work: a line per epoch, and on a terminal a bar for the epoch that runs."""
+
+import sys
+import time
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from sharpkeras.loop import Silent
+
+
+class Spoken(Silent):
+    """Tells on stderr how far a search or a training is; see `loop.Silent`.
+
+    Args:
+        title: what runs, in a word.
+    """
+
+    def __init__(self, title):
+        self.title, self.first_step_s = title, None
+        self._console = Console(stderr=True)
+        self._bar = None
+
+    def begin(self, epochs, first_epoch):
+        self._epochs, self._first, self._started = epochs, first_epoch, time.perf_counter()
+        if first_epoch >= epochs:
+            return
+        if first_epoch:
+            self._say(f"{self.title}: goes on after epoch {first_epoch} of {epochs}")
+        self._say(f"{self.title}: building and compiling the step …")
+        if self._console.is_terminal:
+            columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[note]}"), TimeElapsedColumn())
+            self._bar = Progress(*columns, console=self._console, transient=True)
+            self._task = self._bar.add_task(self.title, total=epochs, completed=first_epoch, note="")
+            self._bar.start()
+
+    def first_step(self, seconds):
+        self.first_step_s = seconds
+        self._say(f"{self.title}: first step done after {seconds:.1f} s")
+
+    def step(self, epoch, step, loss):
+        if self._bar:
+            self._bar.update(self._task, note=f"epoch {epoch + 1}, step {step + 1}, loss {loss:.3f}")
+
+    def epoch(self, row):
+        done = row["epoch"] + 1
+        if self._bar:
+            self._bar.update(self._task, completed=done)
+        parts = [f"epoch {done:>{len(str(self._epochs))}}/{self._epochs}", f"loss {row['train_loss']:.3f}"]
+        parts.append(f"accuracy {row['train_accuracy']:6.1%}")
+        if "held_out_accuracy" in row:
+            parts.append(f"held out {row['held_out_accuracy']:6.1%}")
+        per_epoch = (time.perf_counter() - self._started) / (done - self._first)
+        parts += [f"{row['seconds']:.1f} s", f"ETA {_clock(per_epoch * (self._epochs - done))}"]
+        self._say("  ".join(parts))
+
+    def close(self):
+        if self._bar:
+            self._bar.stop()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def _say(self, text):
+        if self._bar:
+            self._bar.console.print(text, highlight=False, markup=False)
+        else:
+            click.echo(text, err=True)
+            sys.stderr.flush()
+
+
+def _clock(seconds):
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
