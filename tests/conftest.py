@@ -5,6 +5,9 @@ import random
 import sys
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+if os.environ.get("KERAS_BACKEND") == "jax":
+    # Tests compile much and compute little.
+    os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true")
 
 import numpy as np
 import pytest
@@ -14,5 +17,13 @@ import pytest
 def seeded():
     random.seed(0)
     np.random.seed(0)
-    if "keras" in sys.modules:  # a test without Keras need not wait for it
+    if "tensorflow" in sys.modules:  # a test without it need not wait for it, and on JAX Keras would import it here
         sys.modules["keras"].utils.set_random_seed(0)
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory):
+    """A tiny search, the training of its network and its export, each by its command; for reading only."""
+    from command_line import make_runs
+
+    return make_runs(tmp_path_factory.mktemp("finished"))

@@ -44,7 +44,9 @@ def images(size=(8, 8), channels=CHANNELS, batch=2):
 
 def randomized(layer):
     """`layer` with every weight drawn anew, variances above 0."""
-    layer.set_weights([np.random.uniform(0.5, 1.5, w.shape) * (1 if "moving" in w.path else 0.5) for w in layer.weights])
+    layer.set_weights(
+        [np.random.uniform(0.5, 1.5, w.shape) * (1 if "moving" in w.path else 0.5) for w in layer.weights]
+    )
     return layer
 
 
@@ -324,7 +326,9 @@ def test_contract_of_primitives(table, name, affine):
             outputs = layer(argument[0], training=True)
             return ops.sum(outputs * target), outputs
 
-        _, outputs, (slope,) = gradient(loss, [x]) if keras.backend.backend() == "tensorflow" else stateless(layer, loss, x)
+        _, outputs, (slope,) = (
+            gradient(loss, [x]) if keras.backend.backend() == "tensorflow" else stateless(layer, loss, x)
+        )
         assert outputs.shape == target.shape == layer.compute_output_shape(x.shape)
         assert np.isfinite(outputs).all() and np.isfinite(slope).all()
         assert np.any(slope) == (name != "none")

@@ -3,8 +3,8 @@
     SHARPKERAS_GOLDEN=folder python -m pytest tests/test_parity.py        (default: tests/golden)
     KERAS_BACKEND=jax python -m pytest tests/test_parity.py
 
-`.npz` files hold weights, inputs and numbers computed in float64, and in `meta` how to build the model; `.json` files hold
-lists of genotypes with their cost. A file that can not be built fails.
+`.npz` files hold weights, inputs and numbers computed in float64, and in `meta` how to build the model; `.json` files
+hold lists of genotypes with their cost. A file that can not be built fails.
 """
 
 import json
@@ -34,8 +34,8 @@ FORWARD = 1e-4
 GRADIENT = 1e-3
 ALPHAS_FIRST_ORDER = 1e-5
 ALPHAS_SECOND_ORDER = 0.05
-# BatchNorm in an auxiliary head may see two values per channel, and amplifies their rounding as no other layer does: the
-# gradients of final networks are compared in float64, much closer, and in float32 as far as rounding lets them.
+# BatchNorm in an auxiliary head may see two values per channel, and amplifies their rounding as no other layer does:
+# the gradients of final networks are compared in float64, much closer, and in float32 as far as rounding lets them.
 GRADIENT_FLOAT64 = 1e-6
 GRADIENT_AMPLIFIED = 1e-2
 

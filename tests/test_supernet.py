@@ -21,10 +21,16 @@ FILTERS, NODES, BATCH = 4, 2, 3
 
 # Every published list in the op tables that know all its names, and for each table a list of what those leave out.
 LISTS = {
-    f"{ops}-{name}": (ops, names) for ops, table in OPS.items() for name, names in PRIMITIVES.items() if set(names) <= set(table)
+    f"{ops}-{name}": (ops, names)
+    for ops, table in OPS.items()
+    for name, names in PRIMITIVES.items()
+    if set(names) <= set(table)
 }
 LISTS |= {
-    f"{ops}-rest": (ops, ("skip_connect", *(name for name in table if not any(name in names for names in PRIMITIVES.values()))))
+    f"{ops}-rest": (
+        ops,
+        ("skip_connect", *(name for name in table if not any(name in names for names in PRIMITIVES.values()))),
+    )
     for ops, table in OPS.items()
 }
 
@@ -37,7 +43,9 @@ class ClearCell(keras.layers.Layer):
         self.cell_nodes, self.cell_concat = cell.nodes, cell.concat
         self.preprocess0 = type(cell.preprocess0)(cell.filters, affine=False)
         self.preprocess1 = type(cell.preprocess1)(cell.filters, affine=False)
-        self.mixed = [MixedOp(cell.primitive_names, cell.filters, cell.strides[edge], cell.ops) for edge in sorted(cell.strides)]
+        self.mixed = [
+            MixedOp(cell.primitive_names, cell.filters, cell.strides[edge], cell.ops) for edge in sorted(cell.strides)
+        ]
 
     def call(self, older, newer, mixing_weights, training=None):
         def apply(edge, state):
@@ -154,9 +162,9 @@ COMPARABLE = Genotype(
 
 @pytest.mark.parametrize("ops", OPS)
 def test_a_network_is_a_supernet_with_one_hot_weights(ops):
-    # Comparable without pools, which have a BatchNorm behind them in the search alone, and without two pairs of one node
-    # that read the same source, for which the supernet has one edge. The BatchNorms of a network have scale and offset,
-    # here still at 1 and 0.
+    # Comparable without pools, which have a BatchNorm behind them in the search alone, and without two pairs of one
+    # node that read the same source, for which the supernet has one edge. The BatchNorms of a network have scale and
+    # offset, here still at 1 and 0.
     space = CellSpace(PRIMITIVES["darts"], ops, num_nodes=2, num_concatenated=2)
     supernet = space.supernet((8, 8, 3), 5, init_channels=4, num_cells=3)
     network = Network(COMPARABLE, ops, "cifar", (8, 8, 3), 5, init_channels=4, num_cells=3)
@@ -278,7 +286,11 @@ def test_reduction_cells_stand_at_a_third_and_two_thirds():
 
 
 def test_a_mixed_op_comes_back_from_its_config():
-    mixed, x, weights = MixedOp(("none", "max_pool_3x3", "dil_conv_3x3"), 4, 2, "darts"), np.ones((2, 6, 6, 4)), np.ones(3)
+    mixed, x, weights = (
+        MixedOp(("none", "max_pool_3x3", "dil_conv_3x3"), 4, 2, "darts"),
+        np.ones((2, 6, 6, 4)),
+        np.ones(3),
+    )
     mixed(x, weights)
     again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(mixed))
     again(x, weights)

@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from sharpkeras import kernels, primitives
-from sharpkeras.errors import ConfigError
+from sharpkeras.errors import ConfigError, DataError
 from sharpkeras.layers import (
     BatchNormalization,
     Conv2D,
@@ -37,7 +37,8 @@ class Network(keras.Model):
         drop_path_seed: seed of drop path; its rate starts at 0 and is set by `drop_path_rate.assign`.
 
     Raises:
-        ConfigError: for an unknown primitive, an odd width, or images too small for the stem, the cells or the head.
+        ConfigError: for an unknown primitive, an odd width, or images that do not fit the auxiliary head.
+        DataError: for images too small for the stem and the cells.
     """
 
     def __init__(
@@ -207,7 +208,7 @@ def check_size(input_shape, stem, auxiliary):
     smallest = {"cifar": 4, "imagenet": 32}[stem]
     if min(input_shape[:2]) < smallest:
         allowed = f"at least {smallest} × {smallest} pixels for the {stem} network"
-        raise ConfigError("images are smaller than the network's total stride", seen=input_shape, allowed=allowed)
+        raise DataError("images are smaller than the network's total stride", seen=input_shape, allowed=allowed)
     side = {"cifar": 4, "imagenet": 32}[stem]
     at_head = {-(-size // side) for size in input_shape[:2]}
     fitting = {"cifar": {8, 9, 10}, "imagenet": {7, 8}}[stem]
