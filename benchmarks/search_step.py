@@ -1,20 +1,25 @@
 """One whole bilevel step at the paper's search configuration: images/s, peak memory, time until the first step is done.
 
-    python benchmarks/search_step.py [--backend jax] [--order 2] [--batch-size 64] [--steps 5] …
+    python benchmarks/search_step.py [--form clear] [--backend jax] [--order 2] [--batch-size 64] [--steps 5] …
 
 16 channels, 8 cells, 4 nodes, the darts primitives as SharpSepConv, batch 64 (§3.3, §4.2), random images. An image
 counts once per step, as an epoch of the search counts it. One process, all cores; prints one JSON object.
+
+`--form clear` is the same supernet with a `MixedOp` on every edge: one Keras layer per convolution and BatchNorm.
 """
 
 import argparse
 import json
 import os
-import platform
 import resource
 import statistics
 import time
 
+from sharpkeras.measure.latency import device_name
+from sharpkeras_cli.options import choose_backend
+
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+parser.add_argument("--form", default="fast", choices=("fast", "clear"))
 parser.add_argument("--backend", default="tensorflow", choices=("tensorflow", "jax"))
 parser.add_argument("--primitives", default="darts")
 parser.add_argument("--ops", default="sharp")
@@ -29,8 +34,8 @@ parser.add_argument("--steps", type=int, default=5)
 
 def main():
     arguments = parser.parse_args()
-    os.environ["KERAS_BACKEND"] = arguments.backend
     started = time.perf_counter()
+    choose_backend(arguments.backend)
     import numpy as np
 
     from sharpkeras.optimizers import SGD, Adam
@@ -42,6 +47,8 @@ def main():
     space = CellSpace(PRIMITIVES[arguments.primitives], arguments.ops, arguments.weighting)
     shape = (arguments.image_size, arguments.image_size, 3)
     supernet = space.supernet(shape, 10, arguments.init_channels, arguments.num_cells)
+    if arguments.form == "clear":
+        supernet = clear_supernet(space, supernet, shape)
     model = SearchModel(space, supernet, SGD(0.025), Adam(), arguments.order)
     built = time.perf_counter()
 
@@ -68,9 +75,30 @@ def main():
         "images_per_s": arguments.batch_size / statistics.median(seconds),
         "peak_memory_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
         "cores": len(os.sched_getaffinity(0)),
-        "machine": platform.processor() or platform.machine(),
+        "machine": device_name(),
     }
     print(json.dumps({k: round(v, 3) if isinstance(v, float) else v for k, v in report.items()}, indent=2))
+
+
+def clear_supernet(space, fast, shape):
+    """The supernet as the paper says it: a MixedOp on each edge, from the fast one's stem, preprocessing and head."""
+    import keras
+
+    from sharpkeras.spaces.cell import topology
+    from sharpkeras.spaces.cell.supernet import MixedOp
+
+    images = keras.Input(shape)
+    weights = [keras.Input(batch_shape=(space.num_edges, len(space.primitive_names))) for _ in range(2)]
+    older = newer = fast.stem[1](fast.stem[0](images))
+    for cell in fast.cells:
+
+        def apply(edge, state, cell=cell):
+            mixed = MixedOp(space.primitive_names, cell.filters, cell.strides[edge], space.ops)
+            return mixed(state, weights[cell.plan.reduction][edge])
+
+        inputs = cell.preprocess0(older), cell.preprocess1(newer)
+        older, (newer, _) = newer, topology.run_cell(inputs, cell.nodes, apply, cell.concat)
+    return keras.Model([images, weights], fast.classifier(keras.layers.GlobalAveragePooling2D()(newer)))
 
 
 if __name__ == "__main__":

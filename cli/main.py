@@ -3,6 +3,7 @@
 import difflib
 import importlib
 import json
+import logging
 import os
 import sys
 import traceback
@@ -10,10 +11,9 @@ import traceback
 import click
 
 from sharpkeras import __version__
-from sharpkeras.errors import ResourceError, SharpKerasError, printable
+from sharpkeras.errors import ResourceError, SharpKerasError, is_out_of_memory, printable
 
 COMMANDS = ("quickstart", "search", "train", "evaluate", "export", "benchmark", "cost", "table", "list")
-OUT_OF_MEMORY = ("ResourceExhaustedError", "MemoryError", "RESOURCE_EXHAUSTED")
 
 
 class Commands(click.Group):
@@ -38,7 +38,8 @@ class Commands(click.Group):
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="sharpkeras")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
-def group(debug):
+@click.option("--allow-old-deps", is_flag=True, help="Run with packages older than is known to be safe.")
+def group(debug, allow_old_deps):
     """Differentiable architecture search (DARTS, sharpDARTS) for Keras 3.
 
     sharpkeras quickstart runs the whole path on real handwritten digits in a few minutes.
@@ -49,6 +50,7 @@ def main(arguments=None):
     """Runs the command line; every error ends in one message and its exit code (see `sharpkeras.errors`)."""
     arguments = sys.argv[1:] if arguments is None else arguments
     debug, as_json = "--debug" in arguments, "--json" in arguments
+    _show_warnings()
     try:
         result = group.main(arguments, prog_name="sharpkeras", standalone_mode=False)
         code = result if isinstance(result, int) else 0
@@ -69,11 +71,21 @@ def main(arguments=None):
     sys.exit(code)
 
 
+def _show_warnings():
+    """Puts the library's warnings on stderr, once per process; they also go into a run's log.txt."""
+    logger = logging.getLogger("sharpkeras")
+    if not any(handler.name == "stderr" for handler in logger.handlers):
+        handler = logging.Handler(logging.WARNING)
+        handler.name = "stderr"
+        handler.emit = lambda record: click.echo(f"warning: {printable(record.getMessage())}", err=True)
+        logger.addHandler(handler)
+
+
 def _as_ours(error):
     """The error as a SharpKerasError: what a framework raised for want of memory, or a bug of ours."""
     if isinstance(error, SharpKerasError):
         return error
-    if type(error).__name__ in OUT_OF_MEMORY or OUT_OF_MEMORY[-1] in str(error):
+    if is_out_of_memory(error):
         return ResourceError(
             "out of memory",
             seen=printable(str(error).strip().split("\n")[0]),

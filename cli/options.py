@@ -2,7 +2,9 @@
 
 import dataclasses
 import functools
+import math
 import os
+import shlex
 import tomllib
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import click
 from sharpkeras import strict_json
 from sharpkeras.errors import ConfigError, ResourceError, UsageError
 from sharpkeras_cli.quiet import silence_native_logs
+from sharpkeras_cli.versions import refuse_old, require_backend
 
 BACKENDS = ("tensorflow", "jax")
 
@@ -20,6 +23,9 @@ download = click.option("--download", is_flag=True, help="Allow the dataset to b
 skip_bad_images = click.option("--skip-bad-images", is_flag=True, help="Leave out images that can not be read.")
 follow_symlinks = click.option("--follow-symlinks", is_flag=True, help="Follow links that lead out of an image folder.")
 resume = click.option("--resume", "must_exist", is_flag=True, help="Go on with a run; an error if there is none.")
+check_disk = click.option(
+    "--ignore-disk-check", "check_disk", flag_value=False, default=True, help="Begin on a nearly full disk."
+)
 
 
 def backend(function):
@@ -39,13 +45,16 @@ def choose_backend(name=None, device="auto"):
     """Sets the environment that Keras and TensorFlow read when they are imported.
 
     Raises:
-        ConfigError: for a backend that sharpkeras has no step for.
+        ConfigError: for a backend that sharpkeras has no step for or that is not installed, or a package too old.
         ResourceError: when a GPU is asked for and none is visible.
     """
     name = name or os.environ.get("KERAS_BACKEND") or "tensorflow"
     if name not in BACKENDS:
         allowed = ", ".join(BACKENDS)
         raise ConfigError("unsupported Keras backend", where="KERAS_BACKEND", seen=name, allowed=allowed)
+    context = click.get_current_context(silent=True)
+    refuse_old(allowed=bool(context) and context.find_root().params.get("allow_old_deps", False))
+    require_backend(name)
     os.environ["KERAS_BACKEND"] = name
     if name == "tensorflow" and "TF_CPP_MIN_LOG_LEVEL" not in os.environ:
         os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
@@ -59,8 +68,8 @@ def choose_backend(name=None, device="auto"):
     if device == "gpu":
         import keras
 
-        if not keras.distribution.list_devices("gpu"):
-            visible = ", ".join(keras.distribution.list_devices())
+        visible = keras.distribution.list_devices()
+        if not any(device.startswith("gpu") for device in visible):
             raise ResourceError("no GPU is visible", where="--device", seen=visible, next_step="--device cpu")
 
 
@@ -103,25 +112,48 @@ def make_recipe(recipe_class, preset, given, config, strict):
     """
     settings = read_config(config) if config else {}
     recipe_class.from_dict(settings, str(config), preset)
-    contradicted = [name for name, value in given.items() if settings.get(name, value) != value]
-    if strict and contradicted:
-        name = contradicted[0]
-        raise ConfigError("a flag contradicts --config", where=name, seen=given[name], allowed=settings[name])
+    for name in [name for name, value in given.items() if settings.get(name, value) != value]:
+        if strict:
+            raise ConfigError("a flag contradicts --config", where=name, seen=given[name], allowed=settings[name])
+        click.echo(f"note: {name} is {given[name]}, as the flag says, and not {settings[name]} of {config}", err=True)
     return recipe_class.from_dict({**settings, **given}, "settings", preset)
 
 
 def read_config(path):
     """The settings in a JSON or TOML file, or in a run's recipe.json."""
+    settings = _read_toml(path) if path.suffix == ".toml" else strict_json.load(path)
+    return settings.get("settings", settings) if isinstance(settings, dict) else settings
+
+
+def _read_toml(path):
+    """A TOML file, with the limits of `strict_json`."""
     try:
-        if path.suffix == ".toml":
-            with open(path, "rb") as file:
-                return tomllib.load(file)
-        settings = strict_json.load(path)
+        raw = path.read_bytes()
     except OSError as error:
         raise UsageError("can not be read", where=f"--config {path}", seen=error.strerror) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError("is not TOML", where=str(path), seen=str(error)) from None
-    return settings.get("settings", settings) if isinstance(settings, dict) else settings
+    if len(raw) > strict_json.MAX_BYTES:
+        raise ConfigError("is too large", where=str(path), seen=f"{len(raw)} bytes", allowed="at most 1 MiB")
+    try:
+        return tomllib.loads(raw.decode("utf-8-sig"))
+    except RecursionError:
+        raise ConfigError("is nested too deeply", where=str(path), allowed="name = value, one a line") from None
+    except ValueError as error:  # no TOML, no UTF-8, or a number of thousands of digits
+        raise ConfigError("is not TOML", where=str(path), seen=str(error), allowed="name = value") from None
+
+
+class FiniteRange(click.FloatRange):
+    """A click.FloatRange that takes no NaN, which lies outside no range, and no infinity."""
+
+    def convert(self, value, parameter, context):
+        number = super().convert(value, parameter, context)
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number.", parameter, context)
+        return number
+
+
+def say_next(*words):
+    """Ends a command with the next one to type."""
+    click.echo(f"Next: {shlex.join(['sharpkeras', *map(str, words)])}")
 
 
 def _option(field):
@@ -137,7 +169,7 @@ def _option(field):
     elif "int" in str(field.type):
         kind = click.IntRange(rule["low"], rule["high"])
     elif "float" in str(field.type):
-        kind = click.FloatRange(rule["low"], rule["high"])
+        kind = FiniteRange(rule["low"], rule["high"])
     else:
         kind = str
     return click.option(flag, field.name, type=kind, help=text)

@@ -22,6 +22,12 @@ class Spoken(Silent):
         self._console = Console(stderr=True)
         self._bar = None
 
+    def note(self, text):
+        self._say(f"note: {text}")
+
+    def complete(self):
+        self._say(f"{self.title}: already complete")
+
     def begin(self, epochs, first_epoch):
         self._epochs, self._first, self._started = epochs, first_epoch, time.perf_counter()
         if first_epoch >= epochs:
@@ -30,8 +36,8 @@ class Spoken(Silent):
             self._say(f"{self.title}: goes on after epoch {first_epoch} of {epochs}")
         self._say(f"{self.title}: building and compiling the step …")
         if self._console.is_terminal:
-            columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[note]}"), TimeElapsedColumn())
-            self._bar = Progress(*columns, console=self._console, transient=True)
+            words = [TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[note]}")]
+            self._bar = Progress(*words, TimeElapsedColumn(), console=self._console, transient=True)
             self._task = self._bar.add_task(self.title, total=epochs, completed=first_epoch, note="")
             self._bar.start()
 

@@ -5,7 +5,9 @@ import re
 import sys
 import threading
 
-NOISE = re.compile(rb"[IWE]\d{4} |[IWE]0000 |WARNING: All log messages before absl|To enable the following instructions|\d{4}-\d\d-\d\d .*: [IWE] ")
+NOISE = re.compile(
+    rb"[IWE]\d{4} |\d{4}-\d\d-\d\d .*: [IWE] |WARNING: All log messages before absl|To enable the following instructions"
+)
 
 
 def silence_native_logs():

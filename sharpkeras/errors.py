@@ -96,6 +96,13 @@ class SafetyError(SharpKerasError):
     exit_code = 9
 
 
+def is_out_of_memory(error):
+    """Whether a framework raised `error` for want of memory; each has its own class."""
+    return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error) or (
+        type(error).__name__ == "ResourceExhaustedError"
+    )
+
+
 def printable(value, limit=300):
     """`value` as one line without control characters, cut at `limit` characters."""
     text = value if isinstance(value, str) else repr(value)

@@ -1,18 +1,26 @@
 """The loop over epochs and steps that a search and a training have in common, with its metrics and checkpoints."""
 
 import math
+import shutil
 import time
 
 import numpy as np
 
-from sharpkeras.errors import NumericalError, RunError
+from sharpkeras.errors import NumericalError, ResourceError, RunError
 
 CHECKPOINT = "checkpoint"
+CHECKPOINTS_ON_DISK = 3  # the last, the one before, and the one that is being written
 PROGRESS_S = 0.2  # the least time between two reports of a step; reading a loss waits for the device
 
 
 class Silent:
     """The progress that says nothing; the command line has one that speaks."""
+
+    def note(self, text):
+        """What was done to the data, a line."""
+
+    def complete(self):
+        """Instead of all else, when the run was finished before."""
 
     def begin(self, epochs, first_epoch):
         """Before the first epoch that runs."""
@@ -30,8 +38,8 @@ class Silent:
 def run_epochs(model, run, epochs, data, before_epoch=None, after_epoch=None, progress=None):
     """Trains until `epochs` are done, from the run's checkpoint on if it has one.
 
-    A row of metrics is written before the checkpoint of its epoch, so that a kill between the two repeats the epoch; the
-    rows behind a checkpoint are dropped when a run goes on.
+    A row of metrics is written before the checkpoint of its epoch, so that a kill between the two repeats the epoch;
+    the rows behind a checkpoint are dropped when a run goes on.
 
     Args:
         model: StepModel.
@@ -43,7 +51,8 @@ def run_epochs(model, run, epochs, data, before_epoch=None, after_epoch=None, pr
         progress: see Silent.
 
     Raises:
-        NumericalError: when a metric is not finite; the checkpoint before stays, and `diverged.json` says where.
+        NumericalError: when a metric or a weight is not finite; the checkpoint before stays, and `diverged.json` says
+            where.
     """
     progress, started = progress or Silent(), time.perf_counter()
     first = restore(model, run)
@@ -64,12 +73,12 @@ def run_epochs(model, run, epochs, data, before_epoch=None, after_epoch=None, pr
         step.sync()
         row = {"epoch": epoch, "steps": len(logs), "learning_rate": rate}
         row |= {name: float(np.mean([float(log[name]) for log in logs])) for name in logs[0]}
-        _refuse_divergence(run, row)
+        arrays = state(model)
+        _refuse_divergence(run, row, arrays)
         row |= {"seconds": time.perf_counter() - epoch_started}
         row |= after_epoch(epoch) if after_epoch else {}
-        _refuse_divergence(run, row)
         run.append_metrics(row)
-        run.save_arrays(CHECKPOINT, state(model), {"epoch": epoch})
+        run.save_arrays(CHECKPOINT, arrays, {"epoch": epoch})
         progress.epoch(row)
 
 
@@ -108,12 +117,29 @@ def _named(model):
     return {f"{group}/{index:05d}": v for group, variables in groups for index, v in enumerate(variables)}
 
 
-def _refuse_divergence(run, row):
+def refuse_full_disk(model, path):
+    """Raises ResourceError unless the disk of `path` has room for the checkpoints that a run keeps."""
+    size, free = sum(array.nbytes for array in state(model).values()), shutil.disk_usage(path).free
+    if free < CHECKPOINTS_ON_DISK * size:
+        raise ResourceError(
+            "the disk has too little room for checkpoints",
+            where=str(path),
+            seen=f"{free / 1e6:,.1f} MB free",
+            allowed=f"{CHECKPOINTS_ON_DISK} checkpoints of {size / 1e6:,.1f} MB",
+            next_step="free some space, name a place on another disk with --out, or add --ignore-disk-check",
+        )
+
+
+def _refuse_divergence(run, row, arrays):
+    """Raises NumericalError; weights can be NaN after a step whose loss was finite."""
     bad = {name: str(value) for name, value in row.items() if not math.isfinite(value)}
+    weights = [name for name, array in arrays.items() if array.dtype.kind == "f" and not np.isfinite(array).all()]
+    if weights:
+        bad["weights"] = f"in {len(weights)} of {len(arrays)} arrays"
     if bad:
         run.write_json("diverged.json", {"epoch": row["epoch"], "not_finite": bad})
         raise NumericalError(
             f"{', '.join(bad)} became NaN or infinite in epoch {row['epoch']}",
             where=str(run.path / "diverged.json"),
-            next_step="lower --learning-rate; the last checkpoint is intact",
+            next_step="lower --learning-rate, with --overwrite or another --out; the checkpoint before is intact",
         )

@@ -22,13 +22,14 @@ import socket
 from pathlib import Path
 
 from sharpkeras import atomic, strict_json
-from sharpkeras.errors import RunError, SharpKerasError, printable
+from sharpkeras.errors import RunError, SharpKerasError, UsageError, printable
 
 SCHEMA_VERSION = 1
 PROGRAM = "sharpkeras"
 KINDS = ("search", "train")
 NOT_RESULT_RELEVANT = frozenset({"device", "checkpoint_interval", "log_level", "progress"})
 RECORDED_PACKAGES = ("sharpkeras", "keras", "tensorflow", "tensorflow-cpu", "jax", "numpy")
+NAME_A_RUN = "name a directory that search or train wrote"
 OTHER_DIRECTORY = "choose another directory with --out"
 
 logger = logging.getLogger("sharpkeras")
@@ -37,6 +38,9 @@ logger = logging.getLogger("sharpkeras")
 class RunDirectory:
     """A run directory, opened for writing by `RunDirectory.open` or for reading by `RunDirectory.read`.
 
+    `open` is `reserve` and `begin` in one. What can go wrong between the two costs nothing: nothing was written yet,
+    and a run that is to be replaced is still there.
+
     Attributes:
         path: the directory.
         kind: "search" or "train".
@@ -44,44 +48,56 @@ class RunDirectory:
         resumed: whether the directory held this run before.
     """
 
-    def __init__(self, path, facts, recipe, lock_file=None, resumed=True):
-        self.path, self.recipe, self.resumed = path, recipe, resumed
+    def __init__(self, path, facts, recipe, lock_file=None, resumed=True, directory_is_new=False):
+        self.path, self.recipe, self.resumed, self._directory_is_new = path, recipe, resumed, directory_is_new
         self.kind, self._facts, self._lock_file, self._log_handler = facts["kind"], facts, lock_file, None
 
     @classmethod
     def open(cls, path, kind, recipe, overwrite=False, must_exist=False):
-        """Begins a run in `path`, or resumes the one that has the same kind and recipe.
+        """Begins a run in `path`, or resumes the one that has the same kind and recipe; arguments as in `reserve`."""
+        run = cls.reserve(path, kind, recipe, overwrite, must_exist)
+        try:
+            run.begin()
+        except BaseException:
+            run.close()
+            raise
+        return run
+
+    @classmethod
+    def reserve(cls, path, kind, recipe, overwrite=False, must_exist=False):
+        """Locks `path` for a run that begins or resumes with `begin`.
 
         Args:
             path: the directory; it is created with its parents.
             kind: "search" or "train".
             recipe: JSON values by name; a difference outside NOT_RESULT_RELEVANT makes it another run.
-            overwrite: whether a run with another recipe is removed; anything else in the directory never is.
+            overwrite: whether a run that is there is removed; a directory that is no run never is.
             must_exist: whether it is an error that no run was started there (`--resume`).
 
         Raises:
+            UsageError: both `overwrite` and `must_exist`.
             RunError: the directory is not ours, holds another run, is locked or can not be written.
             ResourceError: the disk is full.
         """
+        if overwrite and must_exist:
+            raise UsageError("to go on and to begin anew contradict each other", where="--resume, --overwrite")
         path, recipe = Path(path), _as_json(recipe)
         _read_facts(path, must_exist)  # refuses before anything is touched
+        is_new = not path.exists()
         with atomic.disk_errors(path):
             path.mkdir(parents=True, exist_ok=True)
             lock_file = _lock(path)
         try:
             facts = _read_facts(path, must_exist)  # again, now that nobody else writes
-            if facts and overwrite:
-                _remove_contents(path)
-                facts = None
-            if facts:
+            if facts and not overwrite:
                 _refuse_other_run(path, facts["kind"], _read_recipe(path), kind, recipe)
                 _warn_of_versions(facts["versions"])
-            run = cls(path, facts or _new_facts(kind), recipe, lock_file, resumed=bool(facts))
-            run._begin()
+                return cls(path, facts, recipe, lock_file)
+            return cls(path, _new_facts(kind), recipe, lock_file, resumed=False, directory_is_new=is_new)
         except BaseException:
+            lock_file.truncate(0)
             lock_file.close()
             raise
-        return run
 
     @classmethod
     def read(cls, path, kind=None):
@@ -91,9 +107,10 @@ class RunDirectory:
             RunError: there is no run, or one of another kind than `kind`.
         """
         path = Path(path)
-        facts = _read_facts(path, must_exist=True)
+        facts = _read_facts(path, must_exist=True, advice=NAME_A_RUN)
         if kind is not None and facts["kind"] != kind:
-            raise RunError(f"holds no {kind} run", where=str(path), seen=f"a {facts['kind']} run")
+            next_step = f"name a run that sharpkeras {kind} wrote"
+            raise RunError(f"holds no {kind} run", where=str(path), seen=f"a {facts['kind']} run", next_step=next_step)
         return cls(path, facts, _read_recipe(path) or {})
 
     @property
@@ -114,6 +131,10 @@ class RunDirectory:
             self._log_handler = None
         if self._lock_file is not None:
             self._lock_file.truncate(0)  # a lock file with text in it tells of a process that died
+            if os.listdir(self.path) == ["lock"]:  # never begun
+                (self.path / "lock").unlink()
+                if self._directory_is_new:
+                    self.path.rmdir()
             self._lock_file.close()
             self._lock_file = None
 
@@ -197,7 +218,10 @@ class RunDirectory:
             raise RuntimeError(f"{self.path} was opened for reading")
         return self.path / name
 
-    def _begin(self):
+    def begin(self):
+        """Makes the directory that of the run: removes a run that it replaces, and opens the log."""
+        if not self.resumed:
+            _remove_contents(self.path)
         self.write_json("run.json", self._facts)  # first: from here on the directory is ours
         self.write_json("recipe.json", self.recipe)
         if (self.path / "metrics.jsonl").exists():
@@ -219,12 +243,12 @@ def find_run(path):
 # --- what is in a directory ---
 
 
-def _read_facts(path, must_exist):
+def _read_facts(path, must_exist, advice=f"{NAME_A_RUN}; to begin one, drop --resume"):
     """The contents of `run.json`; None where no run was begun and one may be."""
     if (path / "run.json").is_file():
         return _checked_facts(path)
     if must_exist:
-        problem, step = "is no run directory", "name one that search or train wrote; to begin one, drop --resume"
+        problem, step = "is no run directory", advice
     elif not path.exists() or path.is_dir() and set(os.listdir(path)) <= {"lock", ".run.json.part"}:
         return None
     else:
@@ -342,6 +366,9 @@ def _lock(path):
             allowed="one process for each run directory",
             next_step=f"wait for that process or end it, or {OTHER_DIRECTORY}",
         ) from None
+    if os.fstat(file.fileno()).st_nlink == 0:  # its holder, which never began, has removed it in this moment
+        file.close()
+        return _lock(path)
     file.truncate(0)
     file.write(f"PID {os.getpid()} on {socket.gethostname()} since {_now()}\n")
     file.flush()

@@ -23,9 +23,9 @@ SIZES = {  # stem, pixels, classes, init_channels, num_cells (Table 2 and 3)
 @click.option("--input-size", type=click.IntRange(4), help="Pixels per side.  [32, ImageNet 224]")
 @options.as_json
 def command(architecture, size, ops, init_channels, num_cells, mid_channels, num_classes, input_size, as_json):
-    """Parameters and AddMults of ARCHITECTURE: a run, a genotype file or a published name. Exact integers.
+    """Parameters and AddMults of an ARCHITECTURE.
 
-    The auxiliary head counts nowhere, as in the paper.
+    A run, a genotype file or a published name; exact integers. The auxiliary head counts nowhere, as in the paper.
     """
     options.choose_backend()
     from sharpkeras import experiment
@@ -49,3 +49,4 @@ def command(architecture, size, ops, init_channels, num_cells, mid_channels, num
     click.echo(f"  parameters             {cost.parameters:>15,}")
     click.echo(f"  AddMults (paper)       {cost.addmults_paper:>15,}   with BatchNorm, ReLU and pooling")
     click.echo(f"  AddMults (conv, dense) {cost.addmults_conv_dense:>15,}   plain multiply-adds")
+    options.say_next("train", architecture)

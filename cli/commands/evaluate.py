@@ -18,13 +18,18 @@ from sharpkeras_cli import options
 @options.backend
 @options.as_json
 def command(run, dataset, batch_size, as_json, **data_options):
-    """Test error of a training RUN, with its Clopper–Pearson interval and the number of images."""
+    """Test error of a training RUN, with its interval.
+
+    Of Clopper and Pearson, 95 %; and with the number of images.
+    """
     from sharpkeras import experiment
 
     report = experiment.evaluate(run, dataset, batch_size, data_options)
+    for note in report["notes"]:
+        click.echo(f"note: {note}", err=True)
     if as_json:
         click.echo(json.dumps(report))
     else:
         click.echo(f"{report['dataset']}, test: error {report['text']}")
         click.echo(f"weights: {report['selection']}")
-        click.echo(f"Next: sharpkeras export {run} --out exported/{run.name}.onnx")
+        options.say_next("export", run)

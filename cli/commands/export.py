@@ -16,9 +16,10 @@ from sharpkeras_cli import options
 @options.overwrite
 @options.as_json
 def command(run, out, opset, overwrite, as_json):
-    """Write the network of a training RUN as ONNX; refused unless it agrees with Keras.
+    """Write the network of a training RUN as ONNX.
 
-    Beside NAME.onnx stands NAME.json with genotype, cost, preprocessing and the differences found.
+    Refused unless the file agrees with Keras. Beside NAME.onnx stands NAME.json with genotype, cost, preprocessing and
+    the differences found.
     """
     if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
         click.echo("export runs on TensorFlow, from the same weights", err=True)
@@ -32,4 +33,4 @@ def command(run, out, opset, overwrite, as_json):
     else:
         click.echo(f"{out}: {report['bytes']:,} bytes, {report['nodes']} nodes, opset {opset}")
         click.echo(f"largest difference ONNX − Keras: {report['largest_difference']:.2g}")
-        click.echo(f"Next: sharpkeras benchmark {out}")
+        options.say_next("benchmark", out)

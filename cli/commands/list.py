@@ -14,7 +14,7 @@ TOPICS = ("genotypes", "spaces", "datasets", "recipes")
 @click.argument("topic", type=click.Choice(TOPICS), required=False)
 @options.as_json
 def command(topic, as_json):
-    """What there is: published genotypes, search spaces, datasets, recipes."""
+    """Published genotypes, spaces, datasets and recipes."""
     topics = (topic,) if topic else TOPICS
     found = {name: _items(name) for name in topics}
     if as_json:
@@ -24,6 +24,7 @@ def command(topic, as_json):
         click.echo(name)
         for key, text in items.items():
             click.echo(f"  {key:26} {text if isinstance(text, str) else ', '.join(text)}")
+    options.say_next("quickstart")
 
 
 def _items(topic):

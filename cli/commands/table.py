@@ -11,9 +11,10 @@ from sharpkeras_cli import options
 @click.argument("number", type=click.Choice(("2", "3")))
 @options.as_json
 def command(number, as_json):
-    """Table 2 (CIFAR-10) or 3 (ImageNet) of the paper: parameters and AddMults, printed beside measured.
+    """Table 2 or 3 of the paper: printed and measured.
 
-    Every row whose architecture is published is built and counted; the others are shown as printed.
+    Parameters and AddMults on CIFAR-10 (2) and ImageNet (3). Every row whose architecture is published is built and
+    counted; the others are shown as printed.
     """
     options.choose_backend()
     from sharpkeras import experiment
@@ -26,7 +27,8 @@ def command(number, as_json):
     from rich.table import Table
 
     columns = ("architecture", "parameters printed", "measured", "AddMults printed", "measured", "conv + dense")
-    table = Table(*columns, title=f"Table {number}", caption="AddMults as the paper counts them, and plain multiply-adds")
+    caption = "AddMults as the paper counts them, and plain multiply-adds"
+    table = Table(*columns, title=f"Table {number}", caption=caption)
     for column in table.columns[1:]:
         column.justify = "right"
     for row in rows:
@@ -43,6 +45,7 @@ def command(number, as_json):
     for row in rows:
         if row["note"]:
             click.echo(f"{row['name']}: {row['note']}")
+    options.say_next("list", "genotypes")
 
 
 def _number(value, unit=""):

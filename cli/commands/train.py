@@ -18,21 +18,23 @@ from sharpkeras_cli import options
 @options.download
 @options.skip_bad_images
 @options.follow_symlinks
+@options.check_disk
 @options.backend
 @options.as_json
-def command(architecture, recipe, out, must_exist, overwrite, as_json, **data_options):
-    """Train the network of ARCHITECTURE: a search run, a genotype file or a published name.
+def command(architecture, recipe, out, must_exist, overwrite, check_disk, as_json, **data_options):
+    """Train the network of an ARCHITECTURE.
 
-    The weights of the last epoch are the result; nothing is selected on any test image.
+    A search run, a genotype file or a published name. The weights of the last epoch are the result; nothing is
+    selected on any test image.
     """
     from sharpkeras import experiment
     from sharpkeras_cli.progress import Spoken
 
     genotype, _ = experiment.architecture(architecture)
     with Spoken("train") as progress:
-        cost = experiment.train(recipe, genotype, out, overwrite, must_exist, progress, data_options)
+        cost = experiment.train(recipe, genotype, out, overwrite, must_exist, progress, data_options, check_disk)
     if as_json:
         click.echo(json.dumps({"run": str(out), **cost._asdict()}))
     else:
         click.echo(f"{cost.parameters:,} parameters, {cost.addmults_paper:,} AddMults (as the paper counts them)")
-        click.echo(f"Next: sharpkeras evaluate {out}")
+        options.say_next("evaluate", out)
