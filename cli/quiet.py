@@ -6,7 +6,8 @@ import sys
 import threading
 
 NOISE = re.compile(
-    rb"[IWE]\d{4} |\d{4}-\d\d-\d\d .*: [IWE] |WARNING: All log messages before absl|To enable the following instructions"
+    rb"[IWE]\d{4} |\d{4}-\d\d-\d\d .*: [IWE] "
+    rb"|WARNING: All log messages before absl|To enable the following instructions"
 )
 
 

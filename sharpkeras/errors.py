@@ -98,8 +98,10 @@ class SafetyError(SharpKerasError):
 
 def is_out_of_memory(error):
     """Whether a framework raised `error` for want of memory; each has its own class."""
-    return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error) or (
-        type(error).__name__ == "ResourceExhaustedError"
+    return (
+        isinstance(error, MemoryError)
+        or "RESOURCE_EXHAUSTED" in str(error)
+        or (type(error).__name__ == "ResourceExhaustedError")
     )
 
 

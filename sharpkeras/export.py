@@ -21,8 +21,16 @@ OPSETS = range(13, 19)  # the table of tf2onnx 1.17 ends at 18
 BATCH_SIZES = (1, 3, 17)
 PACKAGES = ("tensorflow", "tf2onnx", "onnx", "onnxruntime")
 
-RANDOM = "Bernoulli Dropout Multinomial RandomNormal RandomNormalLike RandomUniform RandomUniformLike".split()
-BLOCKS = "SpaceToDepth DepthToSpace".split()  # how converters write a dilation that they did not recognise
+RANDOM = [
+    "Bernoulli",
+    "Dropout",
+    "Multinomial",
+    "RandomNormal",
+    "RandomNormalLike",
+    "RandomUniform",
+    "RandomUniformLike",
+]
+BLOCKS = ["SpaceToDepth", "DepthToSpace"]  # how converters write a dilation that they did not recognise
 
 
 def export_onnx(model, path, *, opset=17, images=None, metadata=None, overwrite=False, tolerance=1e-4):

@@ -1,8 +1,8 @@
 """SGD and Adam as PyTorch computes them, which is how the paper's searches and trainings were run.
 
 Keras' own differ where it shows: SGD folds the learning rate into its velocity, so that the two part as soon as the
-rate changes; weight decay is decoupled from the gradient; Adam's epsilon stands elsewhere. Both classes clip by the global
-norm of the raw gradient first (`global_clipnorm`) and add the L2 term afterwards.
+rate changes; weight decay is decoupled from the gradient; Adam's epsilon stands elsewhere. Both classes clip by the
+global norm of the raw gradient first (`global_clipnorm`) and add the L2 term afterwards.
 """
 
 import keras
@@ -51,9 +51,7 @@ class Adam(keras.optimizers.Optimizer):
         l2: PyTorch's `weight_decay`.
     """
 
-    def __init__(
-        self, learning_rate=3e-4, beta_1=0.5, beta_2=0.999, epsilon=1e-8, l2=1e-3, name="adam", **kwargs
-    ):
+    def __init__(self, learning_rate=3e-4, beta_1=0.5, beta_2=0.999, epsilon=1e-8, l2=1e-3, name="adam", **kwargs):
         super().__init__(learning_rate=learning_rate, name=name, **kwargs)
         self.beta_1, self.beta_2, self.epsilon, self.l2 = beta_1, beta_2, epsilon, l2
 

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 PRIMITIVES = "none,skip_connect,sep_conv_3x3,max_pool_3x3"
-TINY = "--limit 80 --batch-size 16 --init-channels 2 --num-cells 3 --epochs 2".split()
+TINY = ["--limit", "80", "--batch-size", "16", "--init-channels", "2", "--num-cells", "3", "--epochs", "2"]
 SEARCH = ["search", *TINY, "--num-nodes", "2", "--space", PRIMITIVES]
 TRAIN = ["train", "search", *TINY, "--warmup-epochs", "0", "--out", "train"]
 

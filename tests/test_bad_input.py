@@ -27,6 +27,7 @@ if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
 
 from sharpkeras import atomic, experiment, export, loop
 from sharpkeras.errors import NumericalError
+from sharpkeras.experiment import assembly, running
 from sharpkeras.loop import Silent
 from sharpkeras.measure import latency
 from sharpkeras.recipes import SearchRecipe
@@ -187,9 +188,9 @@ def test_settings(place, code, parts, arguments):
 def test_places_and_devices(place, monkeypatch, code, parts, arguments):
     if "--device" in arguments:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-        if any(device.startswith("gpu") for device in experiment.keras.distribution.list_devices()):
+        if any(device.startswith("gpu") for device in running.keras.distribution.list_devices()):
             pytest.skip("there is a GPU")
-    monkeypatch.setattr(experiment, "load", lambda *_, **__: pytest.fail("data was loaded before"))
+    monkeypatch.setattr(running, "load", lambda *_, **__: pytest.fail("data was loaded before"))
     refused(code, parts, arguments)
 
 
@@ -382,8 +383,8 @@ class Poison(Silent):
 
 
 def test_row_23_a_search_that_diverges_keeps_its_last_checkpoint(place, monkeypatch):
-    models, make = [], experiment._search_model
-    monkeypatch.setattr(experiment, "_search_model", lambda *_: models.append(make(*_)) or models[0])
+    models, make = [], assembly.search_model
+    monkeypatch.setattr(assembly, "search_model", lambda *_: models.append(make(*_)) or models[0])
     recipe = SearchRecipe(limit=80, batch_size=16, init_channels=2, epochs=3, num_nodes=1, space=PRIMITIVES)
     with pytest.raises(NumericalError, match="weights became NaN or infinite in epoch 1"):
         experiment.search(recipe, "new", progress=Poison(models))
@@ -422,7 +423,7 @@ def test_row_25_out_of_memory_at_the_first_step(place, monkeypatch, name):
     def step(data):
         raise ResourceExhaustedError(None, None, "OOM when allocating tensor with shape[16,8,8,6]")
 
-    model = experiment.SearchModel if name == "search" else experiment.TrainingModel
+    model = assembly.SearchModel if name == "search" else assembly.TrainingModel
     monkeypatch.setattr(model, "compiled_step", lambda self: step)
     arguments = [*SEARCH, *NEW] if name == "search" else [*TRAIN, *NEW]
     result = sharpkeras(*arguments)

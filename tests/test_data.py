@@ -211,7 +211,7 @@ def test_batches_cover_an_epoch():
     images, labels, draws = found[0]
     assert images.dtype == np.uint8 and labels.dtype == np.int32 and draws.dtype == np.float32
     np.testing.assert_array_equal(labels, images.ravel() % 3)
-    assert draws.shape == (4, 5) and 0 <= draws.min() and draws.max() < 1
+    assert draws.shape == (4, 5) and draws.min() >= 0 and draws.max() < 1
 
 
 def test_draws_belong_to_the_example():

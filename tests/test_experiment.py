@@ -16,6 +16,7 @@ if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
 
 from sharpkeras import atomic, experiment, loop
 from sharpkeras.data import load
+from sharpkeras.experiment import assembly, running
 from sharpkeras.loop import Silent
 from sharpkeras.recipes import SearchRecipe, TrainRecipe
 from sharpkeras.runs import RunDirectory
@@ -187,8 +188,8 @@ def test_a_search_sees_two_halves_of_the_training_images_and_no_test_image(tmp_p
         return load(spec, split, **options)
 
     recorder = Recorder()
-    monkeypatch.setattr(experiment, "load", load_training)
-    monkeypatch.setattr(experiment.SearchModel, "compiled_step", lambda model: recorder)
+    monkeypatch.setattr(running, "load", load_training)
+    monkeypatch.setattr(assembly.SearchModel, "compiled_step", lambda model: recorder)
     experiment.search(SEARCH_RECIPE, tmp_path / "run")
     assert len(recorder.batches) == 6  # 3 epochs of 2 steps
 

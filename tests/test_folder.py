@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sharpkeras.data import load
 from sharpkeras.data import images as images_module
+from sharpkeras.data import load
 from sharpkeras.data.folder import LAYOUT
 from sharpkeras.errors import DataError, ResourceError
 
@@ -303,7 +303,7 @@ def test_conversions_are_defined_and_counted(tmp_path):
         train = read(tmp_path)
     assert values(train) == [100, 101, 102, 255, 103, 104, 0, 105]
     assert train.images.shape[-1] == 3 and train.images.strides[-1] == 1
-    kinds = "16-bit grayscale, CMYK, bilevel, grayscale, palette, transparent grayscale, transparent".split(", ")
+    kinds = ["16-bit grayscale", "CMYK", "bilevel", "grayscale", "palette", "transparent grayscale", "transparent"]
     assert sorted(train.notes) == sorted(f"converted 1 {kind} image to RGB" for kind in kinds)
 
 

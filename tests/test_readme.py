@@ -5,6 +5,7 @@ import shlex
 from pathlib import Path
 
 import pytest
+
 from sharpkeras_cli.main import group
 
 ROOT = Path(__file__).parent.parent

@@ -98,7 +98,7 @@ def imports(path):
 
 
 def part(module):
-    """"spaces" of sharpkeras.spaces.cell.space."""
+    """ "spaces" of sharpkeras.spaces.cell.space."""
     parts = module.split(".")
     if parts[0] in ("cli", "sharpkeras_cli"):
         return "cli"

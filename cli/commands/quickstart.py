@@ -72,4 +72,4 @@ def _print(report, out):
     table.add_row("in all", f"{report['seconds']:.0f} s")
     Console(width=None if Console().is_terminal else 120).print(table)
     click.echo(f"The cells: {report['picture']}")
-    click.echo(f"Next: sharpkeras search --dataset folder:PATH --recipe cifar10 --out runs/mine")
+    click.echo("Next: sharpkeras search --dataset folder:PATH --recipe cifar10 --out runs/mine")

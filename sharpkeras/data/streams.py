@@ -96,9 +96,7 @@ def epoch_draws(n, draws, seed, epoch, stream=0):
     return _generator(seed, epoch, stream, DRAWS).random((n, draws), dtype=np.float32)
 
 
-def batches(
-    images, labels, indices, batch_size, seed, epoch, *, draws=0, stream=0, drop_remainder=True, first_batch=0
-):
+def batches(images, labels, indices, batch_size, seed, epoch, *, draws=0, stream=0, drop_remainder=True, first_batch=0):
     """One epoch over `indices`, shuffled.
 
     Args:

@@ -94,9 +94,7 @@ def dense(num_classes, features, name="classifier"):
     """The dense layer of PyTorch's initial distribution; logits in float32 under any precision below it."""
     uniform = fan_in_uniform(features)
     dtype = kernels.at_least_float32(keras.config.dtype_policy().compute_dtype)
-    return keras.layers.Dense(
-        num_classes, kernel_initializer=uniform, bias_initializer=uniform, dtype=dtype, name=name
-    )
+    return keras.layers.Dense(num_classes, kernel_initializer=uniform, bias_initializer=uniform, dtype=dtype, name=name)
 
 
 def cell(states, plan, genotype, ops, mid_filters, drop_path, concat=None):

@@ -1,0 +1,232 @@
+"""The search and the final training, each from its recipe to the files of its run directory."""
+
+import contextlib
+
+import keras
+import numpy as np
+
+from sharpkeras import from_torch
+from sharpkeras.data import augment, load, streams
+from sharpkeras.errors import ResourceError, RunError, is_out_of_memory, printable
+from sharpkeras.experiment import assembly
+from sharpkeras.loop import Silent, refuse_full_disk
+from sharpkeras.measure import cost
+from sharpkeras.primitives import OPS
+from sharpkeras.runs import RunDirectory
+from sharpkeras.search.loop import search as run_search
+from sharpkeras.spaces.cell import genotype as genotypes
+from sharpkeras.training.loop import train as run_training
+
+WEIGHTS = "weights"
+GENOTYPE = "genotype.json"
+DATA = "data.json"
+EQUAL_ALPHAS = 1e-6  # logits that differ by less were never learned
+
+
+def search(recipe, out, overwrite=False, must_exist=False, progress=None, data_options=None, check_disk=True):
+    """Searches a genotype and leaves it in the run directory `out`, with alphas, metrics and pictures.
+
+    Args:
+        recipe: SearchRecipe.
+        out: the run directory; a run of the same recipe goes on where it was.
+        overwrite, must_exist: see `RunDirectory.reserve`.
+        progress: see `loop.Silent`.
+        data_options: further arguments of `data.load`, such as download.
+        check_disk: see `loop.refuse_full_disk`.
+
+    Returns:
+        The Genotype.
+    """
+    space, progress = assembly.cell_space(recipe), progress or Silent()
+    settings = {"settings": recipe.as_dict(), "backend": keras.backend.backend()}
+    with RunDirectory.reserve(out, "search", settings, overwrite, must_exist) as run:
+        if run.finished:
+            progress.complete()
+            run.begin()
+        else:
+            found = _search(recipe, space, run, progress, data_options, check_disk)
+            run.write_json(GENOTYPE, found.as_dict())
+            run.mark_finished()
+        found = _last_genotype(run)
+        _draw_search(run, space, found)
+        return found
+
+
+def _search(recipe, space, run, progress, data_options, check_disk):
+    # Test images are not read here, so that no search can see them.
+    dataset = _training_data(recipe, run, progress, data_options)
+    weights_half, alphas_half = streams.search_split(len(dataset.images), recipe.train_portion, recipe.batch_size)
+    steps = len(weights_half) // recipe.batch_size
+    model = assembly.search_model(recipe, space, dataset, steps)
+    _begin(run, dataset, model, check_disk)
+    with _memory_errors(recipe, model):
+        return run_search(
+            model,
+            run,
+            recipe.epochs,
+            training=lambda epoch: assembly.batches(recipe, dataset, weights_half, epoch),
+            validation=lambda epoch: streams.endless(
+                dataset.images,
+                dataset.labels,
+                alphas_half,
+                recipe.batch_size,
+                recipe.seed,
+                first_step=epoch * steps,
+                draws=augment.NUM_DRAWS,
+            ),
+            held_out=lambda: streams.evaluation_batches(dataset.images, dataset.labels, recipe.batch_size, alphas_half),
+            skip_none=recipe.skip_none,
+            progress=progress,
+        )
+
+
+def train(recipe, genotype, out, overwrite=False, must_exist=False, progress=None, data_options=None, check_disk=True):
+    """Trains the network of a genotype and leaves its weights in the run directory `out`.
+
+    Args:
+        recipe: TrainRecipe.
+        genotype: Genotype.
+        out, overwrite, must_exist, progress, data_options, check_disk: as in `search`.
+
+    Returns:
+        The cost of the network (see `measure.cost`).
+    """
+    settings = {"settings": recipe.as_dict(), "genotype": genotype.as_dict(), "backend": keras.backend.backend()}
+    genotypes.from_dict(genotype.as_dict(), "genotype", recipe.ops)
+    progress = progress or Silent()
+    with RunDirectory.reserve(out, "train", settings, overwrite, must_exist) as run:
+        if run.finished and run.load_arrays(WEIGHTS) is not None:
+            progress.complete()
+            run.begin()
+            facts = run.read_json(DATA)
+            network = assembly.build_network(recipe, genotype, facts["shape"], len(facts["class_names"]))
+        else:
+            network = _train(recipe, genotype, run, progress, data_options, check_disk)
+            run.save_arrays(WEIGHTS, from_torch.state_dict(network), {"keys": "official PyTorch names and layouts"})
+            run.mark_finished()
+        run.write_json(GENOTYPE, genotype.as_dict())
+        _draw_training(run, genotype)
+        return cost.count(network.counted())
+
+
+def _train(recipe, genotype, run, progress, data_options, check_disk):
+    dataset = _training_data(recipe, run, progress, data_options)
+    assembly.seed_initializers(recipe.seed)
+    network = assembly.build_network(recipe, genotype, dataset.images.shape[1:], len(dataset.class_names))
+    model = assembly.training_model(recipe, network, dataset, len(dataset.images) // recipe.batch_size)
+    everything = np.arange(len(dataset.images))
+    _begin(run, dataset, model, check_disk)
+    with _memory_errors(recipe, model):
+        run_training(
+            model,
+            run,
+            recipe.epochs,
+            training=lambda epoch: assembly.batches(recipe, dataset, everything, epoch),
+            drop_path=recipe.drop_path,
+            progress=progress,
+        )
+    return network
+
+
+def _training_data(recipe, run, progress, options):
+    """The training split, checked to be the one that the run began with."""
+    sizes = {"image_size": recipe.image_size, "limit": recipe.limit}
+    dataset = load(recipe.dataset, "train", **sizes, **(options or {}))
+    for note in dataset.notes:
+        progress.note(note)
+    streams.check(dataset, recipe.batch_size)
+    if run.resumed and (run.path / DATA).exists():
+        before = run.read_json(DATA)["fingerprint"]
+        if before != dataset.fingerprint:
+            raise RunError(
+                "the run began with other data",
+                where=str(run.path),
+                seen=f"fingerprint {dataset.fingerprint}",
+                allowed=before,
+                next_step="choose another directory with --out, or begin anew with --overwrite",
+            )
+    return dataset
+
+
+def _begin(run, dataset, model, check_disk):
+    """Begins the run, now that all that can be wrong with recipe and data would have been found."""
+    if check_disk:
+        refuse_full_disk(model, run.path)
+    run.begin()
+    facts = {
+        "fingerprint": dataset.fingerprint,
+        "images": len(dataset.images),
+        "shape": list(dataset.images.shape[1:]),
+        "class_names": list(dataset.class_names),
+        "mean": list(dataset.mean),
+        "deviation": list(dataset.deviation),
+        "notes": list(dataset.notes),
+        "skipped_files": list(dataset.skipped_files),
+    }
+    run.write_json(DATA, facts)
+
+
+@contextlib.contextmanager
+def _memory_errors(recipe, model):
+    """Turns a framework's error for want of memory into one that says what was tried and what to lower."""
+    try:
+        yield
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        megabytes = sum(4 * np.prod(v.shape) for v in model.variables) / 1e6
+        tried = f"batch size {recipe.batch_size}, {recipe.init_channels} channels, {recipe.num_cells} cells"
+        raise ResourceError(
+            f"out of memory: {printable(str(error).strip().splitlines()[0], 200)}" if str(error) else "out of memory",
+            seen=f"{tried}; variables take {megabytes:,.1f} MB, the rest is in proportion to the batch size",
+            next_step="lower --batch-size, --init-channels or --num-cells, with --overwrite or another --out",
+        ) from error
+
+
+def _last_genotype(run):
+    """The genotype of a finished search, from its last epoch if its file is gone."""
+    if not (run.path / GENOTYPE).is_file():
+        run.write_json(GENOTYPE, run.read_json(_last_epoch(run))["genotype"])
+    return genotypes.from_dict(run.read_json(GENOTYPE), str(run.path / GENOTYPE))
+
+
+def _last_epoch(run):
+    return f"epochs/{_metrics(run)[-1]['epoch']:04d}.json"
+
+
+def _metrics(run):
+    """The metrics of a finished run, a row per epoch."""
+    rows = run.read_metrics()
+    if not rows:
+        raise RunError("has lost its metrics", where=str(run.path / "metrics.jsonl"), next_step="run it anew")
+    return rows
+
+
+def degenerate(out, ops):
+    """Why what the search in the run directory `out` found is degenerate, in a sentence; None if it is not."""
+    run = RunDirectory.read(out, "search")
+    found = genotypes.from_dict(run.read_json(GENOTYPE), str(run.path / GENOTYPE))
+    kinds = {OPS[ops][name].kind for name, _ in found.normal + found.reduce}
+    if "conv" not in kinds:
+        return f"no convolution, only {', '.join(sorted(kinds))}"
+    equal = [np.ptp(kind, axis=-1).max() < EQUAL_ALPHAS for kind in run.read_json(_last_epoch(run))["alphas"]]
+    return "all alphas are equal" if all(equal) else None
+
+
+def _draw_search(run, space, found):
+    from sharpkeras.view import cells, curves
+
+    rows = _metrics(run)
+    cells.draw_genotype(found, run.path / "cells.png", title=f"{run.path.name}: epoch {rows[-1]['epoch'] + 1}")
+    curves.draw_metrics(rows, run.path / "metrics.png")
+    alphas = [run.read_json(f"epochs/{row['epoch']:04d}.json")["alphas"] for row in rows]
+    for kind, name in enumerate(("normal", "reduce")):
+        by_epoch = np.array([epoch[kind] for epoch in alphas])  # (T, E, P)
+        curves.draw_alphas(by_epoch, space.primitive_names, run.path / f"alphas_{name}.png", title=f"{name} cell")
+
+
+def _draw_training(run, found):
+    from sharpkeras.view import cells, curves
+
+    cells.draw_genotype(found, run.path / "cells.png", title=found.name)
+    curves.draw_metrics(_metrics(run), run.path / "metrics.png")
