@@ -25,8 +25,8 @@ def refuse_old(allowed):
     """Raises ConfigError for an installed package below its floor; only warns if that is `allowed`."""
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # run from a checkout, nothing is declared
         requirements = importlib.metadata.requires("sharpkeras") or ()
-        floors = [FLOOR.match(text).groups() for text in requirements if not DEVELOPMENT.search(text)]
-        for name, floor in dict.fromkeys(floors):
+        declared = [FLOOR.match(text) for text in requirements if not DEVELOPMENT.search(text)]
+        for name, floor in dict.fromkeys(match.groups() for match in declared if match):
             found = _version(name)
             if found is None or _numbers(found) >= _numbers(floor):
                 continue

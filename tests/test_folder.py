@@ -11,7 +11,7 @@ from PIL import Image
 
 from sharpkeras.data import images as images_module
 from sharpkeras.data import load
-from sharpkeras.data.folder import LAYOUT
+from sharpkeras.data.folder import LAYOUT, NO_TEST_FOLDER
 from sharpkeras.errors import DataError, ResourceError
 
 
@@ -40,12 +40,28 @@ def values(dataset):
     return dataset.images[:, 0, 0, 0].tolist()
 
 
+def noted(dataset):
+    """Its notes, but for the one that all folders of these tests without a test folder have."""
+    return tuple(note for note in dataset.notes if note != NO_TEST_FOLDER)
+
+
 @pytest.fixture
 def two_classes(tmp_path):
     return make(tmp_path / "data", {"cat": 5, "dog": 5})
 
 
 # ---- layouts
+
+
+def test_a_split_by_index_is_noted(tmp_path):
+    for split in ("one/train", "two/train", "two/test"):
+        for name in ("a", "b"):
+            for number in range(6):
+                path = tmp_path / split / name / f"{number}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.new("RGB", (4, 4), (number, 0, 0)).save(path)
+    assert NO_TEST_FOLDER in load(f"folder:{tmp_path / 'one'}", "test").notes
+    assert load(f"folder:{tmp_path / 'two'}", "test").notes == ()
 
 
 @pytest.mark.parametrize("held_out", ["test", "validation", "val"])
@@ -158,7 +174,7 @@ def test_hidden_and_system_files_are_ignored(two_classes):
     (two_classes / "README.txt").write_bytes(b"x")
     train = read(two_classes)
     assert train.class_names == ("cat", "dog") and len(train.images) == 8
-    assert train.notes == ("ignored files beside the class folders: 1", "ignored hidden and system files: 2")
+    assert noted(train) == ("ignored files beside the class folders: 1", "ignored hidden and system files: 2")
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
@@ -314,17 +330,17 @@ def test_16_bit_rgb_is_counted(tmp_path):
         (tmp_path / name / "0.png").write_bytes(png(4, 4, 16, rows))
     train = read(tmp_path)
     assert train.images[0, 0, 0].tolist() == [50, 60, 70]
-    assert train.notes == ("converted 2 16-bit RGB images to RGB",)
+    assert noted(train) == ("converted 2 16-bit RGB images to RGB",)
 
 
 def test_only_grayscale_has_one_channel_unless_asked(tmp_path):
     for k, name in enumerate("ab"):
         save(tmp_path / name / "0.png", 10 * (k + 1), mode="L")
     gray = read(tmp_path)
-    assert gray.images.shape == (2, 4, 4, 1) and gray.images.flags["C_CONTIGUOUS"] and gray.notes == ()
+    assert gray.images.shape == (2, 4, 4, 1) and gray.images.flags["C_CONTIGUOUS"] and noted(gray) == ()
     assert len(gray.mean) == 1
     color = read(tmp_path, channels=3)
-    assert color.images.shape[-1] == 3 and color.notes == ("converted 2 grayscale images to RGB",)
+    assert color.images.shape[-1] == 3 and noted(color) == ("converted 2 grayscale images to RGB",)
 
 
 def test_the_test_split_has_the_channels_of_the_training_split(tmp_path):
@@ -336,7 +352,7 @@ def test_the_test_split_has_the_channels_of_the_training_split(tmp_path):
 
 def test_color_can_become_grayscale(two_classes):
     train = read(two_classes, channels=1)
-    assert train.images.shape == (8, 4, 4, 1) and train.notes == ("converted 8 RGB images to grayscale",)
+    assert train.images.shape == (8, 4, 4, 1) and noted(train) == ("converted 8 RGB images to grayscale",)
 
 
 # ---- links and special files (row 50), names (row 51)
@@ -346,7 +362,7 @@ def test_pipes_are_not_opened(two_classes):
     os.mkfifo(two_classes / "cat" / "pipe.jpg")
     (two_classes / "dog" / "dangling.jpg").symlink_to(two_classes / "nothing")
     train = read(two_classes)
-    assert len(train.images) == 8 and train.notes == ("ignored pipes, devices and broken links: 2",)
+    assert len(train.images) == 8 and noted(train) == ("ignored pipes, devices and broken links: 2",)
 
 
 def test_links_out_of_the_folder(two_classes, tmp_path):

@@ -18,6 +18,9 @@ SYSTEM_FILES = {"thumbs.db", "desktop.ini", "__macosx"}  # besides all names wit
 LINKS_OUT = "links that lead out of the folder (--follow-symlinks follows them)"
 
 
+NO_TEST_FOLDER = "no folder for the test: every fifth image is held out for it"
+
+
 def read_folder(
     path, split, *, image_size=None, channels=None, limit=None, skip_bad_images=False, follow_symlinks=False
 ):
@@ -48,6 +51,8 @@ def read_folder(
     ignored = Counter()
     files, labels, class_names = _labelled_files(root, split, follow_symlinks, ignored)
     notes = _lines(ignored)
+    if _split_folders(root)[1] is None:
+        notes.append(NO_TEST_FOLDER)
     if limit is not None and limit < len(files):
         notes.append(f"took {limit:,} of {len(files):,} images, balanced over the classes")
         chosen = balanced_subset(labels, limit)
