@@ -19,13 +19,19 @@ BACKENDS = ("tensorflow", "jax")
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 overwrite = click.option("--overwrite", is_flag=True, help="Replace what is there.")
-download = click.option("--download", is_flag=True, help="Allow the dataset to be downloaded.")
-skip_bad_images = click.option("--skip-bad-images", is_flag=True, help="Leave out images that can not be read.")
-follow_symlinks = click.option("--follow-symlinks", is_flag=True, help="Follow links that lead out of an image folder.")
 resume = click.option("--resume", "must_exist", is_flag=True, help="Go on with a run; an error if there is none.")
 check_disk = click.option(
     "--ignore-disk-check", "check_disk", flag_value=False, default=True, help="Begin on a nearly full disk."
 )
+
+
+def data(function):
+    """How images are read: the further arguments of `data.load`, for every command that reads some."""
+    function = click.option("--follow-symlinks", is_flag=True, help="Follow links that lead out of an image folder.")(
+        function
+    )
+    function = click.option("--skip-bad-images", is_flag=True, help="Leave out images that can not be read.")(function)
+    return click.option("--download", is_flag=True, help="Allow the dataset to be downloaded.")(function)
 
 
 def backend(function):

@@ -14,6 +14,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from sharpkeras import atomic
 from sharpkeras.errors import ConfigError, DataError, NumericalError, RunError, UsageError, VerificationError
 from sharpkeras.measure.latency import first_line, onnx_messages
 
@@ -362,5 +363,4 @@ def write_to_disk(path, content):
     """Writes bytes that are on the disk when this returns."""
     with open(path, "wb") as file:
         file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+        atomic.flush(file)

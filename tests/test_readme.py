@@ -4,6 +4,7 @@ import re
 import shlex
 from pathlib import Path
 
+import click
 import pytest
 
 from sharpkeras_cli.main import group
@@ -23,9 +24,11 @@ def test_there_are_commands():
 @pytest.mark.parametrize("line", COMMANDS)
 def test_command_parses(line):
     name, *arguments = shlex.split(line)[1:]
-    command = group.get_command(None, name)
+    # As under the group: click keeps a command's help option as its first context had it.
+    parent = click.Context(group, info_name="sharpkeras", **group.context_settings)
+    command = group.get_command(parent, name)
     assert command is not None, f"no command {name}"
-    command.make_context(name, arguments)  # raises on an option or a value that there is not
+    command.make_context(name, arguments, parent=parent)  # raises on an option or a value that there is not
 
 
 @pytest.mark.parametrize("line", SCRIPTS)

@@ -39,7 +39,7 @@ def command(architecture, size, ops, init_channels, num_cells, mid_channels, num
         num_cells=num_cells or cells,
         mid_channels=mid_channels,
     )
-    genotype, _ = experiment.architecture(architecture)
+    genotype = experiment.architecture(architecture)
     side = input_size or pixels
     cost = experiment.count_cost(genotype, recipe, (side, side, 3), num_classes or classes)
     if as_json:

@@ -12,9 +12,7 @@ from sharpkeras_cli import options
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--dataset", help="Other data of the same classes: digits, cifar10 or folder:PATH.")
 @click.option("--batch-size", type=click.IntRange(1), default=256, show_default=True, help="Images at a time.")
-@options.download
-@options.skip_bad_images
-@options.follow_symlinks
+@options.data
 @options.backend
 @options.as_json
 def command(run, dataset, batch_size, as_json, **data_options):

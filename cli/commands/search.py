@@ -14,9 +14,7 @@ from sharpkeras_cli import options
 @click.option("--out", type=click.Path(path_type=Path), default="runs/search", show_default=True, help="Run directory.")
 @options.resume
 @options.overwrite
-@options.download
-@options.skip_bad_images
-@options.follow_symlinks
+@options.data
 @options.check_disk
 @click.option("--fail-on-degenerate", is_flag=True, help="Exit with 6 when the genotype is degenerate.")
 @options.backend

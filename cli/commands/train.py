@@ -15,9 +15,7 @@ from sharpkeras_cli import options
 @click.option("--out", type=click.Path(path_type=Path), default="runs/train", show_default=True, help="Run directory.")
 @options.resume
 @options.overwrite
-@options.download
-@options.skip_bad_images
-@options.follow_symlinks
+@options.data
 @options.check_disk
 @options.backend
 @options.as_json
@@ -30,7 +28,7 @@ def command(architecture, recipe, out, must_exist, overwrite, check_disk, as_jso
     from sharpkeras import experiment
     from sharpkeras_cli.progress import Spoken
 
-    genotype, _ = experiment.architecture(architecture)
+    genotype = experiment.architecture(architecture)
     with Spoken("train") as progress:
         cost = experiment.train(recipe, genotype, out, overwrite, must_exist, progress, data_options, check_disk)
     if as_json:

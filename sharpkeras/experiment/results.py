@@ -24,7 +24,7 @@ REAL_IMAGES = 17  # that the export is checked on
 
 
 def architecture(source):
-    """The Genotype of a run directory, a JSON file or a published name, and the run if it is one.
+    """The Genotype of a run directory, a JSON file or a published name.
 
     Raises:
         ConfigError: for an unknown name or a broken file.
@@ -35,14 +35,14 @@ def architecture(source):
         run = RunDirectory.read(path)
         if not (path / GENOTYPE).is_file():
             raise RunError("has found no genotype yet", where=str(path), next_step=f"sharpkeras search --out {path}")
-        return genotypes.from_dict(run.read_json(GENOTYPE), str(path / GENOTYPE)), run
+        return genotypes.from_dict(run.read_json(GENOTYPE), str(path / GENOTYPE))
     if path.suffix == ".json" or path.is_file():
         try:
-            return genotypes.load(path), None
+            return genotypes.load(path)
         except ConfigError as error:
             error.next_step = error.next_step or f"a genotype file looks like {genotypes.EXPECTED}"
             raise
-    return published.genotype(source), None
+    return published.genotype(source)
 
 
 def trained_network(path):
