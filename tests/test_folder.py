@@ -120,6 +120,8 @@ def test_size_is_the_short_side_and_the_centre(tmp_path):
     Image.fromarray(striped).save(tmp_path / "b" / "0.png")
     assert (read(tmp_path, image_size=4).images[2] == 255).all()
     assert read(tmp_path, image_size=2).images.shape == (3, 2, 2, 3)
+    wide = read(tmp_path, image_size=2, resize_size=4).images[2]  # cut from the middle of 4 x 8
+    assert wide.shape == (2, 2, 3) and (wide == 255).all()
     with pytest.raises(DataError, match="2 different sizes") as caught:
         read(tmp_path)
     assert "6 x 6 (2), 4 x 8 (1)" in str(caught.value) and "--image-size" in str(caught.value)
@@ -151,8 +153,9 @@ def test_no_class_folders_draws_the_layout(tmp_path, below, content):
 def test_missing_folder_and_file_for_folder(tmp_path):
     (tmp_path / "file").write_bytes(b"x")
     for name in ("missing", "file"):
-        with pytest.raises(DataError, match="no such folder"):
+        with pytest.raises(DataError, match="no such folder") as caught:
             read(tmp_path / name)
+        assert caught.value.next_step == LAYOUT and "--dataset folder:PATH" in LAYOUT
 
 
 def test_held_out_without_train(tmp_path):

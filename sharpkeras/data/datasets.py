@@ -1,175 +1,117 @@
 """DATASETS, one row each, and `load`, which makes a Dataset of a spec such as `digits` or `folder:PATH`."""
 
 import difflib
-import hashlib
+import functools
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
-from typing import NamedTuple
 
-import numpy as np
-from PIL import Image
-
-from sharpkeras.data.folder import read_folder
-from sharpkeras.data.images import fit
-from sharpkeras.data.streams import balanced_subset
+from sharpkeras.data import arrays, folder, generated, tfds
+from sharpkeras.data.files import EncodedImages
+from sharpkeras.data.sources import Dataset, Options, measure
 from sharpkeras.errors import DataError, UsageError, printable
 
-
-@dataclass(frozen=True, eq=False)
-class Dataset:
-    """One split of a dataset, in memory.
-
-    Args:
-        name: the spec that it was loaded by.
-        images: uint8 (N, H, W, C).
-        labels: int64 (N,), indices into `class_names`.
-        class_names: one for each class.
-        mean, deviation: C numbers each on the scale 0..1, of the training split, also where this is the test split.
-        flip: whether a mirrored image is still one of its class.
-        notes: what was ignored or converted, one line each.
-        skipped_files: broken files that were left out, as paths from the dataset's folder.
-    """
-
-    name: str
-    images: np.ndarray
-    labels: np.ndarray
-    class_names: tuple
-    mean: tuple
-    deviation: tuple
-    flip: bool
-    notes: tuple = ()
-    skipped_files: tuple = ()
-
-    @cached_property
-    def fingerprint(self):
-        """SHA-256, in hex, over the images with their shape, the labels and the class names."""
-        digest = hashlib.sha256(repr((self.images.shape, self.class_names)).encode())
-        digest.update(np.ascontiguousarray(self.images))
-        digest.update(self.labels.astype("<i8"))
-        return digest.hexdigest()
-
-
-class Options(NamedTuple):
-    """What `load` was asked for, for the loaders."""
-
-    image_size: int | None
-    channels: int | None
-    limit: int | None
-    skip_bad_images: bool
-    follow_symlinks: bool
-    download: bool
-
-
-class Source(NamedTuple):
-    """What a loader returns; the fields are those of Dataset."""
-
-    images: np.ndarray
-    labels: np.ndarray
-    class_names: tuple
-    notes: tuple = ()
-    skipped_files: tuple = ()
+CIFAR10_STATISTICS = ((0.49139968, 0.48215827, 0.44653124), (0.24703233, 0.24348505, 0.26158768))
+DIGITS_STATISTICS = ((0.30585521,), (0.37627913,))
+IMAGENET_STATISTICS = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+IMAGENET_SIZES = (224, 256)
+MEASURED = 5000  # images on disk whose mean and deviation stand for all
 
 
 @dataclass(frozen=True)
 class Row:
-    """A dataset that `load` knows.
+    """A dataset that `load` knows, by its name alone, as `name:PATH`, or as both.
 
     Args:
-        loader: (path, split, options) → Source.
         description: one line.
         how_to_get: what to do when it is not there, one line.
+        loader: (split, options) → Source, for the name alone.
+        path_loader: (path, split, options) → Source, for `name:PATH`.
         flip: whether images may be mirrored.
         statistics: (mean, deviation) of the training split, None to measure them.
-        path: whether the spec goes on with `:PATH`.
+        any_size: whether these statistics are used for images that are resized too.
+        sizes: the default image_size, and the resize_size that goes with it; other sizes in the same proportion.
+        on_disk: whether images stay on disk: "never", "on request" or "by default".
+        test_only: whether there are no images to train on.
     """
 
-    loader: Callable
     description: str
     how_to_get: str
-    flip: bool
+    loader: Callable | None = None
+    path_loader: Callable | None = None
+    flip: bool = True
     statistics: tuple | None = None
-    path: bool = False
+    any_size: bool = False
+    sizes: tuple | None = None
+    on_disk: str = "never"
+    test_only: bool = False
 
 
-def load_digits(_, split, options):
-    """The 1,797 real handwritten digits of 8x8 pixels that scikit-learn carries; every fifth is for the test."""
-    from sklearn.datasets import load_digits as sklearn_digits
-
-    digits = sklearn_digits()
-    images = np.rint(digits.images * (255 / 16)).astype(np.uint8)[..., None]  # from 0..16
-    chosen = (np.arange(len(images)) % 5 == 4) == (split == "test")
-    class_names = tuple(str(digit) for digit in digits.target_names)
-    return _adapt(images[chosen], digits.target[chosen], class_names, options)
-
-
-def load_class_folders(path, split, options):
-    """Images of one's own; see `folder.LAYOUT`."""
-    settings = options._asdict()
-    del settings["download"]
-    return Source(*read_folder(path, split, **settings))
+def _cifar10_1(version, description):
+    """The row of a version of CIFAR-10.1."""
+    return Row(
+        description=description,
+        how_to_get="pip install tensorflow-datasets importlib_resources, then run with --download (6 MB)",
+        loader=functools.partial(tfds.load_cifar10_1, version=version),
+        path_loader=functools.partial(arrays.read_cifar10_1, version=version),
+        statistics=CIFAR10_STATISTICS,
+        any_size=True,
+        test_only=True,
+    )
 
 
-def load_cifar10(_, split, options):
-    """CIFAR-10 by TensorFlow Datasets, in the order of the original files."""
-    import tensorflow as tf
-    import tensorflow_datasets as tfds
-
-    if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
-        tf.config.set_visible_devices([], "GPU")  # TensorFlow would take the memory that the backend needs
-    builder = tfds.builder("cifar10")
-    if not builder.is_prepared():
-        _prepare(builder, options.download)
-    examples = tfds.as_numpy(builder.as_dataset(split=split, batch_size=-1, shuffle_files=False))
-    order = np.argsort(examples["id"])
-    labels = examples["label"][order].astype(np.int64)
-    return _adapt(examples["image"][order], labels, tuple(builder.info.features["label"].names), options)
-
-
-def _prepare(builder, download):
-    """Downloads and checks a TFDS dataset, if allowed."""
-    import tensorflow_datasets as tfds
-
-    if not download:
-        raise DataError(
-            f"{builder.name} is not prepared",
-            where=printable(str(builder.data_dir)),
-            next_step=f"run again with --download, or use {builder.name} as class folders: folder:PATH",
-        )
-    config = tfds.download.DownloadConfig(force_checksums_validation=True, try_download_gcs=False)
-    try:
-        builder.download_and_prepare(download_config=config)
-    except Exception as error:  # no network, a wrong checksum, a full disk: each its own class, none documented
-        raise DataError(
-            f"{builder.name} could not be downloaded and prepared",
-            where=printable(str(builder.data_dir)),
-            seen=printable(f"{type(error).__name__}: {error}", 600),
-            next_step="check the network and the free disk space, and run again with --download",
-        ) from error
+def _generated(kind, description, **settings):
+    """The row of a kind of generated images."""
+    loader = functools.partial(generated.load_generated, kind=kind)
+    return Row(description, "is generated", loader, any_size=True, **settings)
 
 
 DATASETS = {
     "digits": Row(
-        loader=load_digits,
         description="1,797 real handwritten digits, 8x8, gray, 10 classes: runs in minutes on a CPU",
         how_to_get="comes with scikit-learn: pip install scikit-learn",
+        loader=arrays.load_digits,
         flip=False,
-        statistics=((0.30585521,), (0.37627913,)),
+        statistics=DIGITS_STATISTICS,
     ),
     "folder": Row(
-        loader=load_class_folders,
         description="your own images as folder:PATH, one folder for each class",
         how_to_get="put images into PATH/train/CLASS/ and PATH/test/CLASS/",
-        flip=True,
-        path=True,
+        path_loader=folder.read_folder,
+        on_disk="on request",
     ),
     "cifar10": Row(
-        loader=load_cifar10,
-        description="CIFAR-10, 60,000 photographs, 32x32, RGB, 10 classes (paper, Table 2)",
+        description="CIFAR-10, 60,000 photographs, 32x32, RGB, 10 classes (Table 2); :DIR reads its binary version",
         how_to_get="pip install tensorflow-datasets importlib_resources, then run with --download (162 MB)",
-        flip=True,
-        statistics=((0.49139968, 0.48215827, 0.44653124), (0.24703233, 0.24348505, 0.26158768)),
+        loader=tfds.load_cifar10,
+        path_loader=arrays.read_cifar10,
+        statistics=CIFAR10_STATISTICS,
+    ),
+    "cifar10.1": _cifar10_1("v6", "the same as cifar10.1-v6"),
+    "cifar10.1-v6": _cifar10_1(
+        "v6", "CIFAR-10.1 v6, 2,000 new test images for CIFAR-10, balanced; :DIR reads its arrays"
+    ),
+    "cifar10.1-v4": _cifar10_1("v4", "CIFAR-10.1 v4, 2,021 new test images for CIFAR-10; :DIR reads its arrays"),
+    "imagenet": Row(
+        description="ImageNet 2012, 1.28 million photographs, 1,000 classes (Table 3); :DIR reads class folders",
+        how_to_get="pip install tensorflow-datasets importlib_resources, or use class folders: imagenet:DIR",
+        loader=tfds.load_imagenet,
+        path_loader=folder.read_imagenet,
+        statistics=IMAGENET_STATISTICS,
+        any_size=True,
+        sizes=IMAGENET_SIZES,
+        on_disk="by default",
+    ),
+    "generated:digits": _generated(
+        "digits", "96 generated images, 8x8, gray", statistics=DIGITS_STATISTICS, flip=False
+    ),
+    "generated:cifar10": _generated("cifar10", "96 generated images, 32x32, RGB", statistics=CIFAR10_STATISTICS),
+    "generated:imagenet": _generated(
+        "imagenet",
+        "96 generated images, about 256 to 320 pixels, RGB, 1,000 classes",
+        statistics=IMAGENET_STATISTICS,
+        sizes=IMAGENET_SIZES,
+        on_disk="by default",
     ),
 }
 
@@ -185,13 +127,16 @@ def load(
     follow_symlinks=False,
     download=False,
     statistics=None,
+    resize_size=None,
+    on_disk=None,
 ):
-    """A split of a dataset, in memory.
+    """A split of a dataset.
 
     Args:
-        spec: a name in DATASETS; `folder` goes on with `:PATH`.
+        spec: a name in DATASETS, alone or with `:PATH` as its row says.
         split: "train" or "test".
-        image_size: pixels; the short side is resized to it and the centre cropped. None keeps the size.
+        image_size: pixels; the short side is resized to it and the centre cropped. None keeps the size, and takes 224
+            for ImageNet.
         channels: 1 or 3; None takes what the images have.
         limit: number of images, the same ones each time and balanced over the classes; None for all.
         skip_bad_images: whether files that can not be read are left out.
@@ -199,6 +144,10 @@ def load(
         download: whether the network may be used.
         statistics: (mean, deviation) of the training split where they are known, as those of a run that trained on
             it. Without, they are measured, for which the test split of a folder reads the training split too.
+        resize_size: pixels of the short side before the centre is cropped to `image_size`. None: `image_size`, and
+            for ImageNet 8/7 of it, as 256 to 224.
+        on_disk: whether the images stay encoded on disk and are decoded when they are indexed (`EncodedImages`). None:
+            for ImageNet. Class folders can stay too.
 
     Raises:
         UsageError: an unknown spec, split or option.
@@ -208,9 +157,9 @@ def load(
     row, path = _find(spec)
     _require("split", split, ("train", "test"))
     _require("--channels", channels, (None, 1, 3))
-    if image_size is not None and image_size < 1:
-        raise UsageError("images need a size", where="--image-size", seen=image_size, allowed="1 or more")
-    options = Options(image_size, channels, limit, skip_bad_images, follow_symlinks, download)
+    image_size, resize_size = _sizes(row, image_size, resize_size)
+    on_disk = _stays_on_disk(spec, row, on_disk)
+    options = Options(image_size, resize_size, channels, limit, skip_bad_images, follow_symlinks, on_disk, download)
     try:
         return _load(row, spec, path, split, options, statistics)
     except ImportError as error:
@@ -219,39 +168,31 @@ def load(
         raise DataError(f"{printable(spec)} can not be read", seen=str(error), next_step=row.how_to_get) from error
 
 
-def measure(images):
-    """Mean and deviation of each channel on the scale 0..1, exact, as two tuples.
-
-    Args:
-        images: uint8 (N, H, W, C).
-    """
-    counts = np.zeros((images.shape[-1], 256), np.int64)
-    for start in range(0, len(images), 1000):  # in parts, since bincount widens its input to 8 bytes
-        for channel, pixels in enumerate(np.moveaxis(images[start : start + 1000], -1, 0)):
-            counts[channel] += np.bincount(pixels.ravel(), minlength=256)
-    shares = counts / counts.sum(axis=1, keepdims=True)  # (C, 256)
-    levels = np.arange(256) / 255
-    mean = shares @ levels
-    deviation = np.sqrt((shares * (levels - mean[:, None]) ** 2).sum(axis=1))
-    return tuple(mean.tolist()), tuple(np.maximum(deviation, 1 / 255).tolist())  # never 0: images of one colour
-
-
 def _find(spec):
     """The row of a spec, and its path."""
-    name, colon, path = spec.partition(":")
-    row = DATASETS.get(name)
-    if row and bool(path) == row.path and bool(colon) == row.path:
-        return row, path
-    specs = [f"{name}:PATH" if row.path else name for name, row in DATASETS.items()]
-    near = difflib.get_close_matches(name, DATASETS, 1)
-    guess = next((known for known in specs if near and known.partition(":")[0] == near[0]), specs[0])
+    if spec in DATASETS and DATASETS[spec].loader:
+        return DATASETS[spec], None
+    name, _, path = spec.partition(":")
+    if path and name in DATASETS and DATASETS[name].path_loader:
+        return DATASETS[name], path
+    specs = {known: _written(known) for known in DATASETS}
+    near = difflib.get_close_matches(spec, DATASETS, 1) or difflib.get_close_matches(name, DATASETS, 1)
+    guess = specs[near[0]] if near else "digits"
     raise UsageError(
         "unknown dataset",
         where="--dataset",
         seen=spec,
-        allowed=", ".join(specs),
+        allowed=", ".join(specs.values()),
         next_step=f"--dataset {'folder:' + printable(spec) if os.path.isdir(spec) else guess}",
     )
+
+
+def _written(name):
+    """How a spec of a row is written: `digits`, `folder:PATH`, `cifar10[:PATH]`."""
+    row = DATASETS[name]
+    if not row.path_loader:
+        return name
+    return f"{name}[:PATH]" if row.loader else f"{name}:PATH"
 
 
 def _require(where, value, allowed):
@@ -259,17 +200,54 @@ def _require(where, value, allowed):
         raise UsageError("unknown value", where=where, seen=value, allowed=", ".join(map(str, allowed)))
 
 
+def _sizes(row, image_size, resize_size):
+    """The size of the images and of their short side before the crop, those of the row where they are not given."""
+    if image_size is not None and image_size < 1:
+        raise UsageError("images need a size", where="--image-size", seen=image_size, allowed="1 or more")
+    if row.sizes:
+        image_size = image_size or row.sizes[0]
+        resize_size = resize_size or round(image_size * row.sizes[1] / row.sizes[0])
+    if resize_size is not None and (image_size is None or resize_size < image_size):
+        raise UsageError(
+            "the centre that is cropped must lie in the resized image",
+            where="--resize-size",
+            seen=f"{resize_size}, with --image-size {image_size}",
+            allowed="--image-size or more, such as 256 for 224",
+        )
+    return image_size, resize_size
+
+
+def _stays_on_disk(spec, row, asked):
+    if asked and row.on_disk == "never":
+        able = ", ".join(_written(name) for name, other in DATASETS.items() if other.on_disk != "never")
+        raise UsageError(
+            "random resized crops are cut from images that stay on disk, which these do not",
+            where="--dataset",
+            seen=spec,
+            allowed=able,
+            next_step="--set random_resized_crop=false, or class folders of the same images",
+        )
+    return row.on_disk == "by default" if asked is None else asked
+
+
 def _load(row, spec, path, split, options, statistics):
+    if row.test_only and split == "train":
+        raise DataError(
+            f"{printable(spec)} has test images only",
+            seen="the training split",
+            allowed="the test split, to evaluate a network that was trained on CIFAR-10",
+            next_step="train with --dataset cifar10, then evaluate on this",
+        )
     if statistics is not None and options.channels is None:
         options = options._replace(channels=len(statistics[0]))
-    if statistics is None and row.statistics and options.image_size is None and options.channels is None:
-        statistics = row.statistics
+    if statistics is None:
+        statistics = _known_statistics(row, options)
     train = None
-    if statistics is None and split == "test":
+    if statistics is None and split == "test" and not row.test_only:
         train = _load(row, spec, path, "train", options, None)
         statistics = train.mean, train.deviation
         options = options._replace(channels=train.images.shape[-1])
-    source = row.loader(path, split, options)
+    source = row.path_loader(path, split, options) if path else row.loader(split, options)
     if train is not None and source.images.shape[1:] != train.images.shape[1:]:
         raise DataError(
             "the images of train and test differ in size",
@@ -277,21 +255,26 @@ def _load(row, spec, path, split, options, statistics):
             seen=f"train {train.images.shape[1:3]}, test {source.images.shape[1:3]}",
             next_step="bring them to one size with --image-size",
         )
-    mean, deviation = statistics or measure(source.images)
+    if isinstance(source.images, EncodedImages) and not options.on_disk:
+        source = source._replace(images=source.images[:])
+    if statistics is None:
+        source, statistics = _measured(source)
+    mean, deviation = statistics
     return Dataset(spec, *source[:3], tuple(mean), tuple(deviation), row.flip, *source[3:])
 
 
-def _adapt(images, labels, class_names, options):
-    """Applies limit, size and channels to a dataset that comes as arrays."""
-    notes = []
-    if options.limit is not None and options.limit < len(images):
-        notes.append(f"took {options.limit:,} of {len(images):,} images, balanced over the classes")
-        chosen = balanced_subset(labels, options.limit)
-        images, labels = images[chosen], labels[chosen]
-    channels = options.channels or images.shape[-1]
-    if options.image_size is not None or channels != images.shape[-1]:
-        mode = {1: "L", 3: "RGB"}[channels]
-        pixels = [image[..., 0] if image.shape[-1] == 1 else image for image in images]
-        images = np.stack([fit(Image.fromarray(image).convert(mode), options.image_size) for image in pixels])
-        images = images.reshape(*images.shape[:3], channels)
-    return Source(images, labels, class_names, tuple(notes))
+def _known_statistics(row, options):
+    """The statistics of a row, where they hold for images of the size and channels that were asked for."""
+    if not row.statistics:
+        return None
+    if row.any_size:
+        return row.statistics if options.channels in (None, len(row.statistics[0])) else None
+    return row.statistics if options.image_size is None and options.channels is None else None
+
+
+def _measured(source):
+    """A Source, with a note where only some of its images were looked at, and its statistics."""
+    if not isinstance(source.images, EncodedImages) or len(source.images) <= MEASURED:
+        return source, measure(source.images)
+    note = f"mean and deviation are those of {MEASURED:,} of the {len(source.images):,} images"
+    return source._replace(notes=(*source.notes, note)), measure(source.images, MEASURED)

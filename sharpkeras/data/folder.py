@@ -6,70 +6,102 @@ from pathlib import Path
 
 import numpy as np
 
+from sharpkeras.data.files import read_headers
 from sharpkeras.data.images import count, read_images
-from sharpkeras.data.streams import balanced_subset
+from sharpkeras.data.sources import Source, limited
 from sharpkeras.errors import DataError, printable
 
-LAYOUT = """arrange the images as class folders, in one of these ways:
+LAYOUT = """arrange the images as class folders, in one of these ways, for --dataset folder:PATH
     PATH/train/CLASS/*.jpg and PATH/test/CLASS/*.jpg (or validation/, or val/)
     PATH/train/CLASS/*.jpg, or PATH/CLASS/*.jpg: every fifth image is held out for the test"""
 HELD_OUT_FOLDERS = ("test", "validation", "val")  # the first that exists
+IMAGENET_LAYOUT = """unpack ImageNet as class folders, one for each WordNet id, for --dataset imagenet:DIR
+    DIR/train/n01440764/*.JPEG from ILSVRC2012_img_train.tar
+    DIR/val/n01440764/*.JPEG from ILSVRC2012_img_val.tar (or validation/, or test/)
+    or use other class folders: --dataset folder:DIR"""
+IMAGENET_HELD_OUT = ("val", "validation", "test")  # the official test images, which have no labels, may lie beside
 SYSTEM_FILES = {"thumbs.db", "desktop.ini", "__macosx"}  # besides all names with a leading dot
 LINKS_OUT = "links that lead out of the folder (--follow-symlinks follows them)"
-
-
 NO_TEST_FOLDER = "no folder for the test: every fifth image is held out for it"
 
 
-def read_folder(
-    path, split, *, image_size=None, channels=None, limit=None, skip_bad_images=False, follow_symlinks=False
-):
-    """The images of one split of a folder of class folders.
+def read_folder(path, split, options, held_out_folders=HELD_OUT_FOLDERS):
+    """The images of one split of a folder of class folders, decoded, or with `options.on_disk` left there.
 
     Args:
         path: a folder in one of the forms of LAYOUT.
         split: "train" or "test". Without a folder for the test, every fifth file of the sorted list (index % 5 == 4)
             is held out for it.
-        image_size: pixels; the short side is resized to it and the centre cropped. None: all images are of one size.
-        channels: 1 or 3; None takes 3 unless every image is grayscale.
-        limit: number of images, balanced over the classes; None for all.
-        skip_bad_images: whether files that can not be read are left out, and named in the result.
-        follow_symlinks: whether links that lead out of `path` are followed.
+        options: sources.Options.
+        held_out_folders: names of the folder for the test; the first that exists.
 
     Returns:
-        `(images, labels, class_names, notes, skipped_files)`: uint8 (N, H, W, C), int64 (N,), and tuples of strings.
+        A Source: uint8 (N, H, W, C), int64 (N,), class names, notes, and the files that were skipped.
 
     Raises:
         DataError: no such folder or layout, an empty class, class names that differ between the splits, files that
             are no images, images of several sizes, or no images left.
         ResourceError: the images do not fit into the memory.
     """
-    root = Path(path).expanduser()
-    if not root.is_dir():
-        raise DataError("no such folder", where=printable(str(root)), allowed="a folder of class folders")
-    root = root.resolve()
+    root = _root(path, LAYOUT)
     ignored = Counter()
-    files, labels, class_names = _labelled_files(root, split, follow_symlinks, ignored)
+    parts = _split_folders(root, held_out_folders)
+    files, labels, class_names = _labelled_files(root, parts, split, options.follow_symlinks, ignored)
     notes = _lines(ignored)
-    if _split_folders(root)[1] is None:
+    if parts[1] is None:
         notes.append(NO_TEST_FOLDER)
-    if limit is not None and limit < len(files):
-        notes.append(f"took {limit:,} of {len(files):,} images, balanced over the classes")
-        chosen = balanced_subset(labels, limit)
-        files, labels = [files[i] for i in chosen], labels[chosen]
-    images, kept, conversions = read_images(
-        files, root, image_size=image_size, channels=channels, skip_bad_images=skip_bad_images
+    chosen, limit_note = limited(labels, options.limit)
+    if limit_note:
+        files, labels = [files[index] for index in chosen], labels[chosen]
+    read = read_headers if options.on_disk else read_images
+    images, kept, conversions = read(
+        files,
+        root,
+        image_size=options.image_size,
+        resize_size=options.resize_size,
+        channels=options.channels,
+        skip_bad_images=options.skip_bad_images,
     )
+    notes.extend(limit_note)
     skipped = tuple(os.path.relpath(files[i], root) for i in sorted(set(range(len(files))) - set(kept.tolist())))
     if skipped:
         notes.append(f"skipped {count(len(skipped), 'file')} that could not be read")
         _refuse_empty([class_names[label] for label in sorted(set(labels.tolist()) - set(labels[kept].tolist()))], root)
-    return images, labels[kept], class_names, (*notes, *conversions), skipped
+    return Source(images, labels[kept], class_names, (*notes, *conversions), skipped)
 
 
-def _labelled_files(root, split, follow_symlinks, ignored):
+def read_imagenet(path, split, options):
+    """ImageNet from class folders, in the form of IMAGENET_LAYOUT; as `read_folder`, but nothing is held out by index.
+
+    Raises:
+        DataError: as `read_folder`, and without a folder for the test.
+    """
+    root = _root(path, IMAGENET_LAYOUT)
+    if not (root / "train").is_dir() or not any((root / name).is_dir() for name in IMAGENET_HELD_OUT):
+        found = sorted(path.name for path in root.iterdir())
+        raise DataError(
+            "no class folders of ImageNet",
+            where=printable(str(root)),
+            seen=f"{len(found):,} entries: {_names(found)}",
+            allowed="train/ and val/",
+            next_step=IMAGENET_LAYOUT,
+        )
+    return read_folder(path, split, options, IMAGENET_HELD_OUT)
+
+
+def _root(path, layout):
+    """The folder of a spec; raises DataError where there is none."""
+    root = Path(path).expanduser()
+    if not root.is_dir():
+        raise DataError(
+            "no such folder", where=printable(str(root)), allowed="a folder of class folders", next_step=layout
+        )
+    return root.resolve()
+
+
+def _labelled_files(root, parts, split, follow_symlinks, ignored):
     """The files of a split in their fixed order, their labels and the class names."""
-    train, held_out = _split_folders(root)
+    train, held_out = parts
     folder = train if split == "train" or held_out is None else held_out
     classes = _class_folders(folder, root, follow_symlinks, ignored)
     if held_out is not None:
@@ -92,9 +124,9 @@ def _labelled_files(root, split, follow_symlinks, ignored):
     return files, labels, tuple(classes)
 
 
-def _split_folders(root):
+def _split_folders(root, held_out_folders):
     """The training folder, and the held-out one or None where the split is made by index."""
-    held_out = [root / name for name in HELD_OUT_FOLDERS if (root / name).is_dir()]
+    held_out = [root / name for name in held_out_folders if (root / name).is_dir()]
     if (root / "train").is_dir():
         return root / "train", held_out[0] if held_out else None
     if held_out:

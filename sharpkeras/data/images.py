@@ -11,8 +11,9 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
+from sharpkeras.data.views import fit
 from sharpkeras.errors import DataError, ResourceError, printable
 
 FORMATS = ("JPEG", "PNG", "BMP")  # by content; a name's extension means nothing
@@ -42,13 +43,13 @@ FILES_PER_TASK = 64
 FILES_NAMED = 20  # in the message about broken ones
 
 
-def read_images(files, root, *, image_size=None, channels=None, skip_bad_images=False):
+def read_images(files, root, *, image_size=None, resize_size=None, channels=None, skip_bad_images=False):
     """Decodes all files, large ones on all cores.
 
     Args:
         files: paths, at least one.
         root: the folder that messages name them from.
-        image_size: pixels; see `fit`. None: the images have one size already.
+        image_size, resize_size: pixels; see `views.fit`. None: the images have one size already.
         channels: 1 or 3; None takes 3 unless every image is grayscale.
         skip_bad_images: whether files that can not be read are left out.
 
@@ -60,12 +61,13 @@ def read_images(files, root, *, image_size=None, channels=None, skip_bad_images=
         DataError: files that can not be read, none that can, or images of several sizes.
         ResourceError: the images do not fit into the memory.
     """
-    decoded = (_try_read(path, image_size, channels) for path in files)
+    settings = image_size, channels, resize_size
+    decoded = (_try_read(path, *settings) for path in files)
     first = next((pixels for pixels, _, _ in decoded if pixels is not None), None)
-    images = _allocate(len(files), *(first.shape[:2] if first is not None else (1, 1)))
+    images = allocate(len(files), *(first.shape[:2] if first is not None else (1, 1)), 3)
 
     def fill(indices):
-        return [_fill(images, index, *_try_read(files[index], image_size, channels)) for index in indices]
+        return [_fill(images, index, *_try_read(files[index], *settings)) for index in indices]
 
     tasks = [range(start, min(start + FILES_PER_TASK, len(files))) for start in range(0, len(files), FILES_PER_TASK)]
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # starts no thread until it is used
@@ -73,45 +75,55 @@ def read_images(files, root, *, image_size=None, channels=None, skip_bad_images=
         results = [result for task in run(fill, tasks) for result in task]
     problems = {index: problem for index, (_, _, problem) in enumerate(results) if problem}
     if problems and (first is None or not skip_bad_images):
-        raise _broken_files(files, root, problems)
+        raise broken_files(files, root, problems)
     kept = np.array([index for index in range(len(files)) if index not in problems], np.int64)
-    _require_one_size(Counter(results[index][0] for index in kept))
+    require_one_size(Counter(results[index][0] for index in kept))
     kinds = Counter(results[index][1] for index in kept)
     if channels is None:
         channels = 1 if set(kinds) <= GRAYSCALE else 3
     images = np.ascontiguousarray((images[kept] if problems else images)[..., :channels])
-    return images, kept, _conversions(kinds, channels)
+    return images, kept, conversions(kinds, channels)
 
 
-def read_image(path, image_size=None, channels=None):
+def read_image(path, image_size=None, channels=None, resize_size=None):
     """One file's pixels, uint8 (H, W, 1 or 3), and the kind of image it was, as in KINDS.
 
-    Grayscale stays at one channel, unless `channels` says 1 all other becomes RGB. 16 bits lose the lower 8.
+    Grayscale stays at one channel, unless `channels` says 1 all other becomes RGB.
 
     Raises:
-        One of BROKEN: no readable image of one of FORMATS, or one of more than MAX_PIXELS.
+        One of BROKEN or BOMBS: no readable image of one of FORMATS, or one of more than MAX_PIXELS.
     """
-    with Image.open(path, formats=FORMATS) as image:
-        width, height = image.size
-        if width * height > MAX_PIXELS:
-            raise ValueError(f"{width} x {height} pixels, more than the cap of {MAX_PIXELS:,}")
-        kind = KINDS.get(image.mode, image.mode)
-        if any("RGB;16" in str(tile[-1]) for tile in image.tile):
-            kind = "16-bit RGB"  # Pillow keeps the upper bytes by itself
-        if image.mode == "I;16":
-            image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-        if image.mode == "P":
-            image = image.convert("RGBA")  # else Pillow warns about palettes with transparency
+    with open_image(path) as image:
+        kind = kind_of(image)
         grayscale = channels == 1 or kind in GRAYSCALE
-        pixels = np.asarray(fit(image.convert("L" if grayscale else "RGB"), image_size))
+        pixels = np.asarray(fit(convert(image, "L" if grayscale else "RGB"), image_size, resize_size))
     return (pixels[..., None] if grayscale else pixels), kind
 
 
-def fit(image, image_size):
-    """A Pillow image whose short side is resized to `image_size` pixels and whose centre is cropped; None: as it is."""
-    if image_size is None or image.size == (image_size, image_size):
-        return image
-    return ImageOps.fit(image, (image_size, image_size), method=Image.Resampling.BILINEAR)
+def open_image(file):
+    """A path or binary file as a Pillow image of which only the header has been read; raises as `read_image`."""
+    image = Image.open(file, formats=FORMATS)
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        image.close()
+        raise ValueError(f"{width} x {height} pixels, more than the cap of {MAX_PIXELS:,}")
+    return image
+
+
+def kind_of(image):
+    """What kind of image it is, as in KINDS, before it is decoded."""
+    if any("RGB;16" in str(tile[-1]) for tile in image.tile):
+        return "16-bit RGB"  # Pillow keeps the upper bytes by itself
+    return KINDS.get(image.mode, image.mode)
+
+
+def convert(image, mode):
+    """A Pillow image of one of KINDS in `mode`, "L" or "RGB". 16 bits lose the lower 8."""
+    if image.mode == "I;16":
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.mode == "P":
+        image = image.convert("RGBA")  # else Pillow warns about palettes with transparency
+    return image.convert(mode)
 
 
 def count(number, noun):
@@ -119,12 +131,12 @@ def count(number, noun):
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-def _try_read(path, image_size, channels):
+def _try_read(path, *settings):
     """Pixels, kind and None; or None, None and what is wrong."""
     try:
-        return *read_image(path, image_size, channels), None
+        return *read_image(path, *settings), None
     except (*BROKEN, *BOMBS) as error:
-        return None, None, _reason(path, error)
+        return None, None, reason(path, error)
 
 
 def _fill(images, index, pixels, kind, problem):
@@ -136,7 +148,7 @@ def _fill(images, index, pixels, kind, problem):
     return pixels.shape[:2], kind, None
 
 
-def _reason(path, error):
+def reason(path, error):
     """What is wrong with a file, in a few words."""
     if isinstance(error, BOMBS):
         return f"more pixels than the cap of {MAX_PIXELS:,}"
@@ -150,9 +162,9 @@ def _reason(path, error):
     return f"{found}, not JPEG, PNG or BMP"
 
 
-def _allocate(number, height, width):
-    """An array for all images, with three channels."""
-    needed = number * height * width * 3
+def allocate(number, height, width, channels):
+    """An array for all images, uint8; raises ResourceError where the machine has less memory."""
+    needed = number * height * width * channels
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed > memory:
         raise ResourceError(
@@ -160,10 +172,11 @@ def _allocate(number, height, width):
             seen=f"{needed / 1e9:.1f} GB needed, {memory / 1e9:.1f} GB there",
             next_step="take a smaller --image-size or fewer images with --limit",
         )
-    return np.empty((number, height, width, 3), np.uint8)
+    return np.empty((number, height, width, channels), np.uint8)
 
 
-def _broken_files(files, root, problems):
+def broken_files(files, root, problems):
+    """The error that names the broken ones of `files`; `problems` holds index → what is wrong."""
     named = [
         f"    {printable(os.path.relpath(files[index], root))}: {printable(problem, 100)}"
         for index, problem in list(problems.items())[:FILES_NAMED]
@@ -179,7 +192,7 @@ def _broken_files(files, root, problems):
     )
 
 
-def _require_one_size(sizes):
+def require_one_size(sizes):
     """Raises DataError when images differ in size."""
     if len(sizes) > 1:
         common = ", ".join(f"{height} x {width} ({number:,})" for (height, width), number in sizes.most_common(5))
@@ -191,7 +204,7 @@ def _require_one_size(sizes):
         )
 
 
-def _conversions(kinds, channels):
+def conversions(kinds, channels):
     """A line for each kind of image that is not what the array holds."""
     target = TARGETS[channels]
     return tuple(

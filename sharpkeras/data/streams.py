@@ -6,14 +6,15 @@ examples and random draws that it would have had, and nothing but that position 
 
 import numpy as np
 
+from sharpkeras.data.prefetch import ahead
 from sharpkeras.errors import DataError, UsageError, printable
 
 # The last word of every generator key, so that no two uses of one (seed, epoch, stream) share random numbers.
-SPLIT, ORDER, DRAWS = 0, 1, 2
+SPLIT, ORDER, DRAWS, CROPS = 0, 1, 2, 3
 
 
-def _generator(seed, epoch, stream, use):
-    return np.random.default_rng([seed, epoch, stream, use])
+def _generator(seed, epoch, stream, use, *example):
+    return np.random.default_rng([seed, epoch, stream, use, *example])
 
 
 def search_split(n, train_portion, batch_size=1):
@@ -96,11 +97,29 @@ def epoch_draws(n, draws, seed, epoch, stream=0):
     return _generator(seed, epoch, stream, DRAWS).random((n, draws), dtype=np.float32)
 
 
-def batches(images, labels, indices, batch_size, seed, epoch, *, draws=0, stream=0, drop_remainder=True, first_batch=0):
+def crop_generators(indices, seed, epoch, stream=0):
+    """A generator for the random resized crop of each example: as `epoch_draws`, one belongs to its example."""
+    return [_generator(seed, epoch, stream, CROPS, index) for index in indices]
+
+
+def batches(
+    images,
+    labels,
+    indices,
+    batch_size,
+    seed,
+    epoch,
+    *,
+    draws=0,
+    stream=0,
+    drop_remainder=True,
+    first_batch=0,
+    random_crops=False,
+):
     """One epoch over `indices`, shuffled.
 
     Args:
-        images: uint8 (N, H, W, C).
+        images: uint8 (N, H, W, C), in memory or on disk (`files.EncodedImages`; these are read two batches ahead).
         labels: (N,).
         indices: (M,), the examples of this stream.
         batch_size: B.
@@ -109,6 +128,7 @@ def batches(images, labels, indices, batch_size, seed, epoch, *, draws=0, stream
         stream: see `epoch_order`.
         drop_remainder: whether the last, smaller batch is left out, so that all shapes are static.
         first_batch: batches to leave out at the beginning; a resumed run goes on there.
+        random_crops: whether images on disk come as random resized crops. Those in memory come as they are.
 
     Yields:
         `(images, labels, draws)`: uint8 (B, H, W, C), int32 (B,), float32 (B, draws).
@@ -125,12 +145,19 @@ def batches(images, labels, indices, batch_size, seed, epoch, *, draws=0, stream
     order = np.asarray(indices)[epoch_order(len(indices), seed, epoch, stream)]
     uniforms = epoch_draws(len(images), draws, seed, epoch, stream)
     end = len(order) - len(order) % batch_size if drop_remainder else len(order)
-    for start in range(first_batch * batch_size, end, batch_size):
+
+    def read(start):
         batch = order[start : min(start + batch_size, end)]
-        yield images[batch], labels[batch].astype(np.int32), uniforms[batch]
+        if random_crops and hasattr(images, "random_crops"):
+            pixels = images.random_crops(batch, crop_generators(batch, seed, epoch, stream))
+        else:
+            pixels = images[batch]
+        return pixels, labels[batch].astype(np.int32), uniforms[batch]
+
+    yield from _ahead_of_disk(images, map(read, range(first_batch * batch_size, end, batch_size)))
 
 
-def endless(images, labels, indices, batch_size, seed, *, first_step=0, draws=0, stream=1):
+def endless(images, labels, indices, batch_size, seed, *, first_step=0, draws=0, stream=1, random_crops=False):
     """Epoch after epoch of `batches`, without end: the validation stream of the bilevel search.
 
     The batch of a step is a function of the step's number. Re-opening an iterator every step would be slow and, with
@@ -138,7 +165,7 @@ def endless(images, labels, indices, batch_size, seed, *, first_step=0, draws=0,
 
     Args:
         first_step: the step of the first batch that is yielded; a resumed run passes its step.
-        images, labels, indices, batch_size, seed, draws, stream: as in `batches`.
+        images, labels, indices, batch_size, seed, draws, stream, random_crops: as in `batches`.
 
     Yields:
         As `batches`, always full ones.
@@ -147,10 +174,9 @@ def endless(images, labels, indices, batch_size, seed, *, first_step=0, draws=0,
         DataError: at the first batch, when there are fewer examples than one batch.
     """
     epoch, first_batch = divmod(first_step, max(1, len(indices) // batch_size))
+    options = {"draws": draws, "stream": stream, "random_crops": random_crops}
     while True:
-        yield from batches(
-            images, labels, indices, batch_size, seed, epoch, draws=draws, stream=stream, first_batch=first_batch
-        )
+        yield from batches(images, labels, indices, batch_size, seed, epoch, first_batch=first_batch, **options)
         epoch, first_batch = epoch + 1, 0
 
 
@@ -172,11 +198,19 @@ def evaluation_batches(images, labels, batch_size, indices=None):
     indices = np.arange(len(images)) if indices is None else np.asarray(indices)
     if len(indices) == 0:
         raise DataError("no images to evaluate", seen="0 images", allowed="1 or more")
-    for start in range(0, len(indices), batch_size):
+
+    def read(start):
         batch = indices[start : start + batch_size]
         valid = len(batch)
         batch = np.pad(batch, (0, batch_size - valid), mode="edge")
-        yield images[batch], labels[batch].astype(np.int32), valid
+        return images[batch], labels[batch].astype(np.int32), valid
+
+    yield from _ahead_of_disk(images, map(read, range(0, len(indices), batch_size)))
+
+
+def _ahead_of_disk(images, batches):
+    """The same batches, read before they are asked for where the images have to be read from disk."""
+    return batches if isinstance(images, np.ndarray) else ahead(batches)
 
 
 def check(dataset, batch_size):

@@ -1,0 +1,25 @@
+"""Batches made ahead of their use, so that images are decoded while the device works on those before."""
+
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+
+
+def ahead(batches, number=2):
+    """The same batches in the same order, made in one thread, up to `number` of them before they are asked for.
+
+    What the thread raises is raised here, in the place of the batch that could not be made. The thread ends with this
+    generator: after the last batch, or when it is closed before, as soon as the batch in work is done.
+
+    Args:
+        batches: an iterator.
+        number: of batches that wait, at most.
+    """
+    end = object()
+    thread = ThreadPoolExecutor(1)
+    try:
+        waiting = deque(thread.submit(next, batches, end) for _ in range(number))
+        while (batch := waiting.popleft().result()) is not end:
+            waiting.append(thread.submit(next, batches, end))
+            yield batch
+    finally:
+        thread.shutdown(cancel_futures=True)
