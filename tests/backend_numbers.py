@@ -8,6 +8,7 @@ from gradients import gradient
 from keras import ops
 
 from sharpkeras import primitives
+from sharpkeras.data.autoaugment import NUM_DRAWS, POLICIES, AutoAugment
 from sharpkeras.optimizers import SGD, Adam
 from sharpkeras.search.model import SearchModel
 from sharpkeras.spaces.cell.space import CellSpace
@@ -23,7 +24,7 @@ def numbers():
         for name in rows:
             for strides in (1, 2):
                 results |= primitive_numbers(table, name, strides, rng)
-    return results | step_numbers(rng) | fit_numbers(rng)
+    return results | step_numbers(rng) | fit_numbers(rng) | autoaugment_numbers(rng)
 
 
 def primitive_numbers(table, name, strides, rng):
@@ -64,6 +65,14 @@ def fit_numbers(rng):
     history = model.fit((pair for pair in data), steps_per_epoch=2, epochs=1, verbose=0)
     moved = [np.abs(v.numpy() - old).max() for v, old in zip(model.alphas, before)]
     return {"fit/moved": np.array(moved), "fit/train_loss": np.array(history.history["train_loss"])}
+
+
+def autoaugment_numbers(rng):
+    """Both policies, compiled."""
+    data = [rng.integers(0, 256, (50, 8, 8, 3)).astype("uint8"), rng.random((50, NUM_DRAWS), "float32")]
+    inputs = [keras.Input((8, 8, 3), dtype="uint8"), keras.Input((NUM_DRAWS,))]
+    models = {policy: keras.Model(inputs, AutoAugment(policy)(*inputs)) for policy in POLICIES}
+    return {f"autoaugment/{policy}": model.predict_on_batch(data) for policy, model in models.items()}
 
 
 def search_model(rng):

@@ -41,3 +41,4 @@ def test_tensorflow_and_jax_compute_the_same(tmp_path):
         assert np.all(both[backend]["fit/moved"] > 1e-4)  # two steps of Adam at 3e-4
         assert np.isfinite(both[backend]["fit/train_loss"]).all()
     compare(both, "fit/", lambda values: 1e-4 * np.abs(values).max())
+    compare(both, "autoaugment/", lambda levels: 0)

@@ -1,16 +1,18 @@
-"""The augmentation of the official code, batched and on the device: crop, flip, normalise, cutout.
+"""The augmentation of the official code, batched and on the device: crop, flip, AutoAugment, normalise, cutout.
 
 All randomness comes in as an argument: `draws`, uniforms in [0, 1) with one row per example (`streams.epoch_draws`).
 TensorFlow and JAX then give the same images, and a resumed run the images that it would have had.
-A transformation of colours such as AutoAugment belongs between `crop_and_flip` and `normalize`.
 """
 
 from keras import ops
 
+from sharpkeras.data import autoaugment as policies
+from sharpkeras.data.operations import FILL
 from sharpkeras.errors import UsageError
 
 # What each column of `draws` decides.
-DRAWS = ("crop_y", "crop_x", "flip", "cutout_y", "cutout_x")
+OWN_DRAWS = ("crop_y", "crop_x", "flip", "cutout_y", "cutout_x")
+DRAWS = (*OWN_DRAWS, *policies.DRAWS)
 NUM_DRAWS = len(DRAWS)
 
 
@@ -31,8 +33,8 @@ def normalize(images, mean, deviation, dtype="float32"):
     return ops.cast((images - mean) / deviation, dtype)
 
 
-def crop_and_flip(images, crop_y, crop_x, flip, *, crop_padding_px=4):
-    """Crops each image, padded with black, back to its size at a random place, and mirrors half of them.
+def crop_and_flip(images, crop_y, crop_x, flip, *, crop_padding_px=4, fill=0):
+    """Crops each image, padded with one colour, back to its size at a random place, and mirrors half of them.
 
     As torchvision's RandomCrop(size, padding) and RandomHorizontalFlip on the raw image: the padding is black before
     the normalisation, not the mean after it. Both are one gather of pixels.
@@ -41,7 +43,8 @@ def crop_and_flip(images, crop_y, crop_x, flip, *, crop_padding_px=4):
         images: (B, H, W, C) on the scale 0..255.
         crop_y, crop_x: uniforms (B,).
         flip: uniforms (B,), mirrored below 0.5; None mirrors none.
-        crop_padding_px: black pixels on every side before the crop; the crop moves by as many at most.
+        crop_padding_px: pixels on every side before the crop; the crop moves by as many at most.
+        fill: the padding, on the scale 0..255.
 
     Returns:
         float32 (B, H, W, C) on the scale 0..255.
@@ -49,7 +52,7 @@ def crop_and_flip(images, crop_y, crop_x, flip, *, crop_padding_px=4):
     _, height, width, channels = images.shape
     pad = crop_padding_px
     # TensorFlow gathers float32 on a GPU, but not uint8.
-    images = ops.pad(ops.cast(images, "float32"), [[0, 0], [pad, pad], [pad, pad], [0, 0]])
+    images = ops.pad(ops.cast(images, "float32"), [[0, 0], [pad, pad], [pad, pad], [0, 0]], constant_values=fill)
     rows = ops.arange(height, dtype="int32") + _choice(crop_y, 2 * pad + 1)[:, None]  # (B, H)
     columns = ops.arange(width, dtype="int32")[None, :]  # (1, W)
     if flip is not None:
@@ -90,8 +93,12 @@ def cutout(images, center_y, center_x, *, cutout_px=16):
     return ops.where(ops.logical_and(inside_rows, inside_columns), ops.zeros_like(images), images)
 
 
-def augment(images, draws, mean, deviation, *, crop_padding_px=4, flip=True, cutout_px=16, dtype="float32"):
-    """The official training augmentation of CIFAR-10: crop (black padding), flip, normalise, cutout.
+def augment(
+    images, draws, mean, deviation, *, crop_padding_px=4, flip=True, autoaugment=None, cutout_px=16, dtype="float32"
+):
+    """The official training augmentation: crop, flip, AutoAugment, normalise, cutout.
+
+    As in the official code the crop pads with black, or with AutoAugment's gray where that follows.
 
     Args:
         images: uint8 (B, H, W, C).
@@ -99,6 +106,7 @@ def augment(images, draws, mean, deviation, *, crop_padding_px=4, flip=True, cut
         mean, deviation: C numbers each, on the scale 0..1.
         crop_padding_px: see `crop_and_flip`; 0 for no crop.
         flip: whether images may be mirrored, `Dataset.flip`.
+        autoaugment: a policy, "cifar10" or "imagenet"; None for no AutoAugment, whose columns are not needed then.
         cutout_px: see `cutout`; 0 for none.
         dtype: of the result.
 
@@ -106,10 +114,14 @@ def augment(images, draws, mean, deviation, *, crop_padding_px=4, flip=True, cut
         (B, H, W, C).
 
     Raises:
-        UsageError: the cutout is larger than the image.
+        UsageError: the cutout is larger than the image, or there is no such policy.
     """
-    crop_y, crop_x, flip_draw, cutout_y, cutout_x = ops.unstack(draws[:, :NUM_DRAWS], NUM_DRAWS, axis=-1)
-    images = crop_and_flip(images, crop_y, crop_x, flip_draw if flip else None, crop_padding_px=crop_padding_px)
+    own = len(OWN_DRAWS)
+    crop_y, crop_x, flip_draw, cutout_y, cutout_x = ops.unstack(draws[:, :own], own, axis=-1)
+    crop = {"crop_padding_px": crop_padding_px, "fill": 0 if autoaugment is None else FILL}
+    images = crop_and_flip(images, crop_y, crop_x, flip_draw if flip else None, **crop)
+    if autoaugment is not None:
+        images = policies.AutoAugment(autoaugment)(images, draws[:, own:NUM_DRAWS])
     images = normalize(images, mean, deviation, dtype)
     return cutout(images, cutout_y, cutout_x, cutout_px=cutout_px)
 
