@@ -13,6 +13,10 @@ from keras import ops
 class SGD(keras.optimizers.Optimizer):
     """buffer ← momentum · buffer + gradient + l2 · w;  w ← w - learning_rate · buffer.
 
+    Keras' further arguments work too. With `gradient_accumulation_steps` a step is made once in so many calls, of the
+    mean of their gradients, clipped after the mean is taken; a schedule and the moving average of the weights
+    (`use_ema`, `ema_momentum`) count steps, not calls. The average never takes the place of the weights.
+
     Args:
         learning_rate: a number or a schedule.
         momentum: 0 for none.
@@ -35,6 +39,32 @@ class SGD(keras.optimizers.Optimizer):
         new_buffer = self.momentum * buffer + ops.cast(gradient, buffer.dtype) + self.l2 * variable
         self.assign(buffer, new_buffer)
         self.assign_sub(variable, ops.cast(learning_rate, variable.dtype) * new_buffer)
+
+    @property
+    def averages(self):
+        """The moving average of each weight: w after the first step, then ema_momentum·average + (1 - ema_momentum)·w.
+
+        Empty without `use_ema`.
+        """
+        return self._model_variables_moving_average if self.use_ema else []
+
+    def _get_current_learning_rate(self):
+        # Keras asks its schedules by calls, under gradient accumulation too.
+        if isinstance(self._learning_rate, keras.optimizers.schedules.LearningRateSchedule):
+            return self._learning_rate(self.iterations)
+        return super()._get_current_learning_rate()
+
+    def _update_model_variables_moving_average(self, trainable_variables):
+        # Keras averages after each call, under gradient accumulation too.
+        calls = self.gradient_accumulation_steps or 1
+        is_step = ops.equal((self._iterations + 1) % calls, 0)
+        share = ops.where(ops.equal(self.iterations, 0), 1.0, 1.0 - self.ema_momentum)  # of the weights of this step
+        share = ops.where(is_step, share, 0.0)
+        for variable, average in zip(trainable_variables, self.averages):
+            average.assign(average + ops.cast(share, average.dtype) * (variable - average))
+
+    def finalize_variable_values(self, var_list):
+        """Keras' hook at the end of `fit`, which would put the averages in the place of the weights: nothing."""
 
     def get_config(self):
         return {**super().get_config(), "momentum": self.momentum, "l2": self.l2}

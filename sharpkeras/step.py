@@ -11,6 +11,7 @@ import numpy as np
 from keras import ops
 
 from sharpkeras.errors import ConfigError
+from sharpkeras.precision import LossScale
 
 BACKENDS = ("tensorflow", "jax")
 
@@ -21,14 +22,20 @@ class StepModel(keras.Model):
     Subclasses set `optimizers`, a list of built optimizers, and define `update(gradient, data)` → logs, where
     `gradient(function, argument)` returns (value, what comes along, gradient) of a function of a list of tensors.
 
+    Where the network computes in float16 the losses are scaled, and a step with a gradient that is not finite changes
+    nothing but the scale (see `precision.LossScale`, whose logs come with those of `update`).
+
     Args:
+        network: the keras.Model that is trained, under the policy it was built with.
         augment: (images uint8, draws) → images as the network takes them, run on the device; None takes images as they
             are.
         normalize: images uint8 → images as the network takes them, for evaluation.
     """
 
-    def __init__(self, augment=None, normalize=None, **kwargs):
-        super().__init__(**kwargs)
+    def __init__(self, network, augment=None, normalize=None, **kwargs):
+        # What a step reads and keeps is float32 under any policy; the network has its own.
+        super().__init__(dtype=network.variable_dtype, **kwargs)
+        self.loss_scale = LossScale(self) if network.compute_dtype == "float16" else None
         self._augment = augment or (lambda images, draws: images)
         self._normalize = normalize or (lambda images: images)
         self._step = backend_step()
@@ -51,11 +58,24 @@ class StepModel(keras.Model):
 
     def compile(self, **kwargs):
         """Readies the model for `fit`; the optimizers are those of the constructor."""
-        super().compile(optimizer=self.optimizers[0], jit_compile=self._step.JIT_COMPILE, **kwargs)
+        settings = {"jit_compile": self._step.JIT_COMPILE, "auto_scale_loss": False}
+        super().compile(optimizer=self.optimizers[0], **settings, **kwargs)
 
     def train_step(self, *arguments):
         """Keras' hook: (data) → logs on TensorFlow, (state, data) → (logs, state) on JAX."""
         return self._step.train_step(self, *arguments)
+
+    def guarded_update(self, gradient, data):
+        """`update`; under float16 all or nothing of it, whatever it assigned and in whatever order."""
+        if self.loss_scale is None:
+            return self.update(gradient, data)
+        variables = [variable for group in self.step_variables() for variable in group]
+        before, finite = [ops.copy(variable.value) for variable in variables], []
+        logs = self.update(self.loss_scale.scaled(gradient, finite), data)
+        finite = ops.all(ops.stack(finite))
+        for variable, old in zip(variables, before):
+            variable.assign(ops.where(finite, variable.value, old))
+        return logs | self.loss_scale.adapt(finite)
 
     def compiled_step(self):
         """A callable (data) → logs that updates the model, for a loop of one's own; call its `sync` before reading."""

@@ -17,7 +17,7 @@ def train_step(model, state, data):
     groups = model.step_variables()
     mapping = [pair for variables, values in zip(groups, state) for pair in zip(variables, values)]
     with keras.StatelessScope(state_mapping=mapping) as scope:
-        logs = model.update(gradient, data)
+        logs = model.guarded_update(gradient, data)
     return logs, tuple([scope.get_current_value(variable) for variable in variables] for variables in groups)
 
 

@@ -15,7 +15,7 @@ def gradient(function, argument):
 
 def train_step(model, data):
     """Keras' hook on TensorFlow: data → logs."""
-    return model.update(gradient, data)
+    return model.guarded_update(gradient, data)
 
 
 class CompiledStep:

@@ -6,6 +6,7 @@ import pytest
 
 from sharpkeras.optimizers import SGD, Adam
 from sharpkeras.schedule import CosinePowerAnnealing
+from sharpkeras.training.model import TrainingModel
 
 SHAPES = ((3, 2), (4,))
 RATES = (0.5, 0.1, 0.1, 0.02, 0.3)
@@ -130,3 +131,145 @@ def test_buffers_start_at_zero_and_are_variables(make):
     buffers = optimizer.buffers if make is SGD else optimizer.means + optimizer.squares
     assert all(not np.any(buffer.numpy()) for buffer in buffers)
     assert {id(buffer) for buffer in buffers} <= {id(v) for v in optimizer.variables}
+
+
+# --- gradient accumulation and the moving average of the weights ---
+
+
+def apply(optimizer, weights, gradients):
+    """The weights and the averages after each call."""
+    variables = [keras.Variable(w, dtype="float32") for w in weights]
+    optimizer.build(variables)
+    states = []
+    for parts in gradients:
+        optimizer.apply([keras.ops.convert_to_tensor(g, "float32") for g in parts], variables)
+        states.append([[v.numpy() for v in group] for group in (variables, optimizer.averages)])
+    return states
+
+
+def problem_in_calls(calls):
+    rng = np.random.default_rng(1)
+    weights = [rng.normal(size=shape) for shape in SHAPES]
+    return weights, [[rng.normal(size=shape) for shape in SHAPES] for _ in range(calls)]
+
+
+@pytest.mark.parametrize("calls", (2, 3))
+def test_accumulated_gradients_make_one_step_of_their_mean(calls):
+    weights, gradients = problem_in_calls(4 * calls)
+    schedule = CosinePowerAnnealing(0.5, 0.0, 4)
+    largest = 0.8  # below the norm of the means, which is below that of the gradients
+    ours = apply(SGD(schedule, 0.9, 0.1, largest, gradient_accumulation_steps=calls), weights, gradients)
+    for step in range(4):
+        means = [
+            [np.mean(parts, axis=0) for parts in zip(*gradients[calls * i : calls * (i + 1)])] for i in range(step + 1)
+        ]
+        rates = [float(schedule(i)) for i in range(step + 1)]  # counted in steps, not in calls
+        expected = pytorch_sgd(list(weights), list(zip(rates, means)), 0.9, 0.1, largest)
+        assert_same(ours[calls * (step + 1) - 1][0], expected)
+        for call in range(calls - 1):  # nothing moves in between
+            before = ours[calls * step - 1][0] if step else [w.astype("float32") for w in weights]
+            for variable, old in zip(ours[calls * step + call][0], before):
+                np.testing.assert_array_equal(variable, old)
+
+
+def test_the_learning_rate_that_is_reported_is_that_of_the_step():
+    weights, gradients = problem_in_calls(5)
+    optimizer = SGD(CosinePowerAnnealing(0.5, 0.0, 4), gradient_accumulation_steps=2)
+    apply(optimizer, weights, gradients)
+    assert float(optimizer.learning_rate) == pytest.approx(float(CosinePowerAnnealing(0.5, 0.0, 4)(2)))
+    assert int(optimizer.iterations) == 2
+
+
+@pytest.mark.parametrize("calls", (None, 3))
+def test_the_average_follows_the_weights_once_a_step(calls):
+    weights, gradients = problem_in_calls(12)
+    optimizer = SGD(0.1, use_ema=True, ema_momentum=0.7, gradient_accumulation_steps=calls)
+    states, average = apply(optimizer, weights, gradients), None
+    for call, (now, averages) in enumerate(states, 1):
+        if call % (calls or 1) == 0:
+            average = now if average is None else [0.7 * a + 0.3 * w for a, w in zip(average, now)]
+        if average is not None:
+            assert_same(averages, average)
+    assert not np.allclose(average[0], states[-1][0][0], atol=1e-3)
+
+
+def test_without_an_average_there_is_none():
+    assert apply(SGD(0.1), *problem_in_calls(1))[0][1] == []
+
+
+def test_accumulation_and_average_come_back_from_their_config():
+    optimizer = SGD(0.1, gradient_accumulation_steps=4, use_ema=True, ema_momentum=0.5)
+    again = keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))
+    assert again.get_config() == optimizer.get_config()
+
+
+def linear_model(**options):
+    """A network without BatchNorm, so that the gradient of a batch is the mean of those of its parts."""
+    keras.utils.set_random_seed(0)
+    images = keras.Input((2, 2, 3))
+    network = keras.Model(images, {"logits": keras.layers.Dense(5)(keras.layers.Flatten()(images))})
+    return TrainingModel(network, SGD(0.1, **options))
+
+
+def train(model, batches):
+    step = model.compiled_step()
+    for batch in batches:
+        step(batch)
+    step.sync()
+    return [variable.numpy() for variable in model.network.trainable_variables]
+
+
+@pytest.fixture(scope="module")
+def batches():
+    rng = np.random.default_rng(2)
+    return [(rng.normal(size=(4, 2, 2, 3)).astype("float32"), rng.integers(0, 5, 4).astype("int32")) for _ in range(8)]
+
+
+def test_accumulated_batches_are_one_large_batch(batches):
+    ours = train(linear_model(gradient_accumulation_steps=2), batches)
+    large = [tuple(np.concatenate(parts) for parts in zip(*batches[i : i + 2])) for i in range(0, 8, 2)]
+    assert_same(ours, train(linear_model(), large))
+
+
+def test_a_checkpoint_holds_what_is_accumulated_and_averaged(batches):
+    def model():
+        return linear_model(gradient_accumulation_steps=3, use_ema=True)
+
+    through, first, second = model(), model(), model()
+    expected = train(through, batches)
+    train(first, batches[:4])  # in the midst of a step
+    for ours, theirs in zip(second.step_variables(), first.step_variables()):
+        for variable, other in zip(ours, theirs):
+            variable.assign(other.numpy())
+    assert_same(train(second, batches[4:]), expected)
+    assert_same(*([a.numpy() for a in m.weight_optimizer.averages] for m in (second, through)))
+
+
+def test_the_averaged_weights_are_lent(batches):
+    model = linear_model(use_ema=True, ema_momentum=0.5)
+    own = train(model, batches)
+    images = batches[0][0]
+    with model.averaged_weights():
+        assert_same(model.network.get_weights(), [a.numpy() for a in model.weight_optimizer.averages])
+        averaged = model.logits([(images, None, 4)])
+    assert not np.allclose(averaged, model.logits([(images, None, 4)]), atol=1e-4)
+    with pytest.raises(KeyError), model.averaged_weights():
+        raise KeyError
+    for variable, value in zip(model.network.trainable_variables, own):
+        np.testing.assert_array_equal(variable.numpy(), value)
+
+
+def test_lending_the_averaged_weights_does_nothing_without_an_average(batches):
+    model = linear_model()
+    own = train(model, batches)
+    with model.averaged_weights():
+        for variable, value in zip(model.network.trainable_variables, own):
+            np.testing.assert_array_equal(variable.numpy(), value)
+
+
+def test_fit_leaves_the_weights_and_does_not_put_the_average_in_their_place(batches):
+    model = linear_model(use_ema=True, ema_momentum=0.5)
+    model.compile()
+    images, labels = (np.concatenate(parts) for parts in zip(*batches))
+    model.fit(images, labels, batch_size=4, shuffle=False, verbose=0)
+    assert_same(model.network.get_weights(), train(linear_model(use_ema=True, ema_momentum=0.5), batches))

@@ -20,6 +20,7 @@ MAY_IMPORT = {
     # layers, weighting, schedule, optimizers, measure, runs, data: nothing of sharpkeras
     "layers": "kernels",
     "kernels": "",
+    "precision": "",
     "weighting": "",
     "schedule": "",
     "optimizers": "",
@@ -28,17 +29,18 @@ MAY_IMPORT = {
     "data": "",
     "primitives": "layers",
     "spaces": "primitives layers weighting kernels",
-    "step": "step_tensorflow step_jax",
+    "step": "step_tensorflow step_jax precision",
     "step_tensorflow": "",
     "step_jax": "",
     "loop": "runs step",
     # the protocol of spaces, not a space: see test_search_and_training_know_no_space
-    "search": "schedule optimizers runs spaces step loop",
+    "search": "schedule optimizers runs spaces step loop precision",
     "training": "schedule optimizers runs spaces step loop",
     "export": "spaces measure",
     "view": "spaces measure",
     "from_torch": "spaces measure layers",  # a state dict's keys belong to layers
-    "recipes": "spaces primitives weighting schedule",
+    "settings": "",
+    "recipes": "settings",
     "experiment": "everything",
     "published": "spaces",
     # measure, data and primitives: what needs no Keras is asked without it

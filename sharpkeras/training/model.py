@@ -1,5 +1,7 @@
 """Final training: a network, its optimizer, and a step with auxiliary loss, drop path and label smoothing (§3.3)."""
 
+import contextlib
+
 from sharpkeras.step import StepModel, accuracy, cross_entropy, values
 
 
@@ -14,7 +16,7 @@ class TrainingModel(StepModel):
     """
 
     def __init__(self, network, optimizer, auxiliary_weight=0.4, label_smoothing=0.0, **kwargs):
-        super().__init__(**kwargs)
+        super().__init__(network, **kwargs)
         self.network, self.auxiliary_weight, self.label_smoothing = network, auxiliary_weight, label_smoothing
         self.weight_optimizer, self.optimizers = optimizer, [optimizer]
         optimizer.build(network.trainable_variables)
@@ -22,6 +24,22 @@ class TrainingModel(StepModel):
 
     def call(self, images, training=None):
         return self.network(self._normalize(images), training=training)["logits"]
+
+    @contextlib.contextmanager
+    def averaged_weights(self):
+        """While it lasts, the network has the moving average of its weights, if the optimizer keeps one.
+
+        The statistics of BatchNorm are moving averages of their own. Not for use within a step; call `sync` before.
+        """
+        pairs = list(zip(self.network.trainable_variables, self.weight_optimizer.averages))
+        own = [variable.numpy() for variable, _ in pairs]
+        try:
+            for variable, average in pairs:
+                variable.assign(average)
+            yield
+        finally:
+            for (variable, _), value in zip(pairs, own):
+                variable.assign(value)
 
     def network_loss(self, weights, batch):
         """CE(logits) + auxiliary_weight · CE(auxiliary), and (logits, the other variables after the pass)."""

@@ -57,7 +57,7 @@ class Network(keras.Model):
     ):
         check_size(input_shape, stem, auxiliary)
         check_channels(init_channels, "init_channels")
-        rate = keras.Variable(0.0, trainable=False, name="drop_path_rate")
+        rate = keras.Variable(0.0, trainable=False, autocast=False, name="drop_path_rate")
         drop_path = DropPath(rate, keras.random.SeedGenerator(drop_path_seed), name="drop_path")
         images = keras.Input(input_shape, name="images")
         states, unread = STEMS[stem](images, init_channels), []
@@ -70,8 +70,9 @@ class Network(keras.Model):
             if auxiliary and plan.index == topology.auxiliary_position(num_cells):
                 head = AuxiliaryHead(num_classes, AUXILIARY_STRIDES[stem], name="auxiliary_head")
                 outputs["auxiliary"] = head(states[1])
-        pooled = keras.layers.GlobalAveragePooling2D(name="global_pooling")(states[1])
-        outputs["logits"] = dense(num_classes, pooled.shape[-1])(pooled)
+        classifier = dense(num_classes, states[1].shape[-1])
+        pooled = keras.layers.GlobalAveragePooling2D(dtype=classifier.compute_dtype, name="global_pooling")(states[1])
+        outputs["logits"] = classifier(pooled)
         if unread:
             outputs["unread"] = unread
         super().__init__(images, outputs, name=name)
@@ -193,6 +194,9 @@ class AuxiliaryHead(keras.layers.Layer):
 
     def compute_output_shape(self, input_shape):
         return (input_shape[0], self.classifier.units)
+
+    def compute_output_spec(self, inputs, training=None):
+        return keras.KerasTensor(self.compute_output_shape(inputs.shape), dtype=self.classifier.compute_dtype)
 
 
 def check_channels(init_channels, where):

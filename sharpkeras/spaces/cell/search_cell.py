@@ -74,13 +74,14 @@ class Norm:
 
     def __init__(self, cell, name, num_edges, channels, epsilon=EPSILON):
         self.epsilon, shape = epsilon, (num_edges, channels)
-        self.mean = cell.add_weight(shape=shape, initializer="zeros", trainable=False, name=f"{name}.running_mean")
-        self.variance = cell.add_weight(shape=shape, initializer="ones", trainable=False, name=f"{name}.running_var")
+        settings = {"shape": shape, "trainable": False, "autocast": False}
+        self.mean = cell.add_weight(initializer="zeros", name=f"{name}.running_mean", **settings)
+        self.variance = cell.add_weight(initializer="ones", name=f"{name}.running_var", **settings)
 
     def normalize_moving(self, inputs, row, weight):
         """`weight` · inputs normalised by the moving statistics of one edge."""
         factor = ops.rsqrt(self.variance[row] + self.epsilon) * weight
-        return ops.cast(inputs * factor - self.mean[row] * factor, inputs.dtype)
+        return ops.cast(ops.cast(inputs, factor.dtype) * factor - self.mean[row] * factor, inputs.dtype)
 
     def update(self, seen):
         """Moves the averages towards the statistics of the batch: `seen` is row → (mean, variance)."""
@@ -179,7 +180,7 @@ class StackedSequence:
                     outputs, quartered = together(outputs, quartered), False
                 outputs = convolve(step, outputs, run.kernel(variable, edge))
         outputs = together(outputs, quartered)
-        return outputs if weighted else outputs * ops.cast(weight, outputs.dtype)
+        return outputs if weighted else weigh(outputs, weight)
 
     @staticmethod
     def _from_state(run, state, step, variable, edge):
@@ -217,13 +218,14 @@ class SharedPool:
         self.norm = Norm(cell, f"{name}.1", num_edges, cell.filters)
 
     def apply(self, run, state, edge, strides, weight):
-        pooled = state.shared((self.name, strides), lambda: self.layers[strides](state.tensor))
+        # `call`, for the layer itself would cast to the policy it was made under (see `precision.full_precision`).
+        pooled = state.shared((self.name, strides), lambda: self.layers[strides].call(state.tensor))
         if not run.training:
             return self.norm.normalize_moving(pooled, edge, weight)
         key = (self.name, strides, "normalized")
         outputs, statistics = state.shared(key, lambda: run.normalize_batch(self.norm, pooled))
         run.remember(self.norm, edge, statistics)
-        return outputs * ops.cast(weight, outputs.dtype)
+        return weigh(outputs, weight)
 
 
 class StackedSkip:
@@ -240,17 +242,23 @@ class StackedSkip:
 
     def apply(self, run, state, edge, strides, weight):
         if strides == 1:
-            return state.tensor * ops.cast(weight, state.tensor.dtype)
+            return weigh(state.tensor, weight)
         row, halves = self.rows[edge], (state.every_second, state.every_second_shifted)
         reduced = [ops.conv(half, run.kernel(k, row), padding="valid") for half, k in zip(halves, self.kernels)]
         return run.normalize(self.norm, ops.concatenate(reduced, axis=-1), row, weight)
+
+
+def weigh(outputs, weight):
+    """weight · outputs. The product is as precise as the weight, and so is the weight's gradient, a sum over it."""
+    return ops.cast(ops.cast(outputs, weight.dtype) * weight, outputs.dtype)
 
 
 def stacked_kernel(cell, layer, num_edges, channels, name):
     """A variable (E, k_h, k_w, C, …) for `layer` on E edges, drawn as PyTorch draws it."""
     shape = layer.kernel_shape(channels)
     fan_in = shape[0] * shape[1] * (1 if isinstance(layer, DepthwiseConv2D) else channels)
-    return cell.add_weight(shape=(num_edges, *shape), initializer=fan_in_uniform(fan_in), name=f"{name}.weight")
+    settings = {"shape": (num_edges, *shape), "initializer": fan_in_uniform(fan_in), "autocast": False}
+    return cell.add_weight(name=f"{name}.weight", **settings)
 
 
 class SearchCell(keras.layers.Layer):
@@ -267,7 +275,7 @@ class SearchCell(keras.layers.Layer):
     """
 
     def __init__(self, plan, primitive_names, num_nodes=4, num_concatenated=4, ops="sharp", **kwargs):
-        super().__init__(**kwargs)
+        super().__init__(autocast=False, **kwargs)  # the mixing weights come as they are
         self.plan, self.filters, self.primitive_names, self.ops = plan, plan.filters, tuple(primitive_names), ops
         self.nodes = topology.all_edges(num_nodes)
         self.concat = topology.last_states(num_nodes, num_concatenated)
@@ -311,7 +319,8 @@ class SearchCell(keras.layers.Layer):
     def _scales(self, mixing_weights):
         """The mixing weights as BatchNorm takes a scale: E lists of P vectors (C,), cut once for the whole cell."""
         shape = (len(self.strides) * len(self.branches), self.filters)
-        rows = ops.unstack(ops.broadcast_to(ops.reshape(mixing_weights, (-1, 1)), shape), num=shape[0])
+        weights = ops.cast(mixing_weights, kernels.at_least_float32(self.compute_dtype))
+        rows = ops.unstack(ops.broadcast_to(ops.reshape(weights, (-1, 1)), shape), num=shape[0])
         return [rows[edge * len(self.branches) : (edge + 1) * len(self.branches)] for edge in range(len(self.strides))]
 
     def compute_output_shape(self, older_shape, newer_shape):

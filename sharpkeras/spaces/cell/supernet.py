@@ -3,10 +3,10 @@
 import keras
 from keras import ops
 
-from sharpkeras import primitives
+from sharpkeras import kernels, primitives
 from sharpkeras.layers import BatchNormalization, Conv2D
 from sharpkeras.spaces.cell import network, topology
-from sharpkeras.spaces.cell.search_cell import SearchCell
+from sharpkeras.spaces.cell.search_cell import SearchCell, weigh
 
 
 @keras.saving.register_keras_serializable("sharpkeras")
@@ -25,15 +25,16 @@ class MixedOp(keras.layers.Layer):
     """
 
     def __init__(self, primitive_names, filters, strides=1, ops="sharp", **kwargs):
-        super().__init__(**kwargs)
+        super().__init__(autocast=False, **kwargs)  # the mixing weights come as they are
         self.primitive_names, self.filters, self.strides, self.ops = tuple(primitive_names), filters, strides, ops
         self.layers = [primitives.build(name, ops, filters, strides, affine=False) for name in self.primitive_names]
         is_pool = [primitives.lookup(name, ops).kind == "pool" for name in self.primitive_names]
         self.norms = [BatchNormalization(center=False, scale=False) if pool else None for pool in is_pool]
 
     def call(self, inputs, mixing_weights, training=None):
-        weights = ops.unstack(ops.cast(mixing_weights, inputs.dtype), num=len(self.layers))
-        return topology.add([w * self._branch(p, inputs, training) for p, w in enumerate(weights)])
+        weights = ops.cast(mixing_weights, kernels.at_least_float32(self.compute_dtype))
+        weights = ops.unstack(weights, num=len(self.layers))
+        return topology.add([weigh(self._branch(p, inputs, training), w) for p, w in enumerate(weights)])
 
     def _branch(self, p, inputs, training):
         outputs = self.layers[p](inputs, training=training)
@@ -67,7 +68,7 @@ class Supernet(keras.Model):
         num_concatenated=4,
         **kwargs,
     ):
-        super().__init__(**kwargs)
+        super().__init__(autocast=False, **kwargs)  # the mixing weights reach the cells as they are
         network.check_channels(init_channels, "init_channels")
         stem_filters = topology.STEM_MULTIPLIER * init_channels
         self.stem = [Conv2D(stem_filters, 3, name="stem.0"), BatchNormalization(name="stem.1")]
@@ -93,4 +94,4 @@ class Supernet(keras.Model):
         older = newer = self.stem[1](self.stem[0](images), training=training)
         for cell in self.cells:
             older, newer = newer, cell(older, newer, reduce if cell.plan.reduction else normal, training=training)
-        return self.classifier(ops.mean(newer, axis=(1, 2)))
+        return self.classifier(ops.mean(ops.cast(newer, self.classifier.compute_dtype), axis=(1, 2)))
