@@ -1,10 +1,11 @@
 """One whole bilevel step at the paper's search configuration: images/s, peak memory, time until the first step is done.
 
-    python benchmarks/search_step.py [--form clear] [--backend jax] [--order 2] [--batch-size 64] [--steps 5] …
+    python benchmarks/search_step.py [--form clear] [--backend jax] [--order 1 2] [--batch-size 64] [--steps 5] …
 
 16 channels, 8 cells, 4 nodes, the darts primitives as SharpSepConv, batch 64 (§3.3, §4.2), random images. An image
 counts once per step, as an epoch of the search counts it. One process, all cores; prints one JSON object.
 
+`--order 1 2` measures both orders of the gradient, step by step in turn, and what the second costs of the first.
 `--form clear` is the same supernet with a `MixedOp` on every edge: one Keras layer per convolution and BatchNorm.
 """
 
@@ -16,6 +17,7 @@ import statistics
 import time
 
 from sharpkeras.measure.latency import device_name
+from sharpkeras.recipes import PRECISIONS
 from sharpkeras_cli.options import choose_backend
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -24,7 +26,8 @@ parser.add_argument("--backend", default="tensorflow", choices=("tensorflow", "j
 parser.add_argument("--primitives", default="darts")
 parser.add_argument("--ops", default="sharp")
 parser.add_argument("--weighting", default="scalar")
-parser.add_argument("--order", type=int, default=1)
+parser.add_argument("--order", type=int, nargs="+", default=[1], choices=(1, 2))
+parser.add_argument("--precision", default="float32", choices=PRECISIONS)
 parser.add_argument("--batch-size", type=int, default=64)
 parser.add_argument("--init-channels", type=int, default=16)
 parser.add_argument("--num-cells", type=int, default=8)
@@ -36,48 +39,63 @@ def main():
     arguments = parser.parse_args()
     started = time.perf_counter()
     choose_backend(arguments.backend)
+    import keras
     import numpy as np
 
+    keras.config.set_dtype_policy(arguments.precision)
+    imported = time.perf_counter()
+    rng = np.random.default_rng(0)
+    shape = (arguments.image_size, arguments.image_size, 3)
+    images = rng.normal(size=(arguments.batch_size, *shape)).astype("float32")
+    labels = rng.integers(0, 10, arguments.batch_size).astype("int32")
+
+    steps, orders = {}, {}
+    for order in arguments.order:
+        start = time.perf_counter()
+        model = search_model(arguments, order, shape)
+        built = time.perf_counter()
+        steps[order] = timed(model.compiled_step(), ((images, labels), (images, labels)))
+        first = steps[order]()
+        orders[order] = {"build_s": built - start, "trace_and_first_step_s": first}
+    seconds = [{order: step() for order, step in steps.items()} for _ in range(arguments.steps)]
+    for order in steps:
+        median = statistics.median(row[order] for row in seconds)
+        orders[order] |= {"step_s_median": median, "images_per_s": arguments.batch_size / median}
+    report = {
+        "configuration": vars(arguments),
+        "import_s": imported - started,
+        "orders": orders,
+        "peak_memory_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+        "cores": len(os.sched_getaffinity(0)),
+        "machine": device_name(),
+    }
+    if len(steps) == 2:
+        report["second_order_over_first"] = statistics.median(row[2] / row[1] for row in seconds)
+    print(json.dumps(report, indent=2, default=str))
+
+
+def search_model(arguments, order, shape):
     from sharpkeras.optimizers import SGD, Adam
     from sharpkeras.primitives import PRIMITIVES
     from sharpkeras.search.model import SearchModel
     from sharpkeras.spaces.cell.space import CellSpace
 
-    imported = time.perf_counter()
     space = CellSpace(PRIMITIVES[arguments.primitives], arguments.ops, arguments.weighting)
-    shape = (arguments.image_size, arguments.image_size, 3)
     supernet = space.supernet(shape, 10, arguments.init_channels, arguments.num_cells)
     if arguments.form == "clear":
         supernet = clear_supernet(space, supernet, shape)
-    model = SearchModel(space, supernet, SGD(0.025), Adam(), arguments.order)
-    built = time.perf_counter()
+    return SearchModel(space, supernet, SGD(0.025), Adam(), order)
 
-    rng = np.random.default_rng(0)
-    batch = (
-        rng.normal(size=(arguments.batch_size, *shape)).astype("float32"),
-        rng.integers(0, 10, arguments.batch_size).astype("int32"),
-    )
-    step = model.compiled_step()
-    float(step((batch, batch))["train_loss"])
-    first = time.perf_counter()
-    seconds = []
-    for _ in range(arguments.steps):
+
+def timed(step, batches):
+    """() → the seconds of one step, its loss waited for."""
+
+    def run():
         start = time.perf_counter()
-        float(step((batch, batch))["train_loss"])
-        seconds.append(time.perf_counter() - start)
-    report = {
-        "configuration": vars(arguments),
-        "import_s": imported - started,
-        "build_s": built - imported,
-        "trace_and_first_step_s": first - built,
-        "until_first_step_s": first - started,
-        "step_s_median": statistics.median(seconds),
-        "images_per_s": arguments.batch_size / statistics.median(seconds),
-        "peak_memory_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
-        "cores": len(os.sched_getaffinity(0)),
-        "machine": device_name(),
-    }
-    print(json.dumps({k: round(v, 3) if isinstance(v, float) else v for k, v in report.items()}, indent=2))
+        float(step(batches)["train_loss"])
+        return time.perf_counter() - start
+
+    return run
 
 
 def clear_supernet(space, fast, shape):

@@ -13,7 +13,19 @@ import click
 from sharpkeras import __version__
 from sharpkeras.errors import ResourceError, SharpKerasError, is_out_of_memory, printable
 
-COMMANDS = ("quickstart", "search", "train", "evaluate", "export", "benchmark", "cost", "table", "list")
+COMMANDS = (
+    "quickstart",
+    "search",
+    "sample",
+    "train",
+    "evaluate",
+    "compare",
+    "export",
+    "benchmark",
+    "cost",
+    "table",
+    "list",
+)
 
 
 class Commands(click.Group):

@@ -10,12 +10,18 @@ from pathlib import Path
 
 import click
 
-from sharpkeras import strict_json
+from sharpkeras import published, strict_json
 from sharpkeras.errors import ConfigError, ResourceError, UsageError
 from sharpkeras_cli.quiet import silence_native_logs
 from sharpkeras_cli.versions import refuse_old, require_backend
 
 BACKENDS = ("tensorflow", "jax")
+ERRORS_PRINTED = {  # of the paper's tables
+    "val_err": "CIFAR-10 {} %",
+    "test_err_cifar10_1": "CIFAR-10.1 {} %",
+    "top1_err": "top-1 {} %",
+    "top5_err": "top-5 {} %",
+}
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 overwrite = click.option("--overwrite", is_flag=True, help="Replace what is there.")
@@ -79,50 +85,73 @@ def choose_backend(name=None, device="auto"):
             raise ResourceError("no GPU is visible", where="--device", seen=visible, next_step="--device cpu")
 
 
-def recipe_options(recipe_class, presets):
-    """One option per field of a recipe, `--recipe` and `--config`; the command gets the finished recipe as `recipe`.
+def recipe_options(recipe_class, rows):
+    """One option per field of a recipe, `--set`, `--config` and `--smoke`.
 
-    What a flag says goes before what the file says, and that before the preset.
+    The command gets `recipe_of`, a function from the name of a row to the finished recipe. What a flag says goes before
+    what the file says, and that before the row.
     """
 
     def decorate(function):
         fields = dataclasses.fields(recipe_class)
 
         @functools.wraps(function)
-        def command(*arguments, preset, config, strict, **options):
+        def command(*arguments, config, strict, assignments, smoke, **options):
             given = {field.name: options.pop(field.name) for field in fields}
             given = {name: value for name, value in given.items() if value is not None}
-            recipe = make_recipe(recipe_class, presets[preset], given, config, strict)
-            return function(*arguments, recipe=recipe, **options)
+            given |= recipe_class.parse(assignments)
+
+            def recipe_of(name):
+                recipe = make_recipe(recipe_class, rows[name].settings, given, config, strict)
+                return recipe.smoke() if smoke else recipe
+
+            return function(*arguments, recipe_of=recipe_of, smoke=smoke, **options)
 
         for field in reversed(fields):
             command = _option(field)(command)
-        command = click.option("--strict", is_flag=True, help="Refuse a flag that contradicts --config.")(command)
-        path = click.Path(path_type=Path)
-        command = click.option("--config", type=path, help="Settings from a JSON or TOML file.")(command)
-        first = next(iter(presets))
-        choice = click.Choice(tuple(presets))
-        return click.option(
-            "--recipe", "preset", type=choice, default=first, show_default=True, help="Settings to start from."
-        )(command)
+        for option in (
+            click.option("--smoke", is_flag=True, help="Two steps on generated images in a narrow network."),
+            click.option("--strict", is_flag=True, help="Refuse a flag that contradicts --config."),
+            click.option("--set", "assignments", multiple=True, metavar="NAME=VALUE", help="Any setting, by its name."),
+            click.option("--config", type=click.Path(path_type=Path), help="Settings from a JSON or TOML file."),
+        ):
+            command = option(command)
+        return command
 
     return decorate
 
 
-def make_recipe(recipe_class, preset, given, config, strict):
-    """The recipe of a preset, a config file and flags.
+def run_directory(out, kind, smoke):
+    """Where a run goes: what `--out` says, else a place by its kind; trials have their own."""
+    return out or Path("runs", "smoke" if smoke else "", kind)
+
+
+def settings(recipe_class, *names):
+    """The options of some fields of a recipe; one that is not given is None."""
+
+    def decorate(function):
+        fields = {field.name: field for field in dataclasses.fields(recipe_class)}
+        for name in reversed(names):
+            function = _option(fields[name])(function)
+        return function
+
+    return decorate
+
+
+def make_recipe(recipe_class, base, given, config, strict):
+    """The recipe of a row's settings, a config file and flags.
 
     Raises:
         UsageError: when the file can not be read.
         ConfigError: for a wrong setting, or with `strict` for a flag that contradicts the file.
     """
     settings = read_config(config) if config else {}
-    recipe_class.from_dict(settings, str(config), preset)
-    for name in [name for name, value in given.items() if settings.get(name, value) != value]:
+    recipe_class.from_dict(settings, str(config), base)
+    for name in [name for name, value in given.items() if name in settings and settings[name] != value]:
         if strict:
             raise ConfigError("a flag contradicts --config", where=name, seen=given[name], allowed=settings[name])
         click.echo(f"note: {name} is {given[name]}, as the flag says, and not {settings[name]} of {config}", err=True)
-    return recipe_class.from_dict({**settings, **given}, "settings", preset)
+    return recipe_class.from_dict({**settings, **given}, "settings", base)
 
 
 def read_config(path):
@@ -155,6 +184,22 @@ class FiniteRange(click.FloatRange):
         if not math.isfinite(number):
             self.fail(f"{value} is not a finite number.", parameter, context)
         return number
+
+
+def tell_printed(row):
+    """Says what the paper prints for a recipe, and what was decided where its sources differ."""
+    entry = published.printed(row)
+    if entry:
+        errors = ", ".join(errors_printed(entry))
+        size = f"{entry['params_m']} M parameters, {entry['addmult_b']} B AddMults"
+        click.echo(f"table {row.printed[0]}, {entry['name']}: {errors}; {size}", err=True)
+    if row.note:
+        click.echo(f"note: {row.note}", err=True)
+
+
+def errors_printed(entry):
+    """The errors in a row of the paper's tables, in words."""
+    return [text.format(entry[key]) for key, text in ERRORS_PRINTED.items() if key in entry]
 
 
 def say_next(*words):

@@ -9,6 +9,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from sharpkeras.loop import Silent
 
+WEIGHTLESS = ("skip", "pool", "none")  # the collapse watch
+
 
 class Spoken(Silent):
     """Tells on stderr how far a search or a training is; see `loop.Silent`.
@@ -57,6 +59,10 @@ class Spoken(Silent):
         parts.append(f"accuracy {row['train_accuracy']:6.1%}")
         if "held_out_accuracy" in row:
             parts.append(f"held out {row['held_out_accuracy']:6.1%}")
+        if "test_accuracy" in row:
+            parts.append(f"test {row['test_accuracy']:6.1%} (selects the epoch)")
+        if "skip_share" in row:
+            parts.append("edges won by " + ", ".join(f"{kind} {row[f'{kind}_share']:.0%}" for kind in WEIGHTLESS))
         per_epoch = (time.perf_counter() - self._started) / (done - self._first)
         parts += [f"{row['seconds']:.1f} s", f"ETA {_clock(per_epoch * (self._epochs - done))}"]
         self._say("  ".join(parts))

@@ -10,6 +10,7 @@ from sharpkeras.errors import NumericalError, ResourceError, RunError
 
 CHECKPOINT = "checkpoint"
 CHECKPOINTS_ON_DISK = 3  # the last, the one before, and the one that is being written
+MAX_SKIPPED = 200  # steps in a row that float16 may skip
 PROGRESS_S = 0.2  # the least time between two reports of a step; reading a loss waits for the device
 
 
@@ -69,10 +70,11 @@ def run_epochs(model, run, epochs, data, before_epoch=None, after_epoch=None, pr
                 progress.first_step(time.perf_counter() - started)
             if time.perf_counter() - reported > PROGRESS_S:
                 progress.step(epoch, index, float(logs[-1]["train_loss"]))
+                _refuse_endless_skipping(run, epoch, logs[-1])
                 reported = time.perf_counter()
         step.sync()
-        row = {"epoch": epoch, "steps": len(logs), "learning_rate": rate}
-        row |= {name: float(np.mean([float(log[name]) for log in logs])) for name in logs[0]}
+        _refuse_endless_skipping(run, epoch, logs[-1])
+        row = {"epoch": epoch, "steps": len(logs), "learning_rate": rate, **_means(logs)}
         arrays = state(model)
         _refuse_divergence(run, row, arrays)
         row |= {"seconds": time.perf_counter() - epoch_started}
@@ -80,6 +82,47 @@ def run_epochs(model, run, epochs, data, before_epoch=None, after_epoch=None, pr
         run.append_metrics(row)
         run.save_arrays(CHECKPOINT, arrays, {"epoch": epoch})
         progress.epoch(row)
+
+
+def _means(logs):
+    """The metrics of an epoch: means over its steps, without those that float16 skipped, and how many those were."""
+    rows = [{name: float(value) for name, value in log.items() if name != "skipped_in_a_row"} for log in logs]
+    counted = [row for row in rows if not row.get("skipped")] or rows
+    means = {name: float(np.mean([row[name] for row in counted])) for name in rows[0]}
+    if "skipped" in means:
+        means |= {"skipped": int(sum(row["skipped"] for row in rows)), "loss_scale": rows[-1]["loss_scale"]}
+    return means
+
+
+def _refuse_endless_skipping(run, epoch, log):
+    """Raises NumericalError when float16 has skipped so many steps that its scale will not save it."""
+    skipped = int(log.get("skipped_in_a_row", 0))
+    if skipped >= MAX_SKIPPED:
+        raise NumericalError(
+            f"{skipped} steps in a row had a gradient that is not finite, at any loss scale, in epoch {epoch}",
+            where=str(run.path),
+            seen=f"loss scale {float(log['loss_scale']):g}",
+            next_step="--precision mixed_bfloat16 needs no loss scale; or lower --learning-rate",
+        )
+
+
+def accuracy_on(model, batches):
+    """The share of right answers in inference mode, and the number of images.
+
+    Args:
+        model: StepModel.
+        batches: iterable of (images, labels, valid), as `data.streams.evaluation_batches` yields them; read once.
+    """
+    labels = []
+
+    def noted():
+        for batch in batches:
+            labels.append(batch[1][: batch[2]])
+            yield batch
+
+    answers = np.argmax(model.logits(noted()), axis=-1)  # (N,)
+    right = answers == np.concatenate(labels)
+    return float(np.mean(right)), len(right)
 
 
 def state(model):

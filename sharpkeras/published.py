@@ -6,7 +6,6 @@ import json
 from importlib import resources
 
 from sharpkeras.errors import ConfigError
-from sharpkeras.spaces.cell import genotype as genotypes
 
 
 @functools.cache
@@ -21,6 +20,8 @@ def names():
 
 def genotype(name):
     """The published Genotype of that name; raises ConfigError with the nearest name."""
+    from sharpkeras.spaces.cell import genotype as genotypes  # heavy: the tables are read without it
+
     if name not in names():
         near = difflib.get_close_matches(name.upper(), names(), n=1)
         hint = f"did you mean {near[0]}? " if near else ""
@@ -36,3 +37,11 @@ def genotype(name):
 def table(number):
     """The rows of table 2 or 3 as printed, with the configuration that reproduces them where one is known."""
     return _paper("tables.json")[{2: "table2_cifar10", 3: "table3_imagenet"}[number]]
+
+
+def printed(row):
+    """What the paper prints for a recipe's row of a table, an entry of `table`; None where it prints nothing."""
+    if row.printed is None:
+        return None
+    number, name = row.printed
+    return next(entry for entry in table(number) if entry["name"] == name)

@@ -160,6 +160,14 @@ def rows(*table):
     ("21-negative", 2, ["--batch-size", "-5"], ["search", "--batch-size", "-5"]),
     ("27-search", 5, ["new", "drop --resume"], [*SEARCH, *NEW, "--resume"]),
     ("27-train", 5, ["new", "drop --resume"], [*TRAIN_NEW, "--resume"]),
+    ("16-sample", 2, ["--seed", "-1"], ["sample", "--seed", "-1"]),
+    ("18-sample", 2, ["--space", "huge", "sharper"], ["sample", "--space", "huge", "--out", "new"]),
+    ("21-count", 2, ["--count", "0"], ["sample", "--count", "0"]),
+    ("35-sample", 3, ["flood_conv_3x3", "op table 'darts'"], ["sample", "--ops", "darts", "--out", "new"]),
+    ("67-sample", 5, ["typo.json", "exists already"], ["sample", "--out", "typo.json"]),
+    ("67-sample-file", 5, ["typo.json", "no genotype"], ["sample", "--out", "typo.json", "--overwrite"]),
+    ("67-sample-many", 2, ["--out", "a folder"], ["sample", "--out", "new.json", "--count", "2"]),
+    ("67-sample-place", 5, ["plain.txt"], ["sample", "--out", "plain.txt"]),
     ("42-drop-path", 2, ["--drop-path", "1.5"], [*TRAIN_NEW, "--drop-path", "1.5"]),
     ("42-smoothing", 2, ["--label-smoothing", "-1"], [*TRAIN_NEW, "--label-smoothing", "-1"]),
     ("42-cutout", 2, ["--cutout-px", "64", "0 to 8"], [*TRAIN_NEW, "--cutout-px", "64"]),
@@ -522,6 +530,11 @@ def test_row_58_weights_that_are_not_there(place, kind):
     ("58-run", 5, ["nowhere", "no run directory"], ["evaluate", "nowhere"]),
     ("58-search", 5, ["holds no train run", "a search run"], ["evaluate", "search"]),
     ("58-file", 5, ["model.onnx", "no run directory"], ["evaluate", "model.onnx"]),
+    ("65-twice", 2, ["the same run twice", "train"], ["compare", "train", "./train"]),
+    ("65-nowhere", 5, ["nowhere", "no run directory"], ["compare", "train", "nowhere"]),
+    ("65-none", 2, ["RUN"], ["compare"]),
+    ("65-picture", 2, ["--picture", "search run"], ["compare", "train", "--picture", "new.png"]),
+    ("65-suffix", 2, ["--picture", ".png"], ["compare", "search", "--picture", "new.npz"]),
     ("66-low", 2, ["--opset", "5", "13 to 18"], ["export", "train", "--opset", "5", "--out", "new.onnx"]),
     ("66-high", 2, ["--opset", "999", "13 to 18"], ["export", "train", "--opset", "999", "--out", "new.onnx"]),
     ("67-exists", 5, ["model.onnx", "exists already", "--overwrite"], ["export", "train", "--out", "model.onnx"]),
@@ -536,6 +549,26 @@ def test_evaluate_and_export(place, code, parts, arguments):
 
 def test_row_64_how_the_weights_were_selected_is_always_said(finished):
     assert "nothing was selected on these images" in (finished / "evaluate.txt").read_text()
+
+
+def test_row_65_other_test_images_need_force(place):
+    shutil.copytree("train", "other")
+    report = json.loads(Path("other/evaluation.json").read_text())
+    Path("other/evaluation.json").write_text(json.dumps({**report, "fingerprint": "0" * 64}))
+    refused(3, ["not comparable", "other was tested on other images", "--force"], ["compare", "train", "other"])
+    result = sharpkeras("compare", "train", "other", "--force")
+    assert result.code == 0 and "OTHER IMAGES" in result.out
+
+
+def test_row_86_and_87_seeds_that_are_missing_and_a_single_one(place):
+    recipe = json.loads(Path("train/recipe.json").read_text())
+    recipe["settings"]["seed"] = 7
+    with RunDirectory.open("crashed", "train", recipe) as run:
+        run.write_json("diverged.json", {"epoch": 0})
+    alone = sharpkeras("compare", "train").out
+    assert "(single run)" in alone and "±" not in alone
+    both = sharpkeras("compare", "train", "crashed").out
+    assert "│ failed" in both and "(single run, n = 1 of 2)" in both
 
 
 def test_row_69_an_altered_weight_is_noticed(place, monkeypatch):

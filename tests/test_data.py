@@ -293,7 +293,13 @@ def brute_force(image, draws, mean, deviation, crop_padding_px=4, flip=True, cut
     return image
 
 
-VARIANTS = [{}, {"flip": False, "crop_padding_px": 0}, {"crop_padding_px": 1, "cutout_px": 7}, {"cutout_px": 0}]
+VARIANTS = [
+    {},
+    {"flip": False, "crop_padding_px": 0},
+    {"crop_padding_px": 0},
+    {"crop_padding_px": 1, "cutout_px": 7},
+    {"cutout_px": 0},
+]
 
 
 def augmentation_input():
@@ -327,6 +333,7 @@ def test_augment_with_an_unknown_batch_size():
 
     images, draws = augmentation_input()
     shapes = [tf.TensorSpec((None, 20, 20, 3), tf.uint8), tf.TensorSpec((None, NUM_DRAWS), tf.float32)]
+    draws = np.pad(draws, ((0, 0), (0, NUM_DRAWS - draws.shape[1])))
     graph = tf.function(lambda x, u: augment(x, u, MEAN, DEVIATION), input_signature=shapes)
     assert graph.get_concrete_function().output_shapes.as_list() == [None, 20, 20, 3]
     np.testing.assert_allclose(graph(images, draws), augment(images, draws, MEAN, DEVIATION), atol=1e-6)

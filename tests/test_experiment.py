@@ -34,7 +34,7 @@ LEFT_BY_BOTH = {"run.json", "recipe.json", "data.json", "metrics.jsonl", "genoty
 
 def test_a_search_leaves_its_files(finished):
     run = finished / "search"
-    alphas = {"alphas_normal.png", "alphas_reduce.png"}
+    alphas = {"alphas_normal.png", "alphas_reduce.png", "collapse.png"}
     assert LEFT_BY_BOTH | PICTURES | alphas <= {path.name for path in run.iterdir()}
     assert all((run / name).read_bytes().startswith(b"\x89PNG") for name in PICTURES | alphas)
 
@@ -114,8 +114,10 @@ class StopsAt(Silent):
             raise KeyboardInterrupt
 
 
-def stop(*_):
-    raise KeyboardInterrupt
+def stop_before_the_checkpoint(run, name, *arguments, save=RunDirectory.save_arrays):
+    if name == loop.CHECKPOINT:
+        raise KeyboardInterrupt
+    save(run, name, *arguments)
 
 
 def run_search(out, progress=None):
@@ -146,7 +148,9 @@ def contents(run, names):
 
 
 @pytest.mark.parametrize(
-    ("run", "names"), [(run_search, ["checkpoint"]), (run_training, ["checkpoint", "weights"])], ids=["search", "train"]
+    ("run", "names"),
+    [(run_search, ["checkpoint"]), (run_training, ["checkpoint", "best", "weights"])],
+    ids=["search", "train"],
 )
 def test_a_stopped_run_goes_on_bit_by_bit(tmp_path, monkeypatch, run, names):
     """Stopped in the middle of epoch 1, then between the metrics and the checkpoint of epoch 1, then let go on."""
@@ -158,7 +162,7 @@ def test_a_stopped_run_goes_on_bit_by_bit(tmp_path, monkeypatch, run, names):
     assert len((tmp_path / "stopped" / "metrics.jsonl").read_text().splitlines()) == 1
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(RunDirectory, "save_arrays", stop)
+        patch.setattr(RunDirectory, "save_arrays", stop_before_the_checkpoint)
         run(tmp_path / "stopped")
     assert len((tmp_path / "stopped" / "metrics.jsonl").read_text().splitlines()) == 2
     run(tmp_path / "stopped")

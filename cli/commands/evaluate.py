@@ -10,7 +10,7 @@ from sharpkeras_cli import options
 
 @click.command("evaluate")
 @click.argument("run", type=click.Path(path_type=Path))
-@click.option("--dataset", help="Other data of the same classes: digits, cifar10 or folder:PATH.")
+@click.option("--data", "--dataset", "dataset", metavar="SPEC", help="Other data of the same classes: cifar10.1:DIR, …")
 @click.option("--batch-size", type=click.IntRange(1), default=256, show_default=True, help="Images at a time.")
 @options.data
 @options.backend
@@ -18,7 +18,8 @@ from sharpkeras_cli import options
 def command(run, dataset, batch_size, as_json, **data_options):
     """Test error of a training RUN, with its interval.
 
-    Of Clopper and Pearson, 95 %; and with the number of images.
+    Top-1 and top-5, with the 95 % interval of Clopper and Pearson and the number of images. The run keeps the report
+    as evaluation.json and the answer to every image as predictions.npz.
     """
     from sharpkeras import experiment
 
@@ -29,5 +30,7 @@ def command(run, dataset, batch_size, as_json, **data_options):
         click.echo(json.dumps(report))
     else:
         click.echo(f"{report['dataset']}, test: error {report['text']}")
+        if report["top5"]:
+            click.echo(f"{report['dataset']}, test: top-5 error {report['top5']['text']}")
         click.echo(f"weights: {report['selection']}")
         options.say_next("export", run)

@@ -4,10 +4,12 @@ import json
 
 import click
 
+from sharpkeras import published
 from sharpkeras.recipes import SEARCHES, TRAININGS
 from sharpkeras_cli import options
 
 TOPICS = ("genotypes", "spaces", "datasets", "recipes")
+COMMANDS = {"search": SEARCHES, "train": TRAININGS}
 
 
 @click.command("list")
@@ -21,38 +23,59 @@ def command(topic, as_json):
         click.echo(json.dumps(found))
         return
     for name, items in found.items():
+        if name == "recipes":
+            for title in COMMANDS:
+                _print_recipes(title, {key: row for key, row in items.items() if row["command"] == title})
+            continue
         click.echo(name)
         for key, text in items.items():
             click.echo(f"  {key:26} {text if isinstance(text, str) else ', '.join(text)}")
-    options.say_next("quickstart")
+    options.say_next("train", "sharpdarts", "--smoke")
 
 
 def _items(topic):
-    """Name → one line of text or a list of names."""
+    """Name → one line of text, a list of names, or of a recipe everything."""
     if topic == "datasets":
         from sharpkeras.data import DATASETS
 
         return {name: row.description for name, row in DATASETS.items()}
     if topic == "recipes":
-        return {
-            **{f"search --recipe {name}": _summary(recipe) for name, recipe in SEARCHES.items()},
-            **{f"train --recipe {name}": _summary(recipe) for name, recipe in TRAININGS.items()},
-        }
+        rows = [(title, name, row) for title, rows in COMMANDS.items() for name, row in rows.items()]
+        return {f"{title} {name}": _recipe(title, row) for title, name, row in rows}
     options.choose_backend()
     if topic == "spaces":
         from sharpkeras.primitives import PRIMITIVES
 
         return {name: list(names) for name, names in PRIMITIVES.items()}
-    from sharpkeras import published
-
     return {name: _cells(published.genotype(name)) for name in published.names()}
 
 
-def _summary(recipe):
-    return (
-        f"{recipe.dataset}, {recipe.init_channels} channels, {recipe.num_cells} cells, {recipe.epochs} epochs, "
-        f"batch {recipe.batch_size}, learning rate {recipe.learning_rate} → {recipe.min_learning_rate}"
-    )
+def _recipe(title, row):
+    return {
+        "command": title,
+        "summary": row.summary,
+        "architecture": row.architecture,
+        "printed": published.printed(row),
+        "note": row.note,
+        "settings": row.settings.as_dict(),
+    }
+
+
+def _print_recipes(title, items):
+    """A table of recipes with the figures that the paper prints for each."""
+    from rich.console import Console
+    from rich.table import Table
+
+    columns = ("recipe", "what", "genotype", "parameters", "AddMults", "error printed")
+    table = Table(*columns, title=f"sharpkeras {title} RECIPE")
+    for column in columns[3:5]:
+        table.columns[columns.index(column)].justify = "right"
+    for key, item in items.items():
+        printed = item["printed"] or {}
+        sizes = [f"{printed[key]} {unit}" if printed else "–" for key, unit in (("params_m", "M"), ("addmult_b", "B"))]
+        errors = ", ".join(options.errors_printed(printed))
+        table.add_row(key.partition(" ")[2], item["summary"], item["architecture"], *sizes, errors)
+    Console(width=None if Console().is_terminal else 140).print(table)
 
 
 def _cells(genotype):

@@ -28,10 +28,10 @@ def command(out, overwrite, as_json):
 
     click.echo("1/5 sharpkeras search", err=True)
     with Spoken("search") as searching:
-        genotype = experiment.search(SEARCHES["digits"], out / "search", overwrite, progress=searching)
+        genotype = experiment.search(SEARCHES["digits"].settings, out / "search", overwrite, progress=searching)
     click.echo("2/5 sharpkeras train", err=True)
     with Spoken("train") as training:
-        cost = experiment.train(TRAININGS["digits"], genotype, out / "train", overwrite, progress=training)
+        cost = experiment.train(TRAININGS["digits"].settings, genotype, out / "train", overwrite, progress=training)
     click.echo("3/5 sharpkeras evaluate", err=True)
     evaluation = experiment.evaluate(out / "train")
     click.echo("4/5 sharpkeras export", err=True)
@@ -72,4 +72,4 @@ def _print(report, out):
     table.add_row("in all", f"{report['seconds']:.0f} s")
     Console(width=None if Console().is_terminal else 120).print(table)
     click.echo(f"The cells: {report['picture']}")
-    click.echo("Next: sharpkeras search --dataset folder:PATH --recipe cifar10 --out runs/mine")
+    click.echo("Next: sharpkeras search sharpsepconv-darts --dataset folder:PATH --out runs/mine")

@@ -10,24 +10,35 @@ from sharpkeras_cli import options
 
 
 @click.command("train")
-@click.argument("architecture")
+@click.argument("architecture", metavar="RECIPE|ARCHITECTURE")
+@click.option("--recipe", "name", type=click.Choice(tuple(TRAININGS)), help="Recipe.  [default: RECIPE, else digits]")
 @options.recipe_options(TrainRecipe, TRAININGS)
-@click.option("--out", type=click.Path(path_type=Path), default="runs/train", show_default=True, help="Run directory.")
+@click.option("--out", type=click.Path(path_type=Path), help="Run directory.  [default: runs/train]")
 @options.resume
 @options.overwrite
 @options.data
 @options.check_disk
 @options.backend
 @options.as_json
-def command(architecture, recipe, out, must_exist, overwrite, check_disk, as_json, **data_options):
-    """Train the network of an ARCHITECTURE.
+def command(architecture, name, recipe_of, smoke, out, must_exist, overwrite, check_disk, as_json, **data_options):
+    """Train the network of a recipe or of an architecture.
 
-    A search run, a genotype file or a published name. The weights of the last epoch are the result; nothing is
-    selected on any test image.
+    RECIPE is a row of `sharpkeras list recipes` and brings its published architecture; ARCHITECTURE is a search run, a
+    genotype file or a published name, trained by --recipe. Which epoch's weights are the result, --selection says.
     """
     from sharpkeras import experiment
+    from sharpkeras.errors import ConfigError
     from sharpkeras_cli.progress import Spoken
 
+    if architecture in TRAININGS:
+        row, name = TRAININGS[architecture], name or architecture
+        if row.architecture is None:
+            problem, next_step = "this recipe has no architecture of its own", f"sharpkeras train RUN --recipe {name}"
+            raise ConfigError(problem, where="RECIPE", seen=architecture, next_step=next_step)
+        options.tell_printed(row)
+        architecture = row.architecture
+    recipe, overwrite = recipe_of(name or "digits"), overwrite or smoke and out is None
+    out = options.run_directory(out, "train", smoke)
     genotype = experiment.architecture(architecture)
     with Spoken("train") as progress:
         cost = experiment.train(recipe, genotype, out, overwrite, must_exist, progress, data_options, check_disk)

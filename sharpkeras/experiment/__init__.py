@@ -3,15 +3,20 @@
 Every function takes plain values and returns plain values; the command line adds words and progress.
 """
 
-from sharpkeras.experiment.results import architecture, count_cost, evaluate, export, table, trained_network
+from sharpkeras.experiment.comparison import compare
+from sharpkeras.experiment.evaluation import evaluate
+from sharpkeras.experiment.results import architecture, count_cost, export, table, trained_network
 from sharpkeras.experiment.running import degenerate, search, train
+from sharpkeras.experiment.sampling import sample
 
 __all__ = [
     "architecture",
+    "compare",
     "count_cost",
     "degenerate",
     "evaluate",
     "export",
+    "sample",
     "search",
     "table",
     "train",

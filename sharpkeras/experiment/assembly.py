@@ -1,12 +1,16 @@
 """What a recipe builds: space, network, model, optimizer, batches."""
 
+import contextlib
 import functools
 import random
+
+import keras
 
 from sharpkeras.data import augment, streams
 from sharpkeras.errors import UsageError
 from sharpkeras.optimizers import SGD, Adam
 from sharpkeras.primitives import PRIMITIVES
+from sharpkeras.recipes import TrainRecipe
 from sharpkeras.schedule import CosinePowerAnnealing
 from sharpkeras.search.model import SearchModel
 from sharpkeras.spaces.cell.network import Network
@@ -21,6 +25,26 @@ def seed_initializers(seed):
     but imports TensorFlow under any backend.
     """
     random.seed(seed)
+
+
+@contextlib.contextmanager
+def precision(recipe):
+    """Layers that are made inside compute in the recipe's precision."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(recipe.precision)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def image_options(recipe):
+    """How a recipe's images are read: arguments of `data.load` that depend on the recipe alone."""
+    options = {"image_size": recipe.image_size}
+    if isinstance(recipe, TrainRecipe):
+        options["resize_size"] = recipe.resize_size
+        options["on_disk"] = recipe.random_resized_crop or None  # crops are cut from the whole image
+    return options
 
 
 def cell_space(recipe):
@@ -61,24 +85,27 @@ def search_model(recipe, space, dataset, steps):
 
 def training_model(recipe, network, dataset, steps):
     """The TrainingModel of a TrainRecipe for a network, for an epoch of `steps` steps."""
+    averaging = {"use_ema": True, "ema_momentum": recipe.ema} if recipe.ema else {}
+    accumulating = {"gradient_accumulation_steps": recipe.accumulate} if recipe.accumulate > 1 else {}
+    sgd = _sgd(recipe, steps / recipe.accumulate, **averaging, **accumulating)
     preparation = image_preparation(recipe, dataset)
-    smoothing = recipe.label_smoothing
-    return TrainingModel(network, _sgd(recipe, steps), recipe.auxiliary_weight, smoothing, **preparation)
+    return TrainingModel(network, sgd, recipe.auxiliary_weight, recipe.label_smoothing, **preparation)
 
 
-def _sgd(recipe, steps):
-    """SGD under cosine power annealing (Eq. 2), the schedule counted in steps."""
-    warmup = recipe.warmup_epochs * steps
-    schedule = CosinePowerAnnealing(
-        recipe.learning_rate, recipe.min_learning_rate, recipe.epochs * steps - warmup, recipe.power, warmup
-    )
-    return SGD(schedule, recipe.momentum, recipe.l2, recipe.clip_norm)
+def _sgd(recipe, updates, **options):
+    """SGD under cosine power annealing (Eq. 2), the schedule counted in updates, of which an epoch has `updates`."""
+    warmup = round(recipe.warmup_epochs * updates)
+    annealing = max(1, round(recipe.epochs * updates) - warmup)
+    schedule = CosinePowerAnnealing(recipe.learning_rate, recipe.min_learning_rate, annealing, recipe.power, warmup)
+    return SGD(schedule, recipe.momentum, recipe.l2, recipe.clip_norm, **options)
 
 
 def image_preparation(recipe, dataset):
     """What happens to images on the device: in training, and in evaluation."""
     statistics = {"mean": dataset.mean, "deviation": dataset.deviation}
     sizes = {"crop_padding_px": recipe.crop_padding_px, "cutout_px": recipe.cutout_px, "flip": dataset.flip}
+    if isinstance(recipe, TrainRecipe) and recipe.autoaugment != "none":
+        sizes["autoaugment"] = recipe.autoaugment
     if recipe.cutout_px > min(dataset.images.shape[1:3]):
         limit = f"0 to {min(dataset.images.shape[1:3])}, the side of the images"
         raise UsageError("Cutout is larger than the images", where="--cutout-px", seen=recipe.cutout_px, allowed=limit)
@@ -98,4 +125,5 @@ def batches(recipe, dataset, indices, epoch):
         recipe.seed,
         epoch,
         draws=augment.NUM_DRAWS,
+        random_crops=getattr(recipe, "random_resized_crop", False),
     )

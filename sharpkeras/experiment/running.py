@@ -1,6 +1,7 @@
 """The search and the final training, each from its recipe to the files of its run directory."""
 
 import contextlib
+import functools
 
 import keras
 import numpy as np
@@ -12,6 +13,7 @@ from sharpkeras.experiment import assembly
 from sharpkeras.loop import Silent, refuse_full_disk
 from sharpkeras.measure import cost
 from sharpkeras.primitives import OPS
+from sharpkeras.recipes import TrainRecipe
 from sharpkeras.runs import RunDirectory
 from sharpkeras.search.loop import search as run_search
 from sharpkeras.spaces.cell import genotype as genotypes
@@ -57,7 +59,8 @@ def _search(recipe, space, run, progress, data_options, check_disk):
     dataset = _training_data(recipe, run, progress, data_options)
     weights_half, alphas_half = streams.search_split(len(dataset.images), recipe.train_portion, recipe.batch_size)
     steps = len(weights_half) // recipe.batch_size
-    model = assembly.search_model(recipe, space, dataset, steps)
+    with assembly.precision(recipe):
+        model = assembly.search_model(recipe, space, dataset, steps)
     _begin(run, dataset, model, check_disk)
     with _memory_errors(recipe, model):
         return run_search(
@@ -75,9 +78,21 @@ def _search(recipe, space, run, progress, data_options, check_disk):
                 draws=augment.NUM_DRAWS,
             ),
             held_out=lambda: streams.evaluation_batches(dataset.images, dataset.labels, recipe.batch_size, alphas_half),
+            describe=functools.lru_cache(maxsize=None)(functools.partial(_describe, recipe, dataset)),
             skip_none=recipe.skip_none,
             progress=progress,
         )
+
+
+def _describe(recipe, dataset, genotype):
+    """What a genotype is made of, and the cost of its network at the width and depth of the search."""
+    kinds = [OPS[recipe.ops][name].kind for name, _ in genotype.normal + genotype.reduce]
+    counts = {f"genotype_{kind}s": kinds.count(kind) for kind in ("skip", "pool", "conv")}
+    sizes = {"ops": recipe.ops, "init_channels": recipe.init_channels, "num_cells": recipe.num_cells}
+    shape, classes = dataset.images.shape[1:], len(dataset.class_names)
+    network = assembly.build_network(TrainRecipe(**sizes), genotype, shape, classes)
+    numbers = cost.count(network.counted())
+    return {**counts, "genotype_parameters": numbers.parameters, "genotype_addmults": numbers.addmults_paper}
 
 
 def train(recipe, genotype, out, overwrite=False, must_exist=False, progress=None, data_options=None, check_disk=True):
@@ -101,8 +116,8 @@ def train(recipe, genotype, out, overwrite=False, must_exist=False, progress=Non
             facts = run.read_json(DATA)
             network = assembly.build_network(recipe, genotype, facts["shape"], len(facts["class_names"]))
         else:
-            network = _train(recipe, genotype, run, progress, data_options, check_disk)
-            run.save_arrays(WEIGHTS, from_torch.state_dict(network), {"keys": "official PyTorch names and layouts"})
+            network, weights, selection = _train(recipe, genotype, run, progress, data_options, check_disk)
+            run.save_arrays(WEIGHTS, weights, {"keys": "official PyTorch names and layouts", "selection": selection})
             run.mark_finished()
         run.write_json(GENOTYPE, genotype.as_dict())
         _draw_training(run, genotype)
@@ -110,29 +125,45 @@ def train(recipe, genotype, out, overwrite=False, must_exist=False, progress=Non
 
 
 def _train(recipe, genotype, run, progress, data_options, check_disk):
+    """The network after its training, the selected weights, and how they were selected."""
     dataset = _training_data(recipe, run, progress, data_options)
+    trained_on, selected_on = _selection(recipe, dataset, data_options)
     assembly.seed_initializers(recipe.seed)
-    network = assembly.build_network(recipe, genotype, dataset.images.shape[1:], len(dataset.class_names))
-    model = assembly.training_model(recipe, network, dataset, len(dataset.images) // recipe.batch_size)
-    everything = np.arange(len(dataset.images))
+    with assembly.precision(recipe):
+        network = assembly.build_network(recipe, genotype, dataset.images.shape[1:], len(dataset.class_names))
+        model = assembly.training_model(recipe, network, dataset, len(trained_on) // recipe.batch_size)
     _begin(run, dataset, model, check_disk)
     with _memory_errors(recipe, model):
-        run_training(
+        weights, selection = run_training(
             model,
             run,
             recipe.epochs,
-            training=lambda epoch: assembly.batches(recipe, dataset, everything, epoch),
+            training=lambda epoch: assembly.batches(recipe, dataset, trained_on, epoch),
             drop_path=recipe.drop_path,
+            weights=lambda: from_torch.state_dict(network),
+            selected_on=selected_on,
+            selection=recipe.selection,
             progress=progress,
         )
-    return network
+    return network, weights, selection
+
+
+def _selection(recipe, dataset, data_options):
+    """The indices of the images to train on, and () → batches of those that select the epoch; None for the last one."""
+    everything = np.arange(len(dataset.images))
+    if recipe.selection == "last":
+        return everything, None
+    if recipe.selection == "test":
+        test = load(recipe.dataset, "test", **assembly.image_options(recipe), **(data_options or {}))
+        return everything, lambda: streams.evaluation_batches(test.images, test.labels, recipe.batch_size)
+    trained_on, held_out = streams.search_split(len(dataset.images), 1 - recipe.held_out)
+    return trained_on, lambda: streams.evaluation_batches(dataset.images, dataset.labels, recipe.batch_size, held_out)
 
 
 def _training_data(recipe, run, progress, options):
     """The training split, checked to be the one that the run began with."""
-    sizes = {"image_size": recipe.image_size, "limit": recipe.limit}
-    dataset = load(recipe.dataset, "train", **sizes, **(options or {}))
-    for note in dataset.notes:
+    dataset = load(recipe.dataset, "train", limit=recipe.limit, **assembly.image_options(recipe), **(options or {}))
+    for note in (*dataset.notes, *_precision_notes(recipe)):
         progress.note(note)
     streams.check(dataset, recipe.batch_size)
     if run.resumed and (run.path / DATA).exists():
@@ -146,6 +177,11 @@ def _training_data(recipe, run, progress, options):
                 next_step="choose another directory with --out, or begin anew with --overwrite",
             )
     return dataset
+
+
+def _precision_notes(recipe):
+    on_cpu = not any(device.startswith(("gpu", "tpu")) for device in keras.distribution.list_devices())
+    return [f"{recipe.precision} is slower than float32 on a CPU"] if on_cpu and recipe.precision != "float32" else []
 
 
 def _begin(run, dataset, model, check_disk):
@@ -214,11 +250,12 @@ def degenerate(out, ops):
 
 
 def _draw_search(run, space, found):
-    from sharpkeras.view import cells, curves
+    from sharpkeras.view import cells, collapse, curves
 
     rows = _metrics(run)
     cells.draw_genotype(found, run.path / "cells.png", title=f"{run.path.name}: epoch {rows[-1]['epoch'] + 1}")
     curves.draw_metrics(rows, run.path / "metrics.png")
+    collapse.draw_collapse({run.path.name: rows}, run.path / "collapse.png")
     alphas = [run.read_json(f"epochs/{row['epoch']:04d}.json")["alphas"] for row in rows]
     for kind, name in enumerate(("normal", "reduce")):
         by_epoch = np.array([epoch[kind] for epoch in alphas])  # (T, E, P)

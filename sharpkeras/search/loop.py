@@ -1,11 +1,16 @@
 """The search from the first epoch to the genotype."""
 
+import logging
+
 import numpy as np
 
-from sharpkeras.loop import run_epochs
+from sharpkeras.loop import accuracy_on, run_epochs
+from sharpkeras.search import collapse
+
+logger = logging.getLogger("sharpkeras")
 
 
-def search(model, run, epochs, training, validation, held_out, skip_none=True, progress=None):
+def search(model, run, epochs, training, validation, held_out, describe, skip_none=True, progress=None):
     """Runs the bilevel search, keeping alphas and architecture of every epoch in the run directory.
 
     Args:
@@ -15,23 +20,31 @@ def search(model, run, epochs, training, validation, held_out, skip_none=True, p
         training: epoch → iterable of batches for the weights.
         validation: epoch → endless iterator of batches for the alphas.
         held_out: () → iterable of (images, labels, valid) over the validation half, in inference mode.
+        describe: architecture → further metrics of it, such as its cost.
         skip_none: see `CellSpace.extract`.
         progress: see `loop.Silent`.
 
     Returns:
         The architecture found.
     """
+    kinds, was_collapsed = model.space.primitive_kinds, False
 
     def data(epoch):
         return zip(training(epoch), validation(epoch))
 
     def after_epoch(epoch):
+        nonlocal was_collapsed
         alphas = [np.asarray(a) for a in model.alphas]
-        genotype = model.space.extract(alphas, skip_none).as_dict()
-        run.write_json(f"epochs/{epoch:04d}.json", {"alphas": [a.tolist() for a in alphas], "genotype": genotype})
-        labels = np.concatenate([labels[:valid] for _, labels, valid in held_out()])
-        right = np.argmax(model.logits(held_out()), axis=-1) == labels
-        return {"held_out_accuracy": float(np.mean(right)), "held_out_images": len(labels)}
+        found = model.space.extract(alphas, skip_none)
+        architecture = {"alphas": [a.tolist() for a in alphas], "genotype": found.as_dict()}
+        run.write_json(f"epochs/{epoch:04d}.json", architecture)
+        row = collapse.watch(alphas, kinds)
+        warning = collapse.warning(row, len(kinds))
+        if warning and not was_collapsed:
+            logger.warning("epoch %d: %s", epoch + 1, warning)
+        was_collapsed = bool(warning)
+        accuracy, images = accuracy_on(model, held_out())
+        return {"held_out_accuracy": accuracy, "held_out_images": images, **row, **describe(found)}
 
     run_epochs(model, run, epochs, data, after_epoch=after_epoch, progress=progress)
     return model.space.extract([np.asarray(a) for a in model.alphas], skip_none)

@@ -32,7 +32,7 @@ def draw_alphas(alphas_by_epoch, primitives, path, title=None):
     _draw_winners(lines, weights, primitives)
     if title:
         figure.suptitle(title, fontsize=13, fontweight="bold", color=INK)
-    _save(figure, path)
+    save(figure, path)
 
 
 def _draw_last_weights(figure, axes, weights, primitives):
@@ -63,7 +63,7 @@ def _draw_winners(axes, weights, primitives):
     place = {"loc": "upper left", "bbox_to_anchor": (1, 1)}  # outside, where no line runs
     axes.legend(title="last winner (edges)", fontsize=8, title_fontsize=8, frameon=False, **place)
     axes.set_title("weight of each edge's last winner", fontsize=10, loc="left")
-    _finish(axes, "epoch")
+    finish(axes, "epoch")
 
 
 def edge_names(num_edges):
@@ -93,8 +93,8 @@ def draw_metrics(rows, path):
         axes.set_title(quantity, fontsize=10, loc="left")
         if axes.lines:
             axes.legend(fontsize=8, frameon=False)
-        _finish(axes, "epoch")
-    _save(figure, path)
+        finish(axes, "epoch")
+    save(figure, path)
 
 
 def draw_schedule(steps_per_epoch, values, path):
@@ -111,8 +111,8 @@ def draw_schedule(steps_per_epoch, values, path):
         axes.plot(epochs, values, color="#4477aa", linewidth=1.8)
         axes.set_yscale(scale)
         axes.set_title(f"learning rate, {scale} scale", fontsize=10, loc="left")
-        _finish(axes, "epoch")
-    _save(figure, path)
+        finish(axes, "epoch")
+    save(figure, path)
 
 
 def _names(rows):
@@ -127,14 +127,16 @@ def _line_colour(primitive):
     return tuple(channel**1.8 * 0.85 for channel in channels)
 
 
-def _finish(axes, label):
+def finish(axes, label):
+    """What all axes over time have in common."""
     axes.set_xlabel(label)
     axes.grid(color=GRID, linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
 
 
-def _save(figure, path):
+def save(figure, path):
+    """Writes the figure as a PNG, whole or not at all, and the same one each time."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
     atomic.write(path, buffer.getbuffer())

@@ -49,6 +49,11 @@ class CellSpace:
     def num_edges(self):
         return sum(2 + node for node in range(self.num_nodes))
 
+    @property
+    def primitive_kinds(self):
+        """The kind of each of the P primitives: "none", "skip", "pool" or "conv"."""
+        return tuple(primitives.lookup(name, self.ops).kind for name in self.primitive_names)
+
     def init_alphas(self, seed):
         """Two arrays (E, P) of logits, normal and reduction cells: 1e-3 times a standard normal."""
         shape = (len(KINDS), self.num_edges, len(self.primitive_names))
@@ -87,6 +92,24 @@ class CellSpace:
         for node in topology.all_edges(self.num_nodes):
             strongest = sorted(node, key=lambda edge: -weights[edge[0]].max())[:2]  # stable: ties to the earlier source
             pairs += [(self.primitive_names[int(weights[edge].argmax())], source) for edge, source in strongest]
+        return tuple(pairs)
+
+    def sample(self, seed, name=None):
+        """A random Genotype, as DARTS draws its random baseline: two sources and their primitives for every node.
+
+        The sources of a node are two different ones of those before it, its primitives any but `none`; all equally
+        likely, and a function of `seed` alone.
+        """
+        generator = np.random.default_rng(seed)
+        concat = topology.last_states(self.num_nodes, self.num_concatenated)
+        normal, reduce = (self._sample_cell(generator) for _ in KINDS)
+        return Genotype(normal, concat, reduce, concat, name)
+
+    def _sample_cell(self, generator):
+        names, pairs = [name for name in self.primitive_names if name != "none"], []
+        for node in range(self.num_nodes):
+            sources = sorted(generator.permutation(2 + node)[:2].tolist())
+            pairs += [(names[generator.integers(len(names))], source) for source in sources]
         return tuple(pairs)
 
     def network(self, architecture, **sizes):

@@ -1,0 +1,42 @@
+"""`sharpkeras sample`"""
+
+import json
+from pathlib import Path
+
+import click
+
+from sharpkeras.recipes import SearchRecipe
+from sharpkeras_cli import options
+
+
+@click.command("sample")
+@options.settings(SearchRecipe, "space", "ops", "num_nodes")
+@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Of the first genotype.")
+@click.option(
+    "--count", type=click.IntRange(1, 1000), default=1, show_default=True, help="Genotypes; each has the next seed."
+)
+@click.option(
+    "--out", type=click.Path(path_type=Path), default="genotypes", show_default=True, help="A folder, or a .json file."
+)
+@options.overwrite
+@options.as_json
+def command(count, out, overwrite, as_json, **settings):
+    """Draw random genotypes: the baseline of a search.
+
+    Every node gets two different sources and two primitives but none, all equally likely. Trained by the same recipe,
+    they say what a search is worth.
+    """
+    options.choose_backend()
+    from sharpkeras import experiment
+
+    given = {name: value for name, value in settings.items() if value is not None}
+    recipe = SearchRecipe.from_dict(given, "settings")
+    drawn = experiment.sample(recipe, out, count, overwrite)
+    if as_json:
+        found = [{"file": str(path), "genotype": genotype.as_dict()} for path, genotype in drawn]
+        click.echo(json.dumps({"genotypes": found}))
+        return
+    for path, genotype in drawn:
+        click.echo(f"{path}\n{genotype.as_json()}", nl=False)
+    ops = () if recipe.ops == SearchRecipe().ops else ("--ops", recipe.ops)
+    options.say_next("train", drawn[0][0], *ops)

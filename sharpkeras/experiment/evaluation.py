@@ -1,0 +1,149 @@
+"""The test error of a trained network: with its interval, every single answer, and how the weights were selected."""
+
+import functools
+import hashlib
+import re
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from sharpkeras import atomic
+from sharpkeras.data import DATASETS, augment, load, streams
+from sharpkeras.errors import DataError
+from sharpkeras.experiment.assembly import image_options
+from sharpkeras.experiment.results import trained_network
+from sharpkeras.experiment.running import WEIGHTS
+from sharpkeras.measure.accuracy import ErrorRate, top_k_errors
+from sharpkeras.optimizers import SGD
+from sharpkeras.runs import RunDirectory
+from sharpkeras.training.model import TrainingModel
+
+TEST_SELECTED = "TEST-SELECTED"  # the label of every number of weights that test images have selected
+TOP = 5  # top-5 error, and how many answers are kept
+
+
+def evaluate(path, dataset=None, batch_size=256, data_options=None):
+    """The top-1 and top-5 error of a trained network on test images, with Clopper–Pearson intervals.
+
+    The run directory keeps the report as `evaluation.json` and the answers to every image as `predictions.npz`:
+    `labels` (N,) and `classes` (N, 5), the most probable ones first. Those of other data than the training's own have
+    the dataset behind their name.
+
+    Args:
+        path: a training run.
+        dataset: a dataset with the same classes; None is the test split of the one it was trained on.
+        batch_size: images at a time.
+        data_options: further arguments of `data.load`, such as download.
+
+    Returns:
+        A dict: dataset, fingerprint, split, n, errors, error, interval, the rate as text, the same for "top5" (None up
+        to 5 classes), and how the weights were selected.
+
+    Raises:
+        RunError: no such run, or it has not ended.
+        DataError: no test images, or of other classes or another size than the training's.
+        NumericalError: an answer of the network is not finite.
+    """
+    network, recipe, facts, _ = trained_network(path)
+    spec, statistics = dataset or recipe.dataset, (tuple(facts["mean"]), tuple(facts["deviation"]))
+    test = load(spec, "test", statistics=statistics, **_image_options(recipe, spec), **(data_options or {}))
+    _refuse_other_classes(test, facts)
+    selected = RunDirectory.read(path, "train").load_arrays(WEIGHTS)[1].get("selection", {"by": "last"})
+    label = TEST_SELECTED if selected["by"] == "test" else None
+    normalize = functools.partial(augment.normalize, mean=test.mean, deviation=test.deviation)
+    model = TrainingModel(network, SGD(0.0), normalize=normalize)
+    errors, classes, fingerprint = _answers(model, test, batch_size)
+    suffix = _suffix(spec, recipe.dataset)
+    report = {
+        "run": str(path),
+        "dataset": spec,
+        "fingerprint": fingerprint,
+        "split": "test",
+        **_rate(errors[1], len(test.labels), label),
+        "top5": _rate(errors[TOP], len(test.labels), label) if TOP in errors else None,
+        "label": label,
+        "notes": list(test.notes),
+        "selected": selected,
+        "selection": selection_in_words(selected, spec, recipe.dataset),
+        "backend": keras.backend.backend(),
+    }
+    # The answers first: a report never stands without them.
+    answers = {"labels": test.labels.astype(np.int32), "classes": classes}
+    meta = {key: report[key] for key in ("dataset", "fingerprint", "split", "errors", "label", "selection")}
+    atomic.save_arrays(Path(path) / f"predictions{suffix}.npz", answers, meta)
+    report_text = atomic.dumps(report, "evaluation", indent=1) + "\n"
+    atomic.write(Path(path) / f"evaluation{suffix}.json", report_text.encode())
+    return report
+
+
+def selection_in_words(selected, spec, trained_on):
+    """How the weights were selected, and what that means for an error on the dataset `spec`."""
+    epoch = f"epoch {selected['epoch'] + 1} of {selected['epochs']}" if "epoch" in selected else "last epoch"
+    if selected["by"] == "test":
+        here = "these very images" if spec == trained_on else f"the test images of {trained_on}; none of these selected"
+        return f"{TEST_SELECTED}: {epoch}, the best on {here}"
+    if selected["by"] == "held_out":
+        epoch = f"{epoch}, the best on {selected['images']:,} held-out training images"
+    elif "epoch" in selected:
+        epoch = f"{epoch}, the last"
+    return f"{epoch}; nothing was selected on these images"
+
+
+def _image_options(recipe, spec):
+    """How the test images are read: as the recipe says, but on disk only where the dataset can be read so."""
+    row = DATASETS.get(spec) or DATASETS.get(spec.partition(":")[0])
+    options = image_options(recipe)
+    return {**options, "on_disk": None} if row and row.on_disk == "never" else options
+
+
+def _answers(model, test, batch_size):
+    """One pass over the test images, which may lie on disk.
+
+    Returns:
+        k → how many labels are not among the k most probable classes; those classes, (N, 5), best first; and the
+        fingerprint of the images. The last is the one that a Dataset in memory has: that of one on disk, which no one
+        reads for it, knows names and sizes alone, and two networks are compared only on the very same images.
+    """
+    count, classes = len(test.class_names), []
+    errors = dict.fromkeys((1, TOP) if count > TOP else (1,), 0)
+    digest = hashlib.sha256(repr((test.images.shape, test.class_names)).encode())
+    for batch in streams.evaluation_batches(test.images, test.labels, min(batch_size, len(test.images))):
+        images, labels, valid = batch
+        digest.update(np.ascontiguousarray(images[:valid]))
+        logits = model.logits([batch])  # (B, classes)
+        errors = {k: wrong + top_k_errors(logits, labels[:valid], k) for k, wrong in errors.items()}
+        # Among equal ones the lower class goes first, as in `top_k_errors`.
+        classes.append(np.argsort(-logits, axis=1, kind="stable")[:, :TOP].astype(np.int32))
+    digest.update(test.labels.astype("<i8"))
+    return errors, np.concatenate(classes), digest.hexdigest()
+
+
+def _rate(errors, n, label):
+    rate = ErrorRate(errors, n)
+    return {
+        "n": rate.n,
+        "errors": rate.errors,
+        "error": rate.error,
+        "interval": [rate.low, rate.high],
+        "confidence": rate.confidence,
+        "text": f"{label} {rate}" if label else str(rate),
+    }
+
+
+def _suffix(spec, trained_on):
+    """What the names of the files of a dataset end in: nothing for the training's own, else a safe and unique text."""
+    if spec == trained_on:
+        return ""
+    plain = re.sub(r"[^A-Za-z0-9.]+", "-", spec).strip("-.")[-48:]
+    return f"-{plain}" if plain == spec else f"-{plain}-{hashlib.sha256(spec.encode()).hexdigest()[:8]}"
+
+
+def _refuse_other_classes(test, facts):
+    expected, shape = tuple(facts["class_names"]), tuple(facts["shape"])
+    if test.class_names != expected:
+        problem = "the classes are not those of the training"
+        raise DataError(problem, where=test.name, seen=list(test.class_names), allowed=list(expected))
+    if test.images.shape[1:] != shape:
+        problem = "the images are not of the training's size"
+        raise DataError(problem, where=test.name, seen=test.images.shape[1:], allowed=shape)

@@ -1,0 +1,99 @@
+"""Settings as frozen values that are checked when they are made.
+
+A field carries its help and its range; the command line makes its options from them, so that each fact stands once.
+"""
+
+import dataclasses
+import difflib
+import math
+
+from sharpkeras.errors import ConfigError, printable
+
+
+def setting(default, help, low=None, high=None, choices=None):
+    """A field of settings: its default, its help, and the values it may have (`low` and `high` included)."""
+    return dataclasses.field(default=default, metadata=dict(help=help, low=low, high=high, choices=choices))
+
+
+class Settings:
+    """A frozen dataclass of `setting`s: range checks, and the way from and to JSON."""
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            _check(field, getattr(self, field.name))
+
+    def as_dict(self):
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, settings, where="recipe", base=None):
+        """Settings from JSON values; what is missing comes from `base` (default: the defaults).
+
+        Raises:
+            ConfigError: for an unknown key, with the nearest valid one, or a value of the wrong type or range.
+        """
+        if not isinstance(settings, dict):
+            raise ConfigError("expected an object of settings", where=where, seen=type(settings).__name__)
+        fields = {field.name: field for field in dataclasses.fields(cls)}
+        for key, value in settings.items():
+            if key not in fields:
+                near = difflib.get_close_matches(key, fields, n=1)
+                hint = f"did you mean {near[0]}?" if near else f"valid keys: {', '.join(fields)}"
+                raise ConfigError(f"unknown key {printable(repr(key), 80)}", where=where, next_step=hint)
+            _check(fields[key], value, where)
+        return dataclasses.replace(base or cls(), **settings)
+
+    @classmethod
+    def parse(cls, assignments, where="--set"):
+        """Values by name from texts such as "epochs=60"; `none` is no value.
+
+        Raises:
+            ConfigError: for a text of another form; names and ranges are checked by `from_dict`.
+        """
+        kinds = {field.name: _kind(field) for field in dataclasses.fields(cls)}
+        values = {}
+        for assignment in assignments:
+            name, equals, text = (part.strip() for part in assignment.partition("="))
+            if not equals:
+                raise ConfigError("expected a setting", where=where, seen=assignment, allowed="name=value")
+            values[name] = _value(text, kinds.get(name, str))
+        return values
+
+
+def _check(field, value, where=None):
+    """Raises ConfigError unless `value` has the field's type and lies in its range."""
+    rule, kind, optional = field.metadata, _kind(field), "None" in str(field.type)
+    path = f"{where}: {field.name}" if where else field.name
+    if value is None and optional:
+        return
+    number = kind in (int, float) and isinstance(value, (int, float)) and not isinstance(value, bool)
+    fits = number and (kind is float or isinstance(value, int)) or kind in (bool, str) and isinstance(value, kind)
+    if not fits or number and not math.isfinite(value):
+        raise ConfigError("wrong type", where=path, seen=value, allowed=f"a finite {kind.__name__}")
+    low, high, choices = rule["low"], rule["high"], rule["choices"]
+    if low is not None and value < low or high is not None and value > high:
+        limits = [f"{word} {limit}" for word, limit in (("at least", low), ("at most", high)) if limit is not None]
+        raise ConfigError("out of range", where=path, seen=value, allowed=", ".join(limits))
+    if choices and value not in choices:
+        raise ConfigError("unknown value", where=path, seen=value, allowed=", ".join(choices))
+
+
+def _kind(field):
+    """bool, int, float or str."""
+    return next(kind for kind in (bool, int, float, str) if kind.__name__ in str(field.type))
+
+
+def _value(text, kind):
+    """The text as a value of that kind, or as it is where it can not be read so: the check then says what is wrong."""
+    if text.lower() == "none" and kind is not str:
+        return None
+    if kind is bool:
+        return {"true": True, "false": False}.get(text.lower(), text)
+    if kind is str:
+        return text
+    for read in (int, float):
+        try:
+            return read(text)
+        except ValueError:
+            continue
+    return text

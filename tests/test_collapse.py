@@ -1,0 +1,46 @@
+"""The collapse watch: shares of winners and entropy by hand, and when it warns."""
+
+import math
+
+import numpy as np
+import pytest
+
+from sharpkeras.search import collapse
+
+KINDS = ("none", "pool", "skip", "conv")
+
+
+def alphas(*winners):
+    """One row of logits per edge, won by the primitive of that index."""
+    return np.array([np.eye(4)[winner] for winner in winners])
+
+
+def test_shares_are_those_of_the_winners_of_both_cells():
+    row = collapse.watch([alphas(0, 1, 2), alphas(3, 3, 2, 1, 1)], KINDS)
+    assert (row["none_share"], row["pool_share"], row["skip_share"]) == (1 / 8, 3 / 8, 2 / 8)
+
+
+def test_kinds_and_not_names_are_counted():
+    row = collapse.watch([alphas(0), alphas(1)], ("pool", "pool", "conv", "conv"))
+    assert row["pool_share"] == 1.0 and row["skip_share"] == row["none_share"] == 0.0
+
+
+def test_entropy_is_that_of_the_softmax_edge_by_edge():
+    uniform, sure = np.zeros((2, 4)), np.array([[0.0, 50.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0]])
+    row = collapse.watch([uniform, sure], KINDS)
+    assert row["entropy_normal"] == pytest.approx(math.log(4))
+    assert row["entropy_reduce"] == pytest.approx(math.log(4) / 2, abs=1e-9)
+
+
+def test_entropy_against_its_definition():
+    logits = np.random.default_rng(0).normal(size=(5, 4))
+    weights = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    expected = np.mean([-sum(w * math.log(w) for w in edge) for edge in weights])
+    assert collapse.watch([logits, logits], KINDS)["entropy_normal"] == pytest.approx(expected)
+
+
+def test_it_warns_at_three_quarters_and_says_what_won():
+    rows = [collapse.watch([alphas(1, 2), alphas(*reduce)], KINDS) for reduce in ((3, 3), (2, 3))]
+    assert collapse.warning(rows[0], 4) is None
+    warning = collapse.warning(rows[1], 4)
+    assert "75% of the edges" in warning and "skip 50%" in warning and "pool 25%" in warning
