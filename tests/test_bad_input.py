@@ -25,7 +25,7 @@ from PIL import Image
 if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
     pytest.skip("these commands run on the default backend", allow_module_level=True)
 
-from sharpkeras import atomic, experiment, export, loop
+from sharpkeras import atomic, experiment, export, loop, precision
 from sharpkeras.errors import NumericalError
 from sharpkeras.experiment import assembly, running
 from sharpkeras.loop import Silent
@@ -591,6 +591,24 @@ def test_row_69_an_altered_weight_is_noticed(place, monkeypatch):
     assert "a difference of" in result.err and not result.out
     after = files_below(place)
     assert set(after) - set(before) == {place / "model.rejected.onnx"} and before.items() <= after.items()
+
+
+def test_row_54_and_68_half_precision_on_a_cpu_and_its_export(place):
+    half = [*TRAIN[:-2], "--epochs", "1", "--precision", "mixed_bfloat16", "--out", "half"]
+    result = sharpkeras(*half)
+    assert result.code == 0 and "note: mixed_bfloat16 is slower than float32 on a CPU" in result.err
+    result = sharpkeras("export", "half", "--out", "half.onnx", "--json")
+    assert result.code == 0 and "note: trained in mixed_bfloat16; the file computes in float32" in result.err
+    assert result.json["largest_difference"] < 1e-4 and result.json["selected"]["by"] == "held_out"
+
+
+def test_row_55_a_loss_scale_that_never_fits(place, monkeypatch):
+    monkeypatch.setattr(precision, "INITIAL_SCALE", 2.0**120)  # overflows whatever the loss
+    monkeypatch.setattr(precision, "SMALLEST_SCALE", 2.0**120)
+    monkeypatch.setattr(loop, "MAX_SKIPPED", 6)
+    result = sharpkeras(*TRAIN[:-2], "--precision", "mixed_float16", "--out", "half")
+    assert result.code == 6 and "8 steps in a row" in result.err and "mixed_bfloat16" in result.err
+    assert not Path("half", "weights.npz").exists()
 
 
 @pytest.mark.parametrize("package", ["tf2onnx", "onnx", "tensorflow"])

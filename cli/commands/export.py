@@ -28,6 +28,8 @@ def command(run, out, opset, overwrite, as_json):
 
     out = out or Path("exported") / f"{run.resolve().name}.onnx"
     report = experiment.export(run, out, opset, overwrite)
+    if report["recipe"]["precision"] != "float32":
+        click.echo(f"note: trained in {report['recipe']['precision']}; the file computes in float32", err=True)
     if as_json:
         click.echo(json.dumps(report))
     else:

@@ -155,6 +155,7 @@ def export(path, out, opset=17, overwrite=False):
         "preprocessing": {"scale": "x / 255", "mean": facts["mean"], "deviation": facts["deviation"], "layout": "NHWC"},
         "cost": numbers._asdict(),
         "recipe": recipe.as_dict(),
+        "selected": RunDirectory.read(path, "train").load_arrays(WEIGHTS)[1].get("selection", {"by": "last"}),
         "sharpkeras": __version__,
     }
     return export_onnx(
