@@ -378,26 +378,19 @@ def test_the_precise_loss_is_float32s(dtype):
     assert len(layers) > 20  # and the policies are back
 
 
-def flat_loss(weights, alphas, batch):
-    """A loss without a slope: second order with it is the direct term alone."""
-    return ops.sum(0.0 * ops.concatenate(alphas)), ()
-
-
-@pytest.mark.parametrize("dtype, noise", (("bfloat16", 0.8), ("float16", 0.1)))
-def test_the_finite_difference_of_second_order_is_float32s(dtype, noise):
-    """The implicit term from one direction v: by float32, as the step computes it, and as half precision would."""
+@pytest.mark.parametrize("dtype, noise", (("bfloat16", 0.1), ("float16", 0.01)))
+def test_the_alphas_gradient_of_second_order_is_float32s(dtype, noise):
+    """As the step computes it, and as half precision would."""
     model, theirs = search_model(dtype, 2), search_model("float32", 2)
     gradient = model.loss_scale.scaled(backend_step().gradient, []) if model.loss_scale else backend_step().gradient
 
-    def second_order(difference_loss):
-        model.precise_loss = difference_loss
-        return model._architecture_gradient(gradient, batch(0), batch(1))[2]
+    def slope(of):
+        return of._architecture_gradient(gradient, batch(0), batch(1))[2]
 
-    losses = {"float32": theirs.supernet_loss, "ours": model.precise_loss, "half": model.supernet_loss}
-    direct = second_order(flat_loss)
-    implicit = {name: [d - s for d, s in zip(direct, second_order(loss))] for name, loss in losses.items()}
-    assert distance(implicit["ours"], implicit["float32"]) < 0.02
-    assert distance(implicit["half"], implicit["float32"]) > noise
+    expected = slope(theirs)
+    assert distance(slope(model), expected) < 1e-3
+    model.precise_loss = model.supernet_loss
+    assert distance(slope(model), expected) > noise
 
 
 def test_full_precision_changes_nothing_in_float32():

@@ -18,9 +18,7 @@ def first_order(loss, gradient, weights, alphas, validation):
     return gradient(lambda a: loss(weights, a, validation), alphas)
 
 
-def second_order(
-    loss, gradient, weights, alphas, training, validation, buffers, learning_rate, momentum, l2, difference_loss=None
-):
+def second_order(loss, gradient, weights, alphas, training, validation, buffers, learning_rate, momentum, l2):
     """∇α L_valid(w', α) through one unrolled step of SGD, the Hessian-vector product by a finite difference.
 
     w' = w - η·(momentum·buffer + ∇w L_train(w, α) + l2·w), without clipping;
@@ -30,13 +28,10 @@ def second_order(
     Args:
         buffers: SGD's momentum buffers, a list like `weights`.
         learning_rate: η, of this step.
-        difference_loss: `loss` in float32, for the finite difference; None takes `loss`. A shift of 0.01 over all
-            weights is lost in half precision.
 
     Returns:
         As `first_order`; the loss is the one at w'.
     """
-    difference_loss = difference_loss or loss
     _, _, slope = gradient(lambda w: loss(w, alphas, training), weights)
     ahead = [w - learning_rate * (momentum * b + g + l2 * w) for w, b, g in zip(weights, buffers, slope)]
     value, along, both = gradient(
@@ -45,7 +40,7 @@ def second_order(
     direction, direct = both[: len(weights)], both[len(weights) :]
     epsilon = FINITE_DIFFERENCE_R / global_norm(direction)
     plus, minus = (
-        gradient(lambda a, w=shifted: difference_loss(w, a, training), alphas)[2]
+        gradient(lambda a, w=shifted: loss(w, a, training), alphas)[2]
         for shifted in (
             [w + epsilon * v for w, v in zip(weights, direction)],
             [w - epsilon * v for w, v in zip(weights, direction)],
