@@ -6,4 +6,6 @@
 - `extract(alphas)` → the architecture found, e.g. a Genotype
 - `sample(seed)` → a random architecture, the baseline of every search
 - `network(architecture, ...)` → the final keras.Model
+
+For the collapse watch it has `primitive_kinds`: whether each primitive is a convolution, a pool, a skip or nothing.
 """
