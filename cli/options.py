@@ -1,6 +1,7 @@
 """Options that commands share, and options made from the fields of a recipe."""
 
 import dataclasses
+import difflib
 import functools
 import math
 import os
@@ -11,7 +12,7 @@ from pathlib import Path
 import click
 
 from sharpkeras import published, strict_json
-from sharpkeras.errors import ConfigError, ResourceError, UsageError
+from sharpkeras.errors import ConfigError, ResourceError, UsageError, printable
 from sharpkeras_cli.quiet import silence_native_logs
 from sharpkeras_cli.versions import refuse_old, require_backend
 
@@ -174,6 +175,16 @@ def _read_toml(path):
         raise ConfigError("is nested too deeply", where=str(path), allowed="name = value, one a line") from None
     except ValueError as error:  # no TOML, no UTF-8, or a number of thousands of digits
         raise ConfigError("is not TOML", where=str(path), seen=str(error), allowed="name = value") from None
+
+
+class Names(click.Choice):
+    """A click.Choice that guesses what a mistyped name meant."""
+
+    def convert(self, value, parameter, context):
+        near = difflib.get_close_matches(str(value), self.choices, n=1)
+        if near and value not in self.choices:
+            self.fail(f"{printable(value)!r} is none of {', '.join(self.choices)}. Did you mean {near[0]}?")
+        return super().convert(value, parameter, context)
 
 
 class FiniteRange(click.FloatRange):

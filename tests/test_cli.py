@@ -74,6 +74,9 @@ def test_version():
         (["train", "x", "--drop-pth", "0.2"], "--drop-path"),
         (["cost", "sharpsepconv_darts"], "SHARPSEPCONV_DARTS"),
         (["train", "DARTS_V3"], "DARTS_V2"),
+        (["train", "sharpdart"], "sharpdarts"),
+        (["search", "sharpdart"], "sharpdarts"),
+        (["train", "DARTS_V2", "--recipe", "darts-scc"], "darts-ssc"),
     ],
 )
 def test_did_you_mean(typed, meant):

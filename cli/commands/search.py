@@ -10,7 +10,7 @@ from sharpkeras_cli import options
 
 
 @click.command("search")
-@click.argument("name", metavar="[RECIPE]", type=click.Choice(tuple(SEARCHES)), default="digits")
+@click.argument("name", metavar="[RECIPE]", type=options.Names(tuple(SEARCHES)), default="digits")
 @options.recipe_options(SearchRecipe, SEARCHES)
 @click.option("--out", type=click.Path(path_type=Path), help="Run directory.  [default: runs/search]")
 @options.resume

@@ -1,5 +1,6 @@
 """`sharpkeras train`"""
 
+import difflib
 import json
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from sharpkeras_cli import options
 
 @click.command("train")
 @click.argument("architecture", metavar="RECIPE|ARCHITECTURE")
-@click.option("--recipe", "name", type=click.Choice(tuple(TRAININGS)), help="Recipe.  [default: RECIPE, else digits]")
+@click.option("--recipe", "name", type=options.Names(tuple(TRAININGS)), help="Recipe.  [default: RECIPE, else digits]")
 @options.recipe_options(TrainRecipe, TRAININGS)
 @click.option("--out", type=click.Path(path_type=Path), help="Run directory.  [default: runs/train]")
 @options.resume
@@ -39,7 +40,12 @@ def command(architecture, name, recipe_of, smoke, out, must_exist, overwrite, ch
         architecture = row.architecture
     recipe, overwrite = recipe_of(name or "digits"), overwrite or smoke and out is None
     out = options.run_directory(out, "train", smoke)
-    genotype = experiment.architecture(architecture)
+    try:
+        genotype = experiment.architecture(architecture)
+    except ConfigError as error:
+        near = difflib.get_close_matches(architecture, TRAININGS, n=1)
+        error.next_step = f"did you mean {near[0]}? sharpkeras list recipes" if near else error.next_step
+        raise
     with Spoken("train") as progress:
         cost = experiment.train(recipe, genotype, out, overwrite, must_exist, progress, data_options, check_disk)
     if as_json:
