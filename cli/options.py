@@ -203,7 +203,7 @@ def tell_printed(row):
     if entry:
         errors = ", ".join(errors_printed(entry))
         size = f"{entry['params_m']} M parameters, {entry['addmult_b']} B AddMults"
-        click.echo(f"table {row.printed[0]}, {entry['name']}: {errors}; {size}", err=True)
+        click.echo(f"the paper's table {row.printed[0]}, {entry['name']}: {errors}; {size}", err=True)
     if row.note:
         click.echo(f"note: {row.note}", err=True)
 

@@ -60,7 +60,7 @@ class Spoken(Silent):
         if "held_out_accuracy" in row:
             parts.append(f"held out {row['held_out_accuracy']:6.1%}")
         if "test_accuracy" in row:
-            parts.append(f"test {row['test_accuracy']:6.1%} (selects the epoch)")
+            parts.append(f"test {row['test_accuracy']:6.1%} TEST-SELECTED")
         if "skip_share" in row:
             parts.append("edges won by " + ", ".join(f"{kind} {row[f'{kind}_share']:.0%}" for kind in WEIGHTLESS))
         per_epoch = (time.perf_counter() - self._started) / (done - self._first)

@@ -37,7 +37,9 @@ class Settings:
         fields = {field.name: field for field in dataclasses.fields(cls)}
         for key, value in settings.items():
             if key not in fields:
-                near = difflib.get_close_matches(key, fields, n=1)
+                words = key.replace("_", " ")
+                meant = [name for name, field in fields.items() if words in field.metadata["help"]]  # weight_decay: l2
+                near = difflib.get_close_matches(key, fields, n=1) or meant
                 hint = f"did you mean {near[0]}?" if near else f"valid keys: {', '.join(fields)}"
                 raise ConfigError(f"unknown key {printable(repr(key), 80)}", where=where, next_step=hint)
             _check(fields[key], value, where)

@@ -273,6 +273,7 @@ def test_any_setting_can_be_set_by_its_name(monkeypatch):
     ("assignment", "parts"),
     [
         ("learing_rate=1", ["unknown key", "did you mean learning_rate?"]),
+        ("weight_decay=1", ["unknown key", "did you mean l2?"]),
         ("epochs=0", ["epochs", "at least 1"]),
         ("epochs=2.5", ["epochs", "finite int"]),
         ("skip_none=maybe", ["skip_none", "finite bool"]),

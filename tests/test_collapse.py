@@ -44,3 +44,9 @@ def test_it_warns_at_three_quarters_and_says_what_won():
     assert collapse.warning(rows[0], 4) is None
     warning = collapse.warning(rows[1], 4)
     assert "75% of the edges" in warning and "skip 50%" in warning and "pool 25%" in warning
+
+
+def test_alphas_that_never_learned_are_called_chance():
+    begin = [1e-3 * np.random.default_rng(seed).normal(size=(14, 8)) for seed in range(2)]
+    assert "chance" in collapse.chance(begin)
+    assert collapse.chance([20 * cell for cell in begin]) is None

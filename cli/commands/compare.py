@@ -48,6 +48,8 @@ def command(runs, force, picture, overwrite, as_json):
         _print_trainings(report)
     if report["searches"]:
         _print_searches(report)
+    if report["trainings"] and report["searches"]:
+        click.echo("Trainings and searches stand in tables of their own: nothing of one compares with the other.")
     if picture:
         click.echo(f"Picture: {picture}")
     options.say_next(*_next(report))
@@ -70,6 +72,10 @@ def _print_trainings(report):
             continue
         numbers = [group[name]["text"] for name in ("median", "mean") if name == "median" or group["mean"]["n"] > 1]
         click.echo(f"{who}), {printable(group['dataset'])}: " + "; ".join(numbers))
+    if report["pairs"]:
+        click.echo(
+            "Between two runs, on the same images: of these weights, not of their architectures, which want seeds."
+        )
     for pair in report["pairs"]:
         first, second, dataset = (printable(pair[key]) for key in ("first", "second", "dataset"))
         click.echo(f"{first} against {second}, {dataset}: {pair['text']}")

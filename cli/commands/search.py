@@ -35,7 +35,8 @@ def command(
 
     recipe, overwrite = recipe_of(name), overwrite or smoke and out is None
     out = options.run_directory(out, "search", smoke)
-    options.tell_printed(SEARCHES[name])
+    if not smoke:
+        options.tell_printed(SEARCHES[name])
     with Spoken("search") as progress:
         genotype = experiment.search(recipe, out, overwrite, must_exist, progress, data_options, check_disk)
     warning = experiment.degenerate(out, recipe.ops)
@@ -46,16 +47,18 @@ def command(
     else:
         click.echo(genotype.as_json(), nl=False)
         click.echo(f"Pictures: {out}/cells.png, collapse.png, metrics.png, alphas_normal.png, alphas_reduce.png")
-        options.say_next("train", out, *_kept(name, recipe))
+        options.say_next("train", out, *_kept(name, recipe, smoke))
     if warning and fail_on_degenerate:
         raise NumericalError("degenerate genotype", where=str(out), seen=warning)
 
 
-def _kept(name, recipe):
+def _kept(name, recipe, smoke):
     """The flags by which a training has the same row, reads the same images, and names stand for the same layers."""
     row = name if name in TRAININGS else "digits"
     words, settings = ["--recipe", row] if row != "digits" else [], TRAININGS[row].settings
-    for field in ("dataset", "image_size", "ops"):
+    if smoke:
+        return [*words, "--smoke"]
+    for field in ("dataset", "limit", "image_size", "ops"):
         if getattr(recipe, field) != getattr(settings, field):
             words += [f"--{field.replace('_', '-')}", getattr(recipe, field)]
     return words

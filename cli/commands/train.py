@@ -36,7 +36,8 @@ def command(architecture, name, recipe_of, smoke, out, must_exist, overwrite, ch
         if row.architecture is None:
             problem, next_step = "this recipe has no architecture of its own", f"sharpkeras train RUN --recipe {name}"
             raise ConfigError(problem, where="RECIPE", seen=architecture, next_step=next_step)
-        options.tell_printed(row)
+        if not smoke:
+            options.tell_printed(row)
         architecture = row.architecture
     recipe, overwrite = recipe_of(name or "digits"), overwrite or smoke and out is None
     out = options.run_directory(out, "train", smoke)

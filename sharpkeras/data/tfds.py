@@ -2,6 +2,7 @@
 
 import functools
 import io
+import logging
 import os
 import zipfile
 from pathlib import Path
@@ -19,6 +20,14 @@ from sharpkeras.errors import DataError, ResourceError, RunError, printable
 IMAGENET_SPLITS = {"train": "train", "test": "validation"}  # the official test images have no labels
 IMAGENET_TARS = {"ILSVRC2012_img_train.tar": "138 GB", "ILSVRC2012_img_val.tar": "6.3 GB"}
 RECORDS_AT_ONCE = 64
+
+
+def _quiet_tfds():
+    """The package, which logs a warning for each dataset that is not there; what to do is told by our own message."""
+    import tensorflow_datasets
+
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    return tensorflow_datasets
 
 
 def load_cifar10(split, options):
@@ -41,7 +50,7 @@ def load_imagenet(split, options):
     Needs files of the format array_record, which can be read in any order. Reading them does not need TensorFlow.
     The labels lie among the images there, so the first time reads all records, and keeps what it found beside them.
     """
-    import tensorflow_datasets as tfds
+    tfds = _quiet_tfds()
 
     # From the folder and not by name: only so does TFDS see a format that was added by its convert_format.
     builder = tfds.builder_from_directory(_prepared_imagenet(options.download))
@@ -63,7 +72,7 @@ def load_imagenet(split, options):
 
 def _arrays(name, spec, split, options):
     """All examples of a split as arrays, and the builder; `spec` is what `load` calls the builder `name`."""
-    import tensorflow_datasets as tfds
+    tfds = _quiet_tfds()
 
     _keep_tensorflow_off_the_gpu()
     builder = tfds.builder(name)
@@ -84,7 +93,7 @@ def _keep_tensorflow_off_the_gpu():
 
 def _prepared_imagenet(download):
     """The folder of ImageNet in the format array_record, made from the two tar files if allowed."""
-    import tensorflow_datasets as tfds
+    tfds = _quiet_tfds()
 
     builder = tfds.builder("imagenet2012")
     if builder.is_prepared():
@@ -108,7 +117,7 @@ def _prepared_imagenet(download):
 
 def _with_random_access(builder):
     """The folder of a prepared builder; raises DataError if its files can only be read from front to back."""
-    import tensorflow_datasets as tfds
+    tfds = _quiet_tfds()
 
     formats = {known.value for known in tfds.builder_from_directory(builder.data_dir).info.available_file_formats()}
     if "array_record" in formats:
@@ -130,7 +139,7 @@ def _not_prepared(builder, how):
 
 def _prepare(builder):
     """Downloads and checks a TFDS dataset, or makes it from files that were downloaded by hand."""
-    import tensorflow_datasets as tfds
+    tfds = _quiet_tfds()
 
     config = tfds.download.DownloadConfig(force_checksums_validation=True, try_download_gcs=False)
     try:

@@ -259,7 +259,12 @@ def _draw_search(run, space, found):
     alphas = [run.read_json(f"epochs/{row['epoch']:04d}.json")["alphas"] for row in rows]
     for kind, name in enumerate(("normal", "reduce")):
         by_epoch = np.array([epoch[kind] for epoch in alphas])  # (T, E, P)
-        curves.draw_alphas(by_epoch, space.primitive_names, run.path / f"alphas_{name}.png", title=f"{name} cell")
+        curves.draw_alphas(
+            by_epoch,
+            space.primitive_names,
+            run.path / f"alphas_{name}.png",
+            title=f"{name.replace('reduce', 'reduction')} cell",
+        )
 
 
 def _draw_training(run, found):

@@ -8,6 +8,7 @@ import numpy as np
 from scipy.special import entr, softmax
 
 FREE_KINDS = ("skip", "pool", "none")
+UNLEARNED_SPREAD = 3e-3  # of an edge's alphas, as a standard deviation; they begin with 1e-3
 COLLAPSED_SHARE = 0.75  # of the edges won by what has no weights; by chance it is about a half in the darts space
 
 
@@ -37,3 +38,14 @@ def warning(row, num_primitives):
     entropy = (row["entropy_normal"] + row["entropy_reduce"]) / 2 / np.log(num_primitives)
     sure = f"entropy of the alphas {entropy:.2f} of that of a uniform choice"
     return f"collapse: {free:.0%} of the edges are won by primitives without weights ({parts}; {sure})"
+
+
+def chance(alphas):
+    """The sentence to say when the alphas, as above, have hardly left their random beginning; None otherwise."""
+    spread = np.mean([np.std(cell, axis=-1).mean() for cell in alphas])
+    if spread >= UNLEARNED_SPREAD:
+        return None
+    return (
+        f"the alphas have hardly left their random beginning (spread {spread:.1g} on an edge): this genotype is "
+        "chance; search longer, or with a higher --arch-learning-rate"
+    )

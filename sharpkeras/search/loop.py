@@ -47,4 +47,7 @@ def search(model, run, epochs, training, validation, held_out, describe, skip_no
         return {"held_out_accuracy": accuracy, "held_out_images": images, **row, **describe(found)}
 
     run_epochs(model, run, epochs, data, after_epoch=after_epoch, progress=progress)
-    return model.space.extract([np.asarray(a) for a in model.alphas], skip_none)
+    alphas = [np.asarray(a) for a in model.alphas]
+    if warning := collapse.chance(alphas):
+        logger.warning("%s", warning)
+    return model.space.extract(alphas, skip_none)
