@@ -108,8 +108,7 @@ def recipe_options(recipe_class, rows):
 
             return function(*arguments, recipe_of=recipe_of, smoke=smoke, **options)
 
-        for field in reversed(fields):
-            command = _option(field)(command)
+        command = settings(recipe_class, *[field.name for field in fields])(command)
         for option in (
             click.option("--smoke", is_flag=True, help="Two steps on generated images in a narrow network."),
             click.option("--strict", is_flag=True, help="Refuse a flag that contradicts --config."),
@@ -211,6 +210,13 @@ def tell_printed(row):
 def errors_printed(entry):
     """The errors in a row of the paper's tables, in words."""
     return [text.format(entry[key]) for key, text in ERRORS_PRINTED.items() if key in entry]
+
+
+def show(table, width=120):
+    """Prints a rich table, as wide as the terminal or, where there is none, `width` characters."""
+    from rich.console import Console
+
+    Console(width=None if Console().is_terminal else width).print(table)
 
 
 def say_next(*words):

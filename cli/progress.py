@@ -9,8 +9,6 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from sharpkeras.loop import Silent
 
-WEIGHTLESS = ("skip", "pool", "none")  # the collapse watch
-
 
 class Spoken(Silent):
     """Tells on stderr how far a search or a training is; see `loop.Silent`.
@@ -61,8 +59,9 @@ class Spoken(Silent):
             parts.append(f"held out {row['held_out_accuracy']:6.1%}")
         if "test_accuracy" in row:
             parts.append(f"test {row['test_accuracy']:6.1%} TEST-SELECTED")
-        if "skip_share" in row:
-            parts.append("edges won by " + ", ".join(f"{kind} {row[f'{kind}_share']:.0%}" for kind in WEIGHTLESS))
+        shares = {name.removesuffix("_share"): row[name] for name in row if name.endswith("_share")}
+        if shares:  # the collapse watch
+            parts.append("edges won by " + ", ".join(f"{kind} {share:.0%}" for kind, share in shares.items()))
         per_epoch = (time.perf_counter() - self._started) / (done - self._first)
         parts += [f"{row['seconds']:.1f} s", f"ETA {_clock(per_epoch * (self._epochs - done))}"]
         self._say("  ".join(parts))

@@ -17,6 +17,9 @@ SPECS = "digits, cifar10, imagenet or folder:PATH; `sharpkeras list datasets` ha
 class Recipe(Settings):
     """What SearchRecipe and TrainRecipe share: the rules between settings, and the size of a trial."""
 
+    # What only a training can set.
+    resize_size, random_resized_crop, autoaugment = None, False, "none"
+
     def __post_init__(self):
         super().__post_init__()
         if self.min_learning_rate > self.learning_rate:

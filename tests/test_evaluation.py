@@ -78,10 +78,7 @@ def test_both_errors_come_with_their_interval(train):
 
 
 def test_the_classes_are_the_networks_best_ones(train):
-    (
-        network,
-        *_,
-    ) = experiment.trained_network(train)
+    network, *_ = experiment.trained_network(train)
     facts = json.loads((train / "data.json").read_text())
     images = load("digits", "test").images[:40]
     logits = np.asarray(network(augment.normalize(images, facts["mean"], facts["deviation"]))["logits"])

@@ -178,6 +178,4 @@ def _integer(value):
 
 
 def _show(table, columns=0):
-    from rich.console import Console
-
-    Console(width=None if Console().is_terminal else max(120, 36 + 20 * columns)).print(table)
+    options.show(table, max(120, 36 + 20 * columns))

@@ -63,7 +63,6 @@ def _recipe(title, row):
 
 def _print_recipes(title, items):
     """A table of recipes with the figures that the paper prints for each."""
-    from rich.console import Console
     from rich.table import Table
 
     columns = ("recipe", "what", "genotype", "parameters", "AddMults", "error printed")
@@ -75,7 +74,7 @@ def _print_recipes(title, items):
         sizes = [f"{printed[key]} {unit}" if printed else "–" for key, unit in (("params_m", "M"), ("addmult_b", "B"))]
         errors = ", ".join(options.errors_printed(printed))
         table.add_row(key.partition(" ")[2], item["summary"], item["architecture"], *sizes, errors)
-    Console(width=None if Console().is_terminal else 140).print(table)
+    options.show(table, 140)
 
 
 def _cells(genotype):

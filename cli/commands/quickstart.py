@@ -52,7 +52,6 @@ def command(out, overwrite, as_json):
 
 
 def _print(report, out):
-    from rich.console import Console
     from rich.table import Table
 
     cost, latency, first = report["cost"], report["latency"], report["first_step_s"]
@@ -70,6 +69,6 @@ def _print(report, out):
     steps = [f"{name} {seconds:.1f} s" for name, seconds in first.items() if seconds is not None]
     table.add_row("until the first step", ", ".join(steps) or "both were finished before")
     table.add_row("in all", f"{report['seconds']:.0f} s")
-    Console(width=None if Console().is_terminal else 120).print(table)
+    options.show(table)
     click.echo(f"The cells: {report['picture']}")
     click.echo("Next: sharpkeras search sharpsepconv-darts --dataset folder:PATH --out runs/mine")

@@ -23,7 +23,6 @@ def command(number, as_json):
     if as_json:
         click.echo(json.dumps(rows))
         return
-    from rich.console import Console
     from rich.table import Table
 
     columns = ("architecture", "parameters printed", "measured", "AddMults printed", "measured", "conv + dense")
@@ -41,7 +40,7 @@ def command(number, as_json):
             _number(measured.get("addmults_paper")),
             _number(measured.get("addmults_conv_dense")),
         )
-    Console(width=None if Console().is_terminal else 120).print(table)
+    options.show(table)
     for row in rows:
         if row["note"]:
             click.echo(f"{row['name']}: {row['note']}")

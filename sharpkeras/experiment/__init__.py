@@ -3,9 +3,10 @@
 Every function takes plain values and returns plain values; the command line adds words and progress.
 """
 
+from sharpkeras.experiment.assembly import count_cost
 from sharpkeras.experiment.comparison import compare
 from sharpkeras.experiment.evaluation import evaluate
-from sharpkeras.experiment.results import architecture, count_cost, export, table, trained_network
+from sharpkeras.experiment.results import architecture, export, table, trained_network
 from sharpkeras.experiment.running import degenerate, search, train
 from sharpkeras.experiment.sampling import sample
 

@@ -1,6 +1,7 @@
 """What a recipe builds: space, network, model, optimizer, batches."""
 
 import contextlib
+import dataclasses
 import functools
 import random
 
@@ -8,9 +9,9 @@ import keras
 
 from sharpkeras.data import augment, streams
 from sharpkeras.errors import UsageError
+from sharpkeras.measure import cost
 from sharpkeras.optimizers import SGD, Adam
 from sharpkeras.primitives import PRIMITIVES
-from sharpkeras.recipes import TrainRecipe
 from sharpkeras.schedule import CosinePowerAnnealing
 from sharpkeras.search.model import SearchModel
 from sharpkeras.spaces.cell.network import Network
@@ -40,11 +41,11 @@ def precision(recipe):
 
 def image_options(recipe):
     """How a recipe's images are read: arguments of `data.load` that depend on the recipe alone."""
-    options = {"image_size": recipe.image_size}
-    if isinstance(recipe, TrainRecipe):
-        options["resize_size"] = recipe.resize_size
-        options["on_disk"] = recipe.random_resized_crop or None  # crops are cut from the whole image
-    return options
+    return {
+        "image_size": recipe.image_size,
+        "resize_size": recipe.resize_size,
+        "on_disk": recipe.random_resized_crop or None,  # crops are cut from the whole image
+    }
 
 
 def cell_space(recipe):
@@ -70,6 +71,12 @@ def build_network(recipe, genotype, input_shape, num_classes):
         auxiliary=recipe.auxiliary_weight > 0,
         drop_path_seed=recipe.seed,
     )
+
+
+def count_cost(genotype, recipe, input_shape, num_classes):
+    """Parameters and AddMults (see `measure.cost.Cost`) of the network of a genotype, without auxiliary head."""
+    recipe = dataclasses.replace(recipe, auxiliary_weight=0.0)
+    return cost.count(build_network(recipe, genotype, input_shape, num_classes).counted())
 
 
 def search_model(recipe, space, dataset, steps):
@@ -104,8 +111,7 @@ def image_preparation(recipe, dataset):
     """What happens to images on the device: in training, and in evaluation."""
     statistics = {"mean": dataset.mean, "deviation": dataset.deviation}
     sizes = {"crop_padding_px": recipe.crop_padding_px, "cutout_px": recipe.cutout_px, "flip": dataset.flip}
-    if isinstance(recipe, TrainRecipe) and recipe.autoaugment != "none":
-        sizes["autoaugment"] = recipe.autoaugment
+    sizes["autoaugment"] = None if recipe.autoaugment == "none" else recipe.autoaugment
     if recipe.cutout_px > min(dataset.images.shape[1:3]):
         limit = f"0 to {min(dataset.images.shape[1:3])}, the side of the images"
         raise UsageError("Cutout is larger than the images", where="--cutout-px", seen=recipe.cutout_px, allowed=limit)
@@ -125,5 +131,5 @@ def batches(recipe, dataset, indices, epoch):
         recipe.seed,
         epoch,
         draws=augment.NUM_DRAWS,
-        random_crops=getattr(recipe, "random_resized_crop", False),
+        random_crops=recipe.random_resized_crop,
     )

@@ -11,18 +11,19 @@ import json
 from pathlib import Path
 
 from sharpkeras.errors import ConfigError, RunError, UsageError
+from sharpkeras.experiment.assembly import count_cost
 from sharpkeras.experiment.evaluation import TEST_SELECTED
-from sharpkeras.experiment.results import count_cost
 from sharpkeras.experiment.running import DATA
 from sharpkeras.measure.cost import Cost
 from sharpkeras.measure.statistics import mcnemar, mean_interval, median_half_range
 from sharpkeras.recipes import TrainRecipe
 from sharpkeras.runs import RunDirectory
+from sharpkeras.search.collapse import FREE_KINDS
 from sharpkeras.spaces.cell import genotype as genotypes
 
 OTHER_IMAGES, OTHER_SELECTION, SAME_SEED = "OTHER IMAGES", "OTHER SELECTION", "SAME SEED"
 KEPT = ("dataset", "fingerprint", "n", "errors", "error", "interval", "text", "top5", "label", "selected", "selection")
-WEIGHTLESS = ("skip_share", "pool_share", "none_share")
+WEIGHTLESS = tuple(f"{kind}_share" for kind in FREE_KINDS)
 WATCHED = (
     *WEIGHTLESS,
     "entropy_normal",

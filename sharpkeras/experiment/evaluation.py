@@ -13,10 +13,8 @@ from sharpkeras.data import DATASETS, augment, load, streams
 from sharpkeras.errors import DataError
 from sharpkeras.experiment.assembly import image_options
 from sharpkeras.experiment.results import trained_network
-from sharpkeras.experiment.running import WEIGHTS
 from sharpkeras.measure.accuracy import ErrorRate, top_k_errors
 from sharpkeras.optimizers import SGD
-from sharpkeras.runs import RunDirectory
 from sharpkeras.training.model import TrainingModel
 
 TEST_SELECTED = "TEST-SELECTED"  # the label of every number of weights that test images have selected
@@ -45,11 +43,10 @@ def evaluate(path, dataset=None, batch_size=256, data_options=None):
         DataError: no test images, or of other classes or another size than the training's.
         NumericalError: an answer of the network is not finite.
     """
-    network, recipe, facts, _ = trained_network(path)
+    network, recipe, facts, _, selected = trained_network(path)
     spec, statistics = dataset or recipe.dataset, (tuple(facts["mean"]), tuple(facts["deviation"]))
     test = load(spec, "test", statistics=statistics, **_image_options(recipe, spec), **(data_options or {}))
     _refuse_other_classes(test, facts)
-    selected = RunDirectory.read(path, "train").load_arrays(WEIGHTS)[1].get("selection", {"by": "last"})
     label = TEST_SELECTED if selected["by"] == "test" else None
     normalize = functools.partial(augment.normalize, mean=test.mean, deviation=test.deviation)
     model = TrainingModel(network, SGD(0.0), normalize=normalize)

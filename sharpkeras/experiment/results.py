@@ -1,6 +1,5 @@
 """What was found, and the numbers of it: architectures, test error, cost, tables, ONNX files."""
 
-import dataclasses
 import functools
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import numpy as np
 from sharpkeras import __version__, atomic, from_torch, published
 from sharpkeras.data import load
 from sharpkeras.errors import ConfigError, DataError, RunError, UsageError
-from sharpkeras.experiment.assembly import build_network, image_options
+from sharpkeras.experiment.assembly import build_network, count_cost, image_options
 from sharpkeras.experiment.running import DATA, GENOTYPE, WEIGHTS
 from sharpkeras.measure import cost
 from sharpkeras.recipes import TRAININGS, TrainRecipe
@@ -63,7 +62,8 @@ def architecture(source):
 
 
 def trained_network(path):
-    """The network of a training run with its weights, its TrainRecipe and the facts of its data.
+    """The network of a training run with its weights, its TrainRecipe, the facts of its data, its Genotype, and how the
+    weights were selected.
 
     Raises:
         RunError: when there is no such run, or it has not ended, or its weights are damaged or not finite.
@@ -73,20 +73,14 @@ def trained_network(path):
     if loaded is None:
         raise RunError("has no trained weights", where=str(path), next_step="let its training end: sharpkeras train")
     recipe = TrainRecipe.from_dict(run.recipe["settings"], f"{path}/recipe.json")
-    facts, weights = run.read_json(DATA), loaded[0]
+    facts, (weights, meta) = run.read_json(DATA), loaded
     bad = [name for name, array in weights.items() if not np.isfinite(array).all()]
     if bad:
         raise RunError(f"non-finite in {len(bad)} arrays", where=f"{path}/weights.npz", seen=bad[0])
     found = genotypes.from_dict(run.recipe["genotype"], f"{path}/recipe.json: genotype")
     network = build_network(recipe, found, facts["shape"], len(facts["class_names"]))
     from_torch.load_state(network, weights)
-    return network, recipe, facts, found
-
-
-def count_cost(genotype, recipe, input_shape, num_classes):
-    """Parameters and AddMults (see `measure.cost.Cost`) of the network of a genotype, without auxiliary head."""
-    recipe = dataclasses.replace(recipe, auxiliary_weight=0.0)
-    return cost.count(build_network(recipe, genotype, input_shape, num_classes).counted())
+    return network, recipe, facts, found, meta.get("selection", {"by": "last"})
 
 
 def table(number):
@@ -120,9 +114,8 @@ def _measured(number, row, count):
     recipe = next((row for row in TRAININGS.values() if row.printed == key), None)
     how = row.get("reproduce") or OTHERS.get(key)
     if how:
-        names = {"ops": "ops", "init_channels": "init_channels", "layers": "num_cells", "mid_channels": "mid_channels"}
-        settings = {names[name]: value for name, value in how.items() if name in names}
-        genotype = how["genotype"]
+        settings = {"ops": how["ops"], "init_channels": how["init_channels"], "num_cells": how["layers"]}
+        settings["mid_channels"], genotype = how.get("mid_channels"), how["genotype"]
     elif recipe:
         settings = {name: getattr(recipe.settings, name) for name in ("ops", "init_channels", "num_cells")}
         genotype = recipe.architecture
@@ -147,7 +140,7 @@ def export(path, out, opset=17, overwrite=False):
     with atomic.disk_errors(out.parent):
         out.parent.mkdir(parents=True, exist_ok=True)
     check_destination(out, opset, overwrite)
-    network, recipe, facts, found = trained_network(path)
+    network, recipe, facts, found, selected = trained_network(path)
     numbers = cost.count(network.counted())
     metadata = {
         "genotype": found.as_dict(),
@@ -155,7 +148,7 @@ def export(path, out, opset=17, overwrite=False):
         "preprocessing": {"scale": "x / 255", "mean": facts["mean"], "deviation": facts["deviation"], "layout": "NHWC"},
         "cost": numbers._asdict(),
         "recipe": recipe.as_dict(),
-        "selected": RunDirectory.read(path, "train").load_arrays(WEIGHTS)[1].get("selection", {"by": "last"}),
+        "selected": selected,
         "sharpkeras": __version__,
     }
     return export_onnx(

@@ -90,8 +90,7 @@ def _describe(recipe, dataset, genotype):
     counts = {f"genotype_{kind}s": kinds.count(kind) for kind in ("skip", "pool", "conv")}
     sizes = {"ops": recipe.ops, "init_channels": recipe.init_channels, "num_cells": recipe.num_cells}
     shape, classes = dataset.images.shape[1:], len(dataset.class_names)
-    network = assembly.build_network(TrainRecipe(**sizes), genotype, shape, classes)
-    numbers = cost.count(network.counted())
+    numbers = assembly.count_cost(genotype, TrainRecipe(**sizes), shape, classes)
     return {**counts, "genotype_parameters": numbers.parameters, "genotype_addmults": numbers.addmults_paper}
 
 
