@@ -22,13 +22,15 @@ MAY_IMPORT = {
     "kernels": "",
     "precision": "",
     "weighting": "",
+    "budget": "",
     "schedule": "",
     "optimizers": "",
     "measure": "",
     "runs": "",
     "data": "",
     "primitives": "layers",
-    "spaces": "primitives layers weighting kernels",
+    "network": "kernels layers",  # what final networks share
+    "spaces": "primitives layers weighting kernels network budget",
     "step": "step_tensorflow step_jax precision",
     "step_tensorflow": "",
     "step_jax": "",
@@ -44,7 +46,7 @@ MAY_IMPORT = {
     "experiment": "everything",
     "published": "spaces",
     # measure, data and primitives: what needs no Keras is asked without it
-    "cli": "experiment recipes runs loop measure data primitives published",
+    "cli": "experiment recipes settings runs loop measure data primitives published",
     "__init__": "",
 }
 
