@@ -11,10 +11,11 @@ import keras
 import numpy as np
 
 from sharpkeras.errors import RunError
-from sharpkeras.layers import FactorizedReduce, Sequence, SplitConv
-from sharpkeras.spaces.cell.network import AuxiliaryHead, Network
+from sharpkeras.layers import ConvBN, FactorizedReduce, Sequence, SplitConv
+from sharpkeras.spaces.cell.network import AuxiliaryHead
 from sharpkeras.spaces.cell.search_cell import Norm, SharedPool, StackedSequence, StackedSkip
 from sharpkeras.spaces.cell.supernet import Supernet
+from sharpkeras.spaces.hypercuboid.supernet import CuboidSupernet
 
 CONV = (2, 3, 1, 0)  # O I H W → H W I O
 DEPTHWISE = (2, 3, 0, 1)  # C 1 H W → H W C 1
@@ -24,18 +25,18 @@ IGNORED = "num_batches_tracked"
 
 
 class Slot(NamedTuple):
-    """Where an official array goes: a variable, or one row of a variable stacked over edges."""
+    """Where an official array goes: a variable, or one row of a variable stacked over edges; axes None as they are."""
 
     variable: object
-    axes: tuple
+    axes: tuple | None
     row: int | None = None
 
 
 def load_state(model, state: Mapping[str, np.ndarray]):
-    """Sets every weight of a Network or a Supernet from an official state dict.
+    """Sets every weight of a final network or a supernet from an official state dict.
 
     Args:
-        model: a built Network or Supernet.
+        model: a built final network or supernet.
         state: official key → array in PyTorch's layout. `num_batches_tracked` entries are ignored, and so is the prefix
             `module.` that DataParallel leaves.
 
@@ -52,7 +53,7 @@ def load_state(model, state: Mapping[str, np.ndarray]):
     values = {id(slot.variable): slot.variable.numpy().copy() for slot in slots.values()}
     for key, slot in slots.items():
         target = values[id(slot.variable)] if slot.row is None else values[id(slot.variable)][slot.row]
-        array = np.transpose(arrays[key], slot.axes)
+        array = arrays[key] if slot.axes is None else np.transpose(arrays[key], slot.axes)
         if array.shape != target.shape:
             raise RunError("array of another shape", where=key, seen=array.shape, allowed=target.shape)
         target[...] = array
@@ -61,31 +62,32 @@ def load_state(model, state: Mapping[str, np.ndarray]):
 
 
 def state_dict(model):
-    """The way back: official key → array in PyTorch's layout, for every weight of a Network or Supernet."""
+    """The way back: official key → array in PyTorch's layout, for every weight of a final network or a supernet."""
     arrays = {}
     for key, slot in state_slots(model).items():
         value = np.asarray(slot.variable)
         value = value if slot.row is None else value[slot.row]
-        arrays[key] = np.ascontiguousarray(np.transpose(value, np.argsort(slot.axes)))
+        axes = None if slot.axes is None else np.argsort(slot.axes)
+        arrays[key] = np.ascontiguousarray(value if axes is None else np.transpose(value, axes))
     return arrays
 
 
 def state_slots(model):
-    """Official key → Slot for every weight of a built Network or Supernet."""
-    slots = dict(_supernet_slots(model) if isinstance(model, Supernet) else _network_slots(model))
+    """Official key → Slot for every weight of a built final network or supernet."""
+    slots = dict(SUPERNETS.get(type(model), _network_slots)(model))
     named = {id(slot.variable) for slot in slots.values()}
-    names = [v.path for v in model.weights if id(v) not in named and not _is_drop_path(v)]
+    names = [v.path for v in model.weights if id(v) not in named and not _is_random_state(v)]
     if names:
         raise RunError(f"no official name is known for {len(names)} variables ({_some(names)})")
     return slots
 
 
-def _is_drop_path(variable):
-    """Its rate and its random state are no weights."""
+def _is_random_state(variable):
+    """Drop path's rate and the states of random generators are no weights."""
     return variable.name in ("drop_path_rate", "seed_generator_state")
 
 
-def _network_slots(model: Network):
+def _network_slots(model):
     for layer in model.layers:
         yield from _layer_slots(layer, layer.name)
 
@@ -101,10 +103,19 @@ def _supernet_slots(model: Supernet):
                 yield from _branch_slots(branch, f"{cell.name}._ops.{edge}._ops.{p}", edge)
 
 
+def _cuboid_slots(model: CuboidSupernet):
+    layers = [layer for grid in model.grids for row in grid for layer in row]
+    for layer in (*model.stems, *layers, *model.heads, model.classifier):
+        yield from _layer_slots(layer, layer.name)
+
+
+SUPERNETS = {Supernet: _supernet_slots, CuboidSupernet: _cuboid_slots}
+
+
 def _layer_slots(layer, name):
-    """The slots of a layer whose official module is called `name`."""
+    """The slots of a layer whose official module is called `name`; of other people's layers, what Keras calls them."""
     if isinstance(layer, Sequence):
-        prefix = name if isinstance(layer, SplitConv) else f"{name}.op"
+        prefix = name if isinstance(layer, (ConvBN, SplitConv)) else f"{name}.op"
         for position, step in enumerate(layer.steps):
             yield from _layer_slots(step, f"{prefix}.{position}")
     elif isinstance(layer, FactorizedReduce):
@@ -123,11 +134,22 @@ def _layer_slots(layer, name):
         yield f"{name}.running_var", Slot(layer.moving_variance, VECTOR)
     elif isinstance(layer, keras.layers.Dense):
         yield f"{name}.weight", Slot(layer.kernel, DENSE)
-        yield f"{name}.bias", Slot(layer.bias, VECTOR)
+        yield from _bias(layer, name)
     elif isinstance(layer, keras.layers.DepthwiseConv2D):
         yield f"{name}.weight", Slot(layer.kernel, DEPTHWISE)
+        yield from _bias(layer, name)
     elif isinstance(layer, keras.layers.Conv2D):
         yield f"{name}.weight", Slot(layer.kernel, CONV)
+        yield from _bias(layer, name)
+    else:
+        for number, variable in enumerate(layer.weights):
+            if not _is_random_state(variable):
+                yield f"{name}.{number}.{variable.name}", Slot(variable, None)
+
+
+def _bias(layer, name):
+    if layer.use_bias:
+        yield f"{name}.bias", Slot(layer.bias, VECTOR)
 
 
 def _branch_slots(branch, name, edge):

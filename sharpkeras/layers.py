@@ -116,18 +116,22 @@ class DepthwiseConv2D(keras.layers.DepthwiseConv2D):
 class BatchNormalization(keras.layers.BatchNormalization):
     """`nn.BatchNorm2d`: epsilon 1e-5, momentum 0.1 (0.9 in Keras' terms), moving variance unbiased.
 
-    Computes in float32 under any precision below it.
+    Computes in float32 under any precision below it. A call takes a `weight`, a scalar by which the output is
+    multiplied: in training it costs nothing, as a part of scale and offset.
     """
 
     def __init__(self, epsilon=EPSILON, momentum=MOMENTUM, **kwargs):
         super().__init__(epsilon=epsilon, momentum=momentum, **kwargs)
 
-    def call(self, inputs, training=None):
+    def call(self, inputs, training=None, weight=None):
         if not (training and self.trainable):
-            return super().call(inputs, training=False)
+            outputs = super().call(inputs, training=False)
+            return outputs if weight is None else outputs * ops.cast(weight, outputs.dtype)
         channels, dtype = inputs.shape[-1], kernels.at_least_float32(inputs.dtype)
         scale = ops.cast(self.gamma, dtype) if self.scale else ops.ones(channels, dtype)
         offset = ops.cast(self.beta, dtype) if self.center else ops.zeros(channels, dtype)
+        if weight is not None:
+            scale, offset = (part * ops.cast(weight, dtype) for part in (scale, offset))
         outputs, mean, variance = kernels.batch_normalization(inputs, scale, offset, self.epsilon)
         self.moving_mean.assign(self.moving_mean * self.momentum + mean * (1 - self.momentum))
         self.moving_variance.assign(self.moving_variance * self.momentum + variance * (1 - self.momentum))
@@ -325,6 +329,15 @@ class ConvBNReLU(Sequence):
         arguments = dict(filters=filters, kernel_size=kernel_size, strides=strides, affine=affine)
         steps = [Conv2D(filters, kernel_size, strides), _norm(affine), keras.layers.ReLU()]
         super().__init__(steps, arguments, **kwargs)
+
+
+@keras.saving.register_keras_serializable("sharpkeras")
+class ConvBN(Sequence):
+    """A dense k×k convolution and BatchNorm: a stem."""
+
+    def __init__(self, filters, kernel_size=3, strides=1, affine=True, **kwargs):
+        arguments = dict(filters=filters, kernel_size=kernel_size, strides=strides, affine=affine)
+        super().__init__([Conv2D(filters, kernel_size, strides), _norm(affine)], arguments, **kwargs)
 
 
 @keras.saving.register_keras_serializable("sharpkeras")

@@ -1,4 +1,4 @@
-"""What the paper and its code publish: genotypes by name, and the rows of its tables."""
+"""What the paper and its code publish: genotypes and paths by name, and the rows of its tables."""
 
 import difflib
 import functools
@@ -13,30 +13,55 @@ def _paper(name):
     return json.loads(resources.files("sharpkeras").joinpath("paper", name).read_text("utf-8"))
 
 
+TABLES = {2: "table2_cifar10", 3: "table3_imagenet", 4: "table4_multichannelnet"}
+
+
 def names():
     """The names of all published genotypes."""
     return tuple(_paper("genotypes.json")["cell_genotypes"])
+
+
+def path_names():
+    """The names of all published paths of MultiChannelNet."""
+    return tuple(_paper("genotypes.json")["path_genotypes"])
+
+
+def architecture(name):
+    """The published Genotype or Path of that name; raises ConfigError with the nearest name."""
+    return path(name) if name in path_names() else genotype(name)
 
 
 def genotype(name):
     """The published Genotype of that name; raises ConfigError with the nearest name."""
     from sharpkeras.spaces.cell import genotype as genotypes  # heavy: the tables are read without it
 
-    if name not in names():
-        near = difflib.get_close_matches(name.upper(), names(), n=1)
-        hint = f"did you mean {near[0]}? " if near else ""
-        raise ConfigError(
-            "unknown genotype: neither a run directory, nor a file, nor a published name",
-            seen=name,
-            allowed=", ".join(names()),
-            next_step=f"{hint}sharpkeras list genotypes",
-        )
-    return genotypes.from_dict({**_paper("genotypes.json")["cell_genotypes"][name], "name": name}, name)
+    return genotypes.from_dict({**_published("cell_genotypes", name), "name": name}, name)
+
+
+def path(name):
+    """The published Path of that name; raises ConfigError with the nearest name."""
+    from sharpkeras.spaces.hypercuboid import multichannel
+
+    return multichannel.from_node_names(_published("path_genotypes", name), name)
+
+
+def _published(kind, name):
+    entries, known = _paper("genotypes.json")[kind], (*names(), *path_names())
+    if name in entries:
+        return entries[name]
+    near = difflib.get_close_matches(name.upper(), known, n=1)
+    hint = f"did you mean {near[0]}? " if near else ""
+    raise ConfigError(
+        "unknown architecture: neither a run directory, nor a file, nor a published name",
+        seen=name,
+        allowed=", ".join(known),
+        next_step=f"{hint}sharpkeras list genotypes",
+    )
 
 
 def table(number):
-    """The rows of table 2 or 3 as printed, with the configuration that reproduces them where one is known."""
-    return _paper("tables.json")[{2: "table2_cifar10", 3: "table3_imagenet"}[number]]
+    """The rows of table 2, 3 or 4 as printed, with the configuration that reproduces them where one is known."""
+    return _paper("tables.json")[TABLES[number]]
 
 
 def printed(row):

@@ -146,11 +146,21 @@ def test_the_state_of_another_genotype_is_refused(model):
     assert "unused keys" in message and "unset variables" in message and " more" in message
 
 
-def test_a_layer_without_an_official_name_is_noticed():
+def test_a_layer_of_other_people_has_the_name_that_keras_gives_it():
     images = keras.Input((8, 8, 3))
     stranger = keras.Model(images, keras.layers.PReLU(name="stranger")(images))
-    with pytest.raises(RunError, match="no official name is known for 1 variables"):
-        from_torch.state_slots(stranger)
+    state = {"stranger.0.alpha": np.arange(8 * 8 * 3, dtype="float32").reshape(8, 8, 3)}
+    from_torch.load_state(stranger, state)
+    np.testing.assert_array_equal(from_torch.state_dict(stranger)["stranger.0.alpha"], state["stranger.0.alpha"])
+
+
+def test_a_variable_without_a_name_is_noticed(model):
+    variable = model.add_weight(shape=(2,), name="astray")
+    try:
+        with pytest.raises(RunError, match="no official name is known for 1 variables"):
+            from_torch.state_slots(model)
+    finally:
+        model._untrack_variable(variable)
 
 
 def test_a_stacked_variable_gets_each_edge_its_row():

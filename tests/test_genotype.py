@@ -184,7 +184,7 @@ def test_published_genotypes_are_all_there():
 def test_an_unknown_published_name_runs_nothing():
     with pytest.raises(ConfigError) as caught:
         published.genotype("__import__('os').abort()")
-    assert "unknown genotype" in str(caught.value) and "SHARP_DARTS" in caught.value.allowed
+    assert "unknown architecture" in str(caught.value) and "SHARP_DARTS" in caught.value.allowed
     with pytest.raises(ConfigError, match="did you mean SHARP_DARTS"):
         published.genotype("sharp_dart")
 

@@ -24,6 +24,8 @@ from sharpkeras.search.model import SearchModel
 from sharpkeras.spaces.cell import genotype as genotypes
 from sharpkeras.spaces.cell.network import Network
 from sharpkeras.spaces.cell.space import CellSpace
+from sharpkeras.spaces.hypercuboid import multichannel
+from sharpkeras.spaces.hypercuboid.multichannel import MultiChannelNet
 
 GOLDEN = Path(os.environ.get("SHARPKERAS_GOLDEN") or Path(__file__).parent / "golden")
 FILES = sorted(path for path in GOLDEN.iterdir() if path.name != "README.md") if GOLDEN.is_dir() else []
@@ -57,10 +59,8 @@ def test_parity(path, monkeypatch):
         return
     golden = dict(np.load(path, allow_pickle=False))
     meta = json.loads(str(golden.pop("meta")))
-    if meta["kind"] == "multichannel":
-        pytest.skip("not yet supported")
     monkeypatch.setattr(bilevel, "FINITE_DIFFERENCE_R", meta.get("finite_difference_r", bilevel.FINITE_DIFFERENCE_R))
-    {"final": check_final, "supernet": check_supernet, "bilevel": check_bilevel}[meta["kind"]](meta, golden)
+    CHECKS[meta["kind"]](meta, golden)
 
 
 def check_final(meta, golden):
@@ -171,6 +171,40 @@ def search_model(meta, golden):
     for variable, name in zip(model.alphas, ("alphas_normal", "alphas_reduce")):
         variable.assign(golden[name])
     return model
+
+
+def check_multichannel(meta, golden):
+    space = MultiChannelNet(
+        meta["channel_choices"], meta["layers"], meta["primitives"], meta["final_filters"], meta["weighting"]
+    )
+    x, y = golden["x"], golden["y"].astype("int32")
+    supernet = space.supernet(x.shape[1:], meta["num_classes"])
+    from_torch.load_state(supernet, state(golden))
+    others = [variable.value for variable in supernet.non_trainable_variables]
+    alphas = [golden["alphas"][stride, stage] for stage in range(meta["layers"]) for stride in range(2)]
+
+    def loss(argument):
+        inputs = [x, space.mixing_weights(argument[: len(alphas)])]
+        logits, _ = supernet.stateless_call(argument[len(alphas) :], others, inputs, training=True)
+        return cross_entropy(y, logits), logits
+
+    weights = [variable.value for variable in supernet.trainable_variables]
+    value, logits, slope = gradient(loss, [*(a.astype("float32") for a in alphas), *weights])
+    close({"loss": value, "train_logits": logits}, golden, FORWARD)
+    by_stage = np.array(slope[: len(alphas)]).reshape(meta["layers"], 2, *alphas[0].shape)
+    close({"grad_alphas": by_stage.swapaxes(0, 1)}, golden, GRADIENT)
+    close({"grad_norm": global_norm(slope[len(alphas) :])}, golden, GRADIENT)
+    path = space.extract(alphas)
+    assert space.node_names(path) == meta["longest_path"]
+    assert multichannel.from_node_names(meta["longest_path"]) == path
+
+
+CHECKS = {
+    "final": check_final,
+    "supernet": check_supernet,
+    "bilevel": check_bilevel,
+    "multichannel": check_multichannel,
+}
 
 
 def check_cost(row):

@@ -42,6 +42,12 @@ def count(model):
     return Cost(parameters, sum(row.addmults_paper for row in rows), sum(row.addmults_conv_dense for row in rows))
 
 
+def of_layer(layer, input_shape):
+    """The Cost of a layer that is not built, reading (H, W, C)."""
+    inputs = keras.Input(input_shape)
+    return count(keras.Model(inputs, layer(inputs)))
+
+
 def per_layer(model):
     """A LayerCost for each call of a core layer, in the order of computation.
 

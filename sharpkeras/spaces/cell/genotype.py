@@ -35,6 +35,8 @@ class Genotype:
     reduce_concat: tuple
     name: str | None = None
 
+    kind = "genotype"
+
     def cell(self, reduction):
         """The pairs of one kind of cell grouped by node, ((pair, pair), …), and its concatenated states."""
         pairs, concat = (self.reduce, self.reduce_concat) if reduction else (self.normal, self.normal_concat)

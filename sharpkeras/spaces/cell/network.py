@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from sharpkeras import kernels, primitives
+from sharpkeras import primitives
 from sharpkeras.errors import ConfigError, DataError
 from sharpkeras.layers import (
     BatchNormalization,
@@ -14,17 +14,17 @@ from sharpkeras.layers import (
     ReLUConvBN,
     fan_in_uniform,
 )
+from sharpkeras.network import FinalNetwork, classify, dense
 from sharpkeras.spaces.cell import topology
 
 AUXILIARY_STRIDES = {"cifar": 3, "imagenet": 2}
 
 
-class Network(keras.Model):
+class Network(FinalNetwork):
     """A stack of cells with one classifier, and in training an auxiliary one (Fig. 2).
 
-    A functional model: image (B, H, W, C), normalised → {"logits": (B, classes), "auxiliary": (B, classes) if asked,
-    "unread": states that nothing reads, if the genotype has such}.
-    Layers carry the names of the official modules ("cells.0.preprocess1"), which is how `from_torch` finds them.
+    Images (B, H, W, C), normalised → {"logits": (B, classes), "auxiliary": (B, classes) if asked, "unread": states that
+    nothing reads, if the genotype has such}; see FinalNetwork.
 
     Args:
         genotype: Genotype.
@@ -70,32 +70,11 @@ class Network(keras.Model):
             if auxiliary and plan.index == topology.auxiliary_position(num_cells):
                 head = AuxiliaryHead(num_classes, AUXILIARY_STRIDES[stem], name="auxiliary_head")
                 outputs["auxiliary"] = head(states[1])
-        classifier = dense(num_classes, states[1].shape[-1])
-        pooled = keras.layers.GlobalAveragePooling2D(dtype=classifier.compute_dtype, name="global_pooling")(states[1])
-        outputs["logits"] = classifier(pooled)
+        outputs["logits"] = classify(states[1], num_classes)
         if unread:
             outputs["unread"] = unread
         super().__init__(images, outputs, name=name)
         self.drop_path_rate = rate
-
-    def deployed(self):
-        """The same layers as a model from images to logits alone: what is exported."""
-        return keras.Model(self.inputs[0], self.output["logits"], name=self.name)
-
-    def counted(self):
-        """The network without its auxiliary head: what the paper counts, states that nothing reads included."""
-        return keras.Model(self.inputs[0], [self.output["logits"], *self.output.get("unread", [])], name=self.name)
-
-    @classmethod
-    def from_config(cls, config, custom_objects=None):
-        raise NotImplementedError("a network is rebuilt from its genotype, never from a config; see Genotype")
-
-
-def dense(num_classes, features, name="classifier"):
-    """The dense layer of PyTorch's initial distribution; logits in float32 under any precision below it."""
-    uniform = fan_in_uniform(features)
-    dtype = kernels.at_least_float32(keras.config.dtype_policy().compute_dtype)
-    return keras.layers.Dense(num_classes, kernel_initializer=uniform, bias_initializer=uniform, dtype=dtype, name=name)
 
 
 def cell(states, plan, genotype, ops, mid_filters, drop_path, concat=None):

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 from keras import ops as kops
 
-from sharpkeras import primitives, weighting
+from sharpkeras import budget, primitives, weighting
 from sharpkeras.errors import ConfigError
 from sharpkeras.spaces.cell import topology
+from sharpkeras.spaces.cell.costs import costs as cell_costs
 from sharpkeras.spaces.cell.genotype import Genotype
 from sharpkeras.spaces.cell.network import Network, check_size
 from sharpkeras.spaces.cell.supernet import Supernet
@@ -54,6 +55,14 @@ class CellSpace:
         """The kind of each of the P primitives: "none", "skip", "pool" or "conv"."""
         return tuple(primitives.lookup(name, self.ops).kind for name in self.primitive_names)
 
+    def decisions(self, alphas):
+        """Each edge by the kind of its cell: its logits (P,), and the kinds of the primitives."""
+        return {name: [(edge, self.primitive_kinds) for edge in cell] for name, cell in zip(KINDS, alphas)}
+
+    def kinds_of(self, architecture):
+        """The kinds of the primitives of a Genotype."""
+        return [primitives.lookup(name, self.ops).kind for name, _ in architecture.normal + architecture.reduce]
+
     def init_alphas(self, seed):
         """Two arrays (E, P) of logits, normal and reduction cells: 1e-3 times a standard normal."""
         shape = (len(KINDS), self.num_edges, len(self.primitive_names))
@@ -72,27 +81,87 @@ class CellSpace:
         supernet.build((None, *input_shape))
         return supernet
 
-    def extract(self, alphas, skip_none=True, name=None):
+    def extract(self, alphas, skip_none=True, name=None, costs=None, limit=None):
         """The Genotype of the strongest primitives: two edges per node, ranked by their strongest primitive.
 
         Args:
             alphas: two arrays (E, P), normal and reduction cells.
             skip_none: True leaves `none` out of both choices, as DARTS does; False lets it win.
+            costs, limit: Costs and the most that the network may cost; of all genotypes within it, the one whose
+                weights have the largest sum. Without a limit that is the genotype above.
+
+        Raises:
+            ConfigError: when no genotype is within the limit.
         """
         concat = topology.last_states(self.num_nodes, self.num_concatenated)
-        normal, reduce = (self._extract_cell(np.asarray(a, "float64"), skip_none) for a in alphas)
+        weights = [self._weights(np.asarray(a, "float64"), skip_none) for a in alphas]
+        if limit is None:
+            normal, reduce = (self._strongest(cell) for cell in weights)
+        else:
+            normal, reduce = self._strongest_within(weights, costs, limit)
         return Genotype(normal, concat, reduce, concat, name)
 
-    def _extract_cell(self, alphas, skip_none):
+    def _weights(self, alphas, skip_none):
+        """Softmax (E, P); -1 for what is never chosen."""
         weights = np.exp(alphas - alphas.max(-1, keepdims=True))
-        weights /= weights.sum(-1, keepdims=True)  # (E, P)
+        weights /= weights.sum(-1, keepdims=True)
         if skip_none and "none" in self.primitive_names:
             weights[:, self.primitive_names.index("none")] = -1.0
+        return weights
+
+    def _strongest(self, weights):
         pairs = []
         for node in topology.all_edges(self.num_nodes):
             strongest = sorted(node, key=lambda edge: -weights[edge[0]].max())[:2]  # stable: ties to the earlier source
             pairs += [(self.primitive_names[int(weights[edge].argmax())], source) for edge, source in strongest]
         return tuple(pairs)
+
+    def _strongest_within(self, weights, costs, limit):
+        """Both cells at once, since they share the budget: a slab of options for each node of each."""
+        slabs, options = [], []
+        for cell, table in zip(weights, costs.choices):
+            for node in topology.all_edges(self.num_nodes):
+                edges = [edge for edge, _ in node]
+                sources, names, scores, added = budget.pair_options(cell[edges], table[edges])
+                options.append((sources, names, cell[edges]))
+                nowhere = np.zeros(len(scores), int)
+                slabs.append(budget.Slab(nowhere, nowhere, scores, added))
+        slabs[0] = slabs[0]._replace(costs=slabs[0].costs + costs.fixed)
+        chosen = budget.best_within(slabs, limit)
+        nodes = [self._node(*option, index) for option, index in zip(options, chosen)]
+        return tuple(sum(cell, ()) for cell in (nodes[: self.num_nodes], nodes[self.num_nodes :]))
+
+    def _node(self, sources, names, weights, index):
+        """The two (primitive, source) pairs of an option, the stronger one first."""
+        pairs = sorted(zip(sources[index], names[index]), key=lambda pair: -weights[pair])
+        return tuple((self.primitive_names[name], int(source)) for source, name in pairs)
+
+    def costs(self, measure, **sizes):
+        """What each choice adds to the final Network; see `costs.costs`."""
+        return cell_costs(self, measure, **sizes)
+
+    def cost_of(self, architecture, costs):
+        """The sum of what the choices of a Genotype cost."""
+        nodes, total = topology.all_edges(self.num_nodes), costs.fixed
+        for pairs, table in zip((architecture.normal, architecture.reduce), costs.choices):
+            for number, (name, source) in enumerate(pairs):
+                edge, _ = nodes[number // 2][source]
+                total += table[edge, self.primitive_names.index(name)]
+        return float(total)
+
+    def expected_cost(self, alphas, costs):
+        """The mean cost of a random genotype, a scalar with a gradient: the alphas weigh the primitives of an edge.
+
+        Each node keeps two of its n edges, any two equally likely, so that an edge counts 2/n; `none` is never drawn.
+        Where all alphas are equal this is the mean cost of what `sample` draws.
+        """
+        kept = np.concatenate([[2 / len(node)] * len(node) for node in topology.all_edges(self.num_nodes)])  # (E,)
+        never = np.where(np.array(self.primitive_names) == "none", -np.inf, 0.0).astype("float32")
+        total = kops.convert_to_tensor(np.float32(costs.fixed))
+        for logits, table in zip(alphas, costs.choices):
+            weights = kops.softmax(logits + never, axis=-1)  # (E, P)
+            total = total + kops.sum(weights * (kept[:, None] * table).astype("float32"))
+        return total
 
     def sample(self, seed, name=None):
         """A random Genotype, as DARTS draws its random baseline: two sources and their primitives for every node.

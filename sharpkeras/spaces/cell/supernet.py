@@ -5,6 +5,7 @@ from keras import ops
 
 from sharpkeras import kernels, primitives
 from sharpkeras.layers import BatchNormalization, Conv2D
+from sharpkeras.network import dense
 from sharpkeras.spaces.cell import network, topology
 from sharpkeras.spaces.cell.search_cell import SearchCell, weigh
 
@@ -76,7 +77,7 @@ class Supernet(keras.Model):
             SearchCell(plan, primitive_names, num_nodes, num_concatenated, ops, name=f"cells.{plan.index}")
             for plan in topology.plan_cells(num_cells, init_channels)
         ]
-        self.classifier = network.dense(num_classes, self.cells[-1].filters * num_concatenated)
+        self.classifier = dense(num_classes, self.cells[-1].filters * num_concatenated)
 
     def build(self, images_shape):
         """Makes all variables for images of shape (None, H, W, C); nothing is traced."""

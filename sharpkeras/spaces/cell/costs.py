@@ -1,0 +1,61 @@
+"""What a genotype costs, choice by choice: the cost of its network is a sum over its edges (§5: "a resource cost")."""
+
+import functools
+
+import keras
+import numpy as np
+
+from sharpkeras import primitives
+from sharpkeras.layers import ConvBN, FactorizedReduce, ReLUConvBN, strided_shape
+from sharpkeras.spaces import Costs
+from sharpkeras.spaces.cell import topology
+
+
+def costs(space, measure, input_shape, num_classes, init_channels, num_cells, stem="cifar", mid_filters=None):
+    """The Costs of a CellSpace's networks: choices are two arrays (E, P), each summed over the cells of its kind.
+
+    Args:
+        space: CellSpace.
+        measure: (layer, input shape (H, W, C)) → its cost, a number.
+        input_shape, num_classes, init_channels, num_cells, stem, mid_filters: of the final Network.
+    """
+
+    @functools.cache
+    def primitive(name, filters, strides, shape):
+        return measure(primitives.build(name, space.ops, filters, strides, mid_filters=mid_filters), shape)
+
+    fixed, newer, older = STEMS[stem](measure, tuple(input_shape), init_channels)
+    choices = {kind: np.zeros((space.num_edges, len(space.primitive_names))) for kind in ("normal", "reduce")}
+    edges = [edge for node in topology.all_edges(space.num_nodes) for edge in node]
+    for plan in topology.plan_cells(num_cells, init_channels, after_reduction=stem == "imagenet"):
+        first = FactorizedReduce if plan.after_reduction else ReLUConvBN
+        fixed += measure(first(plan.filters), older) + measure(ReLUConvBN(plan.filters), newer)
+        size = (*newer[:2], plan.filters)  # of the cell's inputs
+        inner = strided_shape((None, *size), (2, 2) if plan.reduction else (1, 1), plan.filters)[1:]
+        for edge, source in edges:
+            strides = topology.edge_strides(plan.reduction, source)
+            for p, name in enumerate(space.primitive_names):
+                shape = size if source < 2 else inner
+                choices[plan.kind][edge, p] += primitive(name, plan.filters, strides, shape)
+        older, newer = newer, (*inner[:2], plan.filters * space.num_concatenated)
+    classifier = keras.Sequential([keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(num_classes)])
+    return Costs(fixed + measure(classifier, newer), list(choices.values()))
+
+
+def _cifar_stem(measure, shape, init_channels):
+    """The cost of a stem, and the shapes of the newer and of the older state."""
+    filters = topology.STEM_MULTIPLIER * init_channels
+    state = (*shape[:2], filters)
+    return measure(ConvBN(filters), shape), state, state
+
+
+def _imagenet_stem(measure, shape, init_channels):
+    half, quarter, eighth = (ConvBN(filters, 3, 2) for filters in (init_channels // 2, init_channels, init_channels))
+    total = 0
+    for part in (half, keras.layers.ReLU(), quarter, keras.layers.ReLU(), eighth):
+        older, total = shape, total + measure(part, shape)
+        shape = tuple(part.compute_output_shape((None, *shape))[1:])
+    return total, shape, older
+
+
+STEMS = {"cifar": _cifar_stem, "imagenet": _imagenet_stem}

@@ -1,0 +1,116 @@
+"""MultiChannelNet, the paper's HyperCuboid: filters in × filters out × primitives, at two strides (§4.1, Table 4)."""
+
+import functools
+import re
+
+from sharpkeras.errors import ConfigError
+from sharpkeras.layers import ConvBN, ResizablePool, SharpSepConv
+from sharpkeras.spaces.hypercuboid.path import Path
+from sharpkeras.spaces.hypercuboid.space import HyperCuboid
+
+NAME = "multichannel"
+FINAL_FILTERS = 768
+STRIDES = (1, 2)  # each stage is a grid of stride 1 and one of stride 2
+
+# The published name of a primitive → its layer and its kind.
+PRIMITIVES = {"SharpSepConv": SharpSepConv, "ResizablePool": ResizablePool}
+KINDS = {"SharpSepConv": "conv", "ResizablePool": "pool"}
+
+STEM = re.compile(r"Conv3x3_(\d+)")
+CHOICE = re.compile(r"layer_(\d+)_stride_([12])_c_in_(\d+)_c_out_(\d+)_op_type_(\w+)")
+
+
+def _layer(filters, primitive, strides):
+    return PRIMITIVES[primitive](filters, strides=strides)
+
+
+class MultiChannelNet(HyperCuboid):
+    """The paper's HyperCuboid: ((F×F) × stages × strides × primitives).
+
+    Args:
+        filters: the F filter scales; the stem offers each, and so does every layer.
+        num_stages: a stage is a position of stride 1 and one of stride 2.
+        primitives: published names.
+        final_filters: before the classifier; 768 in Table 4.
+        weighting: "scalar" or "max_w" (Eq. 3).
+
+    The official code leaves out layers whose softmax weight is below 1/n² in a grid of n; here all are applied.
+    """
+
+    def __init__(
+        self,
+        filters=(32, 64, 128, 256),
+        num_stages=4,
+        primitives=tuple(PRIMITIVES),
+        final_filters=FINAL_FILTERS,
+        weighting="max_w",
+    ):
+        self.filters, self.num_stages, self.primitives = tuple(filters), num_stages, tuple(primitives)
+        super().__init__(
+            axes={"filters": self.filters, "primitive": self.primitives},
+            layer=_layer,
+            positions=[{"strides": strides} for _ in range(num_stages) for strides in STRIDES],
+            stem=ConvBN,
+            stem_axes={"filters": self.filters},
+            head=functools.partial(SharpSepConv, final_filters),
+            weighting=weighting,
+            name=NAME,
+        )
+
+    def layer_name(self, position, state, choice):
+        filters, primitive = divmod(choice, len(self.primitives))
+        return f"op_grid.{position // 2}.{position % 2}.{state}.{filters}.{primitive}"
+
+    def kind(self, choice):
+        return KINDS[dict(choice)["primitive"]]
+
+    def node_names(self, path):
+        """A path of one route as the official code writes it: the names of the nodes of its graph."""
+        (route,) = path.routes
+        (_, filters), *_ = route[0]
+        index = self.filters.index(filters)
+        names = ["Source", f"Conv3x3_{index}", f"BatchNorm_{index}"]
+        for position, choice in enumerate(route[1:]):
+            (stage, stride), chosen = divmod(position, 2), dict(choice)
+            place, out = f"layer_{stage}", chosen["filters"]
+            layer = f"stride_{STRIDES[stride]}_c_in_{filters}_c_out_{out}_op_type_{chosen['primitive']}"
+            names += [f"{place}_{layer}", f"{place}_add_c_out_{out}_stride_{STRIDES[stride]}"]
+            filters = out
+        return [*names, f"SharpSepConv{filters}", "add-SharpSep", "global_pooling", "Linear"]
+
+
+def from_node_names(names, name=None):
+    """The Path of a list of official node names, such as the published ones.
+
+    Raises:
+        ConfigError: when the list is no path: a layer that does not read what the one before writes, or out of order.
+    """
+    steps = [CHOICE.fullmatch(node) for node in names]
+    steps = [match.groups() for match in steps if match]
+    if not steps or not any(STEM.fullmatch(node) for node in names):
+        raise ConfigError("is no path of MultiChannelNet", where=name, seen=names[:3], allowed="Source, Conv3x3_0, …")
+    route, filters = [(("filters", int(steps[0][2])),)], int(steps[0][2])
+    for position, (stage, stride, c_in, c_out, primitive) in enumerate(steps):
+        if (int(stage), int(stride)) != (position // 2, STRIDES[position % 2]) or int(c_in) != filters:
+            seen = f"layer_{stage}_stride_{stride}_c_in_{c_in}"
+            allowed = f"layer_{position // 2}_stride_{STRIDES[position % 2]}_c_in_{filters}"
+            raise ConfigError("nodes that do not follow each other", where=name, seen=seen, allowed=allowed)
+        route.append((("filters", int(c_out)), ("primitive", primitive)))
+        filters = int(c_out)
+    return Path(NAME, (tuple(route),), name)
+
+
+def of_path(path, final_filters=FINAL_FILTERS):
+    """The smallest MultiChannelNet that has this path: its filters and its primitives.
+
+    Raises:
+        ConfigError: when a choice is none of MultiChannelNet's, or a stage is not whole.
+    """
+    steps = [dict(choice) for route in path.routes for choice in route]
+    filters = sorted({step.get("filters") for step in steps if type(step.get("filters")) is int})
+    primitives = sorted({step["primitive"] for step in steps if "primitive" in step} & PRIMITIVES.keys())
+    positions = len(path.routes[0]) - 1
+    if not filters or not primitives or filters[0] < 1 or positions % 2:
+        allowed = "filters and a primitive at each position, two positions in each stage"
+        raise ConfigError("is no path of MultiChannelNet", where=path.name, seen=path.routes[0], allowed=allowed)
+    return MultiChannelNet(filters, positions // 2, primitives, final_filters)

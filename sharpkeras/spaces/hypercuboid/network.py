@@ -1,0 +1,50 @@
+"""The final network of a path: the layers that it chose, and nothing else (§4.1)."""
+
+import keras
+
+from sharpkeras.network import FinalNetwork, classify
+
+
+class PathNetwork(FinalNetwork):
+    """The network of a Path; of a path with several routes, which share their layers where they agree, the sum.
+
+    Args:
+        cuboid: HyperCuboid.
+        path: Path.
+        input_shape: (H, W, C).
+        num_classes: of the logits.
+
+    Raises:
+        ConfigError: for a path that is none of the cuboid.
+    """
+
+    def __init__(self, cuboid, path, input_shape=(32, 32, 3), num_classes=10, name=None):
+        routes = [cuboid.route(route, f"routes[{index}]") for index, route in enumerate(path.routes)]
+        images = keras.Input(input_shape, name="images")
+        states = _stems(cuboid, routes, images)
+        for position in range(len(cuboid.positions)):
+            steps = sorted({route[position] for route in routes})
+            states = _position(cuboid, position, steps, states)
+        heads = [cuboid.make_head(f"base.{i}")(state) for i, (_, state) in enumerate(sorted(states.items()))]
+        super().__init__(images, {"logits": classify(heads, num_classes)}, name=name)
+
+
+def _stems(cuboid, routes, images):
+    """The states of the first position that the routes begin with."""
+    begun = sorted({route[0][0] for route in routes})
+    return {s: cuboid.make_stem(cuboid.stem_choices[s], name=f"stem.{i}")(images) for i, s in enumerate(begun)}
+
+
+def _position(cuboid, position, steps, states):
+    """The states after a position, index → tensor. A layer that stands alone has the official name."""
+    terms = {}
+    for number, (state, choice) in enumerate(steps):
+        name = f"op_grid.{position}" if len(steps) == 1 else f"op_grid.{position}.{number}"
+        layer = cuboid.make_layer(position, cuboid.choices[choice], name=name)
+        target = int(cuboid.lattice[1][position][state, choice])
+        terms.setdefault(target, []).append(layer(states[state]))
+    return {target: _add(outputs) for target, outputs in terms.items()}
+
+
+def _add(tensors):
+    return sum(tensors[1:], tensors[0])

@@ -1,0 +1,119 @@
+"""A path: what the search of a HyperCuboid finds, as a value and as a JSON file (§4.1, the arrows of Fig. 6).
+
+A route is a choice of the stem and one choice at each position, and a choice is a label on each axis. A path has one
+route, a multi-path sub-graph several, which share what they have in common.
+"""
+
+import json
+import math
+import re
+from dataclasses import dataclass
+
+from sharpkeras import strict_json
+from sharpkeras.errors import ConfigError
+
+SCHEMA_VERSION = 1
+NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+MAX_ROUTES, MAX_STEPS, MAX_AXES = 64, 256, 16
+FIELDS = ("space", "routes")
+EXPECTED = '{"space": "multichannel", "routes": [[{"filters": 32}, {"filters": 64, "primitive": "ResizablePool"}, …]]}'
+
+
+@dataclass(frozen=True)
+class Path:
+    """One route through a HyperCuboid, or several.
+
+    Args:
+        space: name of the HyperCuboid.
+        routes: tuples of choices: that of the stem, then one per position. A choice is a tuple of (axis, label) pairs.
+        name: optional; a file name in itself.
+    """
+
+    space: str
+    routes: tuple
+    name: str | None = None
+
+    kind = "path"
+
+    def as_dict(self):
+        named = {"name": self.name} if self.name else {}
+        routes = [[dict(choice) for choice in route] for route in self.routes]
+        return {"schema_version": SCHEMA_VERSION, **named, "space": self.space, "routes": routes}
+
+    def as_json(self):
+        """One line per choice, so that a difference between two files can be read."""
+        fields = self.as_dict()
+        routes = [",\n".join(f"      {json.dumps(choice)}" for choice in route) for route in fields.pop("routes")]
+        lines = [f"  {json.dumps(key)}: {json.dumps(value)}" for key, value in fields.items()]
+        lines.append('  "routes": [\n' + ",\n".join(f"    [\n{route}\n    ]" for route in routes) + "\n  ]")
+        return "{\n" + ",\n".join(lines) + "\n}\n"
+
+
+def from_dict(fields, where="path"):
+    """A validated Path from a JSON object; whether its labels exist, the HyperCuboid says that it is built by.
+
+    Args:
+        fields: the object.
+        where: the file's name, for messages.
+
+    Raises:
+        ConfigError: with the JSON path and the rule that was broken.
+    """
+    if not isinstance(fields, dict):
+        raise ConfigError("expected a path object", where=where, seen=type(fields).__name__, allowed=EXPECTED)
+    version = fields.get("schema_version", SCHEMA_VERSION)
+    if version != SCHEMA_VERSION:
+        raise ConfigError("unknown version", where=f"{where}: schema_version", seen=version, allowed=SCHEMA_VERSION)
+    missing = [name for name in FIELDS if name not in fields]
+    unknown = sorted(set(fields) - {*FIELDS, "schema_version", "name"})
+    if missing or unknown:
+        problem = f"missing {', '.join(missing)}" if missing else f"unknown key {unknown[0]!r}"
+        raise ConfigError(problem, where=where, allowed=EXPECTED)
+    routes = _list(fields["routes"], f"{where}: routes", 1, MAX_ROUTES, "routes")
+    routes = tuple(_route(route, f"{where}: routes[{index}]") for index, route in enumerate(routes))
+    if len({len(route) for route in routes}) > 1:
+        seen = [len(route) for route in routes]
+        raise ConfigError("routes of different lengths", where=f"{where}: routes", seen=seen, allowed="equal lengths")
+    space, name = (_name(fields.get(key), f"{where}: {key}") for key in ("space", "name"))
+    if space is None:
+        raise ConfigError("expected the name of a space", where=f"{where}: space", seen=None, allowed=EXPECTED)
+    return Path(space, routes, name)
+
+
+def load(path):
+    """A Path from a JSON file of at most 1 MiB; raises ConfigError as `from_dict` does."""
+    return from_dict(strict_json.load(path), where=str(path))
+
+
+def _route(value, where):
+    steps = _list(value, where, 2, MAX_STEPS, "choices: that of the stem, and one per position")
+    return tuple(_choice(choice, f"{where}[{index}]") for index, choice in enumerate(steps))
+
+
+def _choice(value, where):
+    if not isinstance(value, dict) or len(value) > MAX_AXES:
+        rule = f"an object of at most {MAX_AXES} axes, such as " + '{"filters": 32}'
+        raise ConfigError("expected a choice", where=where, seen=value, allowed=rule)
+    for axis, label in value.items():
+        if not is_label(label):
+            raise ConfigError("expected a label", where=f"{where}.{axis}", seen=label, allowed="a string or a number")
+    return tuple(value.items())
+
+
+def is_label(value):
+    """Whether JSON has a word for a value: text, a finite number, true, false, null."""
+    return isinstance(value, (str, int, type(None))) or isinstance(value, float) and math.isfinite(value)
+
+
+def _list(value, where, low, high, what):
+    if not isinstance(value, list) or not low <= len(value) <= high:
+        raise ConfigError(f"expected {what}", where=where, seen=value, allowed=f"a list of {low} to {high}")
+    return value
+
+
+def _name(value, where):
+    if value is None:
+        return None
+    if not isinstance(value, str) or not NAME_PATTERN.fullmatch(value):
+        raise ConfigError("a name must be a plain file name", where=where, seen=value, allowed=NAME_PATTERN.pattern)
+    return value

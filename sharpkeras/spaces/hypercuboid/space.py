@@ -1,0 +1,333 @@
+"""Differentiable hyperparameter grid search: a grid of any discrete choices, searched by gradient (§4.1, Fig. 6)."""
+
+import difflib
+import functools
+import math
+
+import keras
+import numpy as np
+from keras import ops
+
+from sharpkeras import weighting
+from sharpkeras.errors import ConfigError
+from sharpkeras.layers import ConvBN, ReLUConvBN
+from sharpkeras.spaces.hypercuboid import costs as cuboid_costs
+from sharpkeras.spaces.hypercuboid import graph, network
+from sharpkeras.spaces.hypercuboid.path import Path, is_label
+from sharpkeras.spaces.hypercuboid.supernet import CuboidSupernet
+
+ALPHA_DEVIATION = 1e-3
+NOMINAL_IMAGE = (256, 256, 3)  # on which layers show whether their outputs have one shape
+STEM, HEAD = functools.partial(ConvBN, 16), functools.partial(ReLUConvBN, 64)
+
+
+class HyperCuboid:
+    """A grid of layers at each of L positions: one choice on every axis makes a layer (§4.1).
+
+    At a position every choice is applied to every state of the position before it. Outputs of one shape are added into
+    one state, weighted by a softmax over the whole grid of the position; the next position reads the sums. What is
+    searched is a path: one choice per position.
+
+        HyperCuboid(
+            axes={"filters": (16, 32), "kernel_size": (3, 5)},
+            layer=SharpSepConv,
+            positions=[{}, {"strides": 2}, {}],
+        )
+
+    Args:
+        axes: name → the values to choose from; a mapping gives values labels of their own.
+        layer: (**choice, **position) → a Keras layer that is not built.
+        positions: what the layers of a position have in common, such as {"strides": 2}; a number is that many of {}.
+        stem: (**choice) → the layer that reads the image.
+        stem_axes: axes of the stem: each choice is a state of the first position, without a weight of its own.
+        head: () → a layer; each final state has its own, which brings it to the shape that is classified.
+        weighting: "scalar" or "max_w" (Eq. 3).
+        name: of the space, in the files of its paths.
+
+    Raises:
+        ConfigError: for an axis without a choice, values that share a label, or a layer that can not be made.
+    """
+
+    def __init__(
+        self,
+        axes,
+        layer,
+        positions=4,
+        stem=STEM,
+        stem_axes=None,
+        head=HEAD,
+        weighting="max_w",
+        name="hypercuboid",
+    ):
+        self.axes = {axis: _labelled(values, f"axes.{axis}") for axis, values in axes.items()}
+        self.stem_axes = {axis: _labelled(values, f"stem_axes.{axis}") for axis, values in (stem_axes or {}).items()}
+        self.positions = [{}] * positions if isinstance(positions, int) else [dict(p) for p in positions]
+        self.layer, self.stem, self.head = layer, stem, head
+        self.weighting, self.name = weighting, name
+        if not self.axes or not self.positions:
+            raise ConfigError("a cuboid needs an axis and a position", seen=(list(self.axes), len(self.positions)))
+
+    def as_dict(self):
+        """What a run keeps of the space, to tell it from another one."""
+        axes, stem_axes = ({axis: list(values) for axis, values in a.items()} for a in (self.axes, self.stem_axes))
+        positions = [{name: _label(value) for name, value in position.items()} for position in self.positions]
+        return {
+            "name": self.name,
+            "axes": axes,
+            "positions": positions,
+            "stem_axes": stem_axes,
+            "weighting": self.weighting,
+        }
+
+    # --- the grid ---
+
+    @property
+    def num_choices(self):
+        """K, the choices at each position for each state that it reads."""
+        return math.prod(len(values) for values in self.axes.values())
+
+    @functools.cached_property
+    def choices(self):
+        """The K choices as tuples of (axis, label), the last axis running fastest."""
+        return _grid(self.axes)
+
+    @functools.cached_property
+    def stem_choices(self):
+        return _grid(self.stem_axes)
+
+    def make_layer(self, position, choice, name=None):
+        """The unbuilt layer of a choice, a tuple of (axis, label), at a position."""
+        return _made(self.layer, {**_values(self.axes, choice), **self.positions[position]}, choice, name)
+
+    def make_stem(self, choice, name=None):
+        return _made(self.stem, _values(self.stem_axes, choice), choice, name)
+
+    def make_head(self, name=None):
+        return _made(self.head, {}, (), name)
+
+    @functools.cached_property
+    def lattice(self):
+        """The states before each position and after the last, and where choices lead.
+
+        Returns:
+            shapes: L + 1 lists of S_l shapes, those of a 256×256 image.
+            outcomes: L integer arrays (S_l, K): the state of the next position that a choice adds to.
+        """
+        shapes = [[_output_shape(self.make_stem(choice), NOMINAL_IMAGE, choice) for choice in self.stem_choices]]
+        outcomes = []
+        for position in range(len(self.positions)):
+            rows = [
+                [_output_shape(self.make_layer(position, choice), shape, choice) for choice in self.choices]
+                for shape in shapes[-1]
+            ]
+            shapes.append(list(dict.fromkeys(shape for row in rows for shape in row)))
+            outcomes.append(np.array([[shapes[-1].index(shape) for shape in row] for row in rows]))
+        return shapes, outcomes
+
+    # --- the protocol of spaces ---
+
+    def init_alphas(self, seed):
+        """An array (S_l, *sizes of the axes) of logits per position: 1e-3 times a standard normal."""
+        generator, sizes = np.random.default_rng(seed), [len(values) for values in self.axes.values()]
+        shapes = [(len(states), *sizes) for states in self.lattice[0][:-1]]
+        return [generator.normal(scale=ALPHA_DEVIATION, size=shape).astype("float32") for shape in shapes]
+
+    def mixing_weights(self, alphas):
+        """Softmax over the whole grid of a position, then the weighting: tensors (S_l, K) float32."""
+        weigh, weights = weighting.WEIGHTINGS[self.weighting], [ops.softmax(ops.reshape(a, (-1,))) for a in alphas]
+        return [ops.reshape(weigh(w), (-1, self.num_choices)) for w in weights]
+
+    def supernet(self, input_shape=(32, 32, 3), num_classes=10):
+        """The built CuboidSupernet of this space for images (H, W, C)."""
+        shapes, outcomes = self.lattice
+        self.state_shapes(input_shape)  # which says what can not be applied, or added
+        stems = [self.make_stem(choice, name=f"stem.{i}") for i, choice in enumerate(self.stem_choices)]
+        grids = [
+            [
+                [self.make_layer(p, choice, name=self.layer_name(p, s, k)) for k, choice in enumerate(self.choices)]
+                for s in range(len(states))
+            ]
+            for p, states in enumerate(shapes[:-1])
+        ]
+        heads = [self.make_head(f"base.{i}") for i in range(len(shapes[-1]))]
+        supernet = CuboidSupernet(stems, grids, outcomes, heads, num_classes)
+        supernet.build((None, *input_shape))
+        return supernet
+
+    def layer_name(self, position, state, choice):
+        """The name of a layer of the supernet, under which `from_torch` knows it."""
+        return f"op_grid.{position}.{state}.{choice}"
+
+    def weights(self, alphas):
+        """Softmax over each position's grid: arrays (S_l, K) float64 that sum to 1."""
+        flat = [np.exp(np.asarray(a, "float64") - np.max(a)).reshape(-1, self.num_choices) for a in alphas]
+        return [weights / weights.sum() for weights in flat]
+
+    def graph(self, alphas):
+        """The graph of all paths, with the softmax weights on its edges; see `graph.build`."""
+        return graph.build(self.weights(alphas), self.lattice[1])
+
+    def extract(self, alphas, strategy="longest", name=None, costs=None, limit=None):
+        """The Path that a strategy finds, by default the one with the largest sum of softmax weights.
+
+        Args:
+            alphas: L arrays (S_l, *sizes of the axes).
+            strategy: a name in `graph.STRATEGIES`.
+            costs, limit: Costs and the most that the network may cost; of all paths within it, the longest.
+
+        Raises:
+            ConfigError: when no path is within the limit.
+        """
+        if limit is not None:
+            return self.path([cuboid_costs.longest_within(self, self.weights(alphas), costs, limit)], name)
+        return self.path([graph.choices(graph.STRATEGIES[strategy](self.graph(alphas)))], name)
+
+    def decisions(self, alphas):
+        """Each position: the logits of its grid (S_l·K,), and the kinds of the choices."""
+        kinds = [self.kind(choice) for choice in self.choices]
+        grids = [np.ravel(a) for a in alphas]
+        return {"grids": [(grid, kinds * (len(grid) // len(kinds))) for grid in grids]}
+
+    def kinds_of(self, architecture):
+        """The kinds of the choices of a Path."""
+        return [self.kind(choice) for route in architecture.routes for choice in route[1:]]
+
+    def kind(self, choice):
+        """What a choice is to the collapse watch: "none", "skip", "pool" or "conv"."""
+        return "conv"
+
+    def sample(self, seed, name=None):
+        """A random Path: the stem and every choice equally likely, a function of `seed` alone."""
+        generator = np.random.default_rng(seed)
+        route = [generator.integers(len(self.stem_choices))]
+        route += generator.integers(self.num_choices, size=len(self.positions)).tolist()
+        routes = (tuple([self.stem_choices[route[0]], *(self.choices[k] for k in route[1:])]),)
+        return Path(self.name, routes, name)
+
+    def network(self, architecture, input_shape=(32, 32, 3), num_classes=10, **options):
+        """The final network of a Path: a plain keras.Model; see `network.PathNetwork`."""
+        return network.PathNetwork(self, architecture, input_shape, num_classes, **options)
+
+    # --- budgets: see `costs` ---
+
+    def state_shapes(self, input_shape):
+        """The shapes of all states for an image (H, W, C): L + 1 lists of S_l."""
+        shapes = [[_output_shape(self.make_stem(choice), input_shape, choice) for choice in self.stem_choices]]
+        for position, outcomes in enumerate(self.lattice[1]):
+            after = {}
+            for targets, shape in zip(outcomes, shapes[-1]):
+                for target, choice in zip(targets, self.choices):
+                    found = _output_shape(self.make_layer(position, choice), shape, choice)
+                    if after.setdefault(target, found) != found:
+                        problem = "choices whose outputs have one shape on large images, and two on these"
+                        raise ConfigError(problem, where=f"position {position}", seen=found, allowed=after[target])
+            shapes.append([after[target] for target in sorted(after)])
+        for shape in shapes[-1]:
+            _output_shape(self.make_head(), shape, ())
+        return shapes
+
+    def costs(self, measure, input_shape=(32, 32, 3), num_classes=10):
+        """What each choice adds to the final network, for `extract` and `expected_cost`."""
+        return cuboid_costs.costs(self, measure, tuple(input_shape), num_classes)
+
+    def cost_of(self, architecture, costs):
+        """The sum of what the choices of a Path of one route cost."""
+        (route,) = architecture.routes
+        return cuboid_costs.cost_of(self, self.route(route), costs)
+
+    def expected_cost(self, alphas, costs):
+        """The mean cost of a random path, a scalar with a gradient."""
+        return cuboid_costs.expected_cost(self, alphas, costs)
+
+    # --- paths as indices ---
+
+    def path(self, routes, name=None):
+        """The Path of routes as lists of (state, choice) indices, one per position, as `graph.choices` gives them."""
+        named = tuple((self.stem_choices[route[0][0]], *(self.choices[k] for _, k in route)) for route in routes)
+        return Path(self.name, named, name)
+
+    def route(self, route, where="path"):
+        """A route of a Path as (state, choice) indices, one per position.
+
+        Raises:
+            ConfigError: for another number of positions, or a choice that this cuboid does not have.
+        """
+        stem, *steps = route
+        if len(steps) != len(self.positions):
+            allowed = f"{len(self.positions)} positions"
+            raise ConfigError("a path of another length", where=where, seen=len(steps), allowed=allowed)
+        state, found = _index(self.stem_choices, self.stem_axes, stem, f"{where}[0]"), []
+        for position, step in enumerate(steps):
+            choice = _index(self.choices, self.axes, step, f"{where}[{position + 1}]")
+            found.append((state, choice))
+            state = int(self.lattice[1][position][state, choice])
+        return found
+
+
+def _label(value):
+    """What JSON says of a value: itself, or its name."""
+    value = value.item() if isinstance(value, np.generic) else value
+    plain = is_label(value) or isinstance(value, float)
+    return value if plain else getattr(value, "__name__", type(value).__name__)
+
+
+def _labelled(values, where):
+    """Label → value; the label of what JSON has no word for is its name."""
+    if isinstance(values, dict):
+        labelled = dict(values)
+    else:
+        pairs = [(_label(value), value) for value in values]
+        labelled = dict(pairs)
+        if len(labelled) != len(pairs):
+            seen = [label for label, _ in pairs]
+            raise ConfigError("two values with one label", where=where, seen=seen, next_step="give a mapping of labels")
+    for label in labelled:
+        if not is_label(label):
+            raise ConfigError("a label that JSON has no word for", where=where, seen=label, allowed="text or a number")
+    if not labelled:
+        raise ConfigError("an axis without a value", where=where, seen=values, allowed="at least one value")
+    return labelled
+
+
+def _grid(axes):
+    """All combinations as tuples of (axis, label), the last axis running fastest."""
+    choices = [()]
+    for axis, values in axes.items():
+        choices = [(*choice, (axis, label)) for choice in choices for label in values]
+    return choices
+
+
+def _made(function, arguments, choice, name):
+    """The layer that a function makes, named afterwards, so that the function need not know of names."""
+    try:
+        layer = function(**arguments)
+    except Exception as error:
+        raise ConfigError(f"this choice can not be made: {error}", seen=dict(choice)) from error
+    layer.name = name or layer.name
+    return layer
+
+
+def _values(axes, choice):
+    return {axis: axes[axis][label] for axis, label in choice}
+
+
+def _output_shape(layer, shape, choice):
+    """(H, W, C) behind a layer; raises ConfigError when it can not be applied."""
+    try:
+        return tuple(keras.tree.flatten(layer.compute_output_shape((None, *shape)))[1:])
+    except Exception as error:
+        raise ConfigError(f"this choice can not read a state of shape {shape}: {error}", seen=dict(choice)) from error
+
+
+def _index(choices, axes, choice, where):
+    """The index of a choice whatever the order of its axes."""
+    wanted = dict(choice)
+    if wanted.keys() != axes.keys():
+        raise ConfigError("other axes", where=where, seen=sorted(wanted), allowed=sorted(axes))
+    for axis, label in wanted.items():
+        if label not in axes[axis]:
+            near = difflib.get_close_matches(str(label), [str(known) for known in axes[axis]], n=1)
+            hint = f"did you mean {near[0]}?" if near else None
+            allowed = ", ".join(str(known) for known in axes[axis])
+            raise ConfigError("no such choice", where=f"{where}.{axis}", seen=label, allowed=allowed, next_step=hint)
+    return choices.index(tuple((axis, wanted[axis]) for axis in axes))

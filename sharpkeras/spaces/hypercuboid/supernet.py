@@ -1,0 +1,126 @@
+"""The supernet of a HyperCuboid: every choice at every position, mixed by weights that come in as an input."""
+
+import inspect
+
+import keras
+import numpy as np
+from keras import ops
+
+from sharpkeras import kernels
+from sharpkeras.layers import AveragePool, BatchNormalization, MaxPool, Sequence
+from sharpkeras.network import dense
+
+# First steps that layers share, and the settings that tell them apart (`get_config` imports TensorFlow under JAX).
+SHARED = {
+    keras.layers.ReLU: ("max_value", "negative_slope", "threshold"),
+    MaxPool: ("pool_size", "strides"),
+    AveragePool: ("pool_size", "strides", "counted_padding"),
+}
+
+
+class State:
+    """A state with what the layers that read it have in common: a first step without weights is computed once."""
+
+    def __init__(self, tensor):
+        self.tensor = tensor
+        self._shared = {}
+
+    def after(self, step):
+        """The output of a step in SHARED, by what it computes."""
+        key = type(step), *(getattr(step, setting) for setting in SHARED[type(step)])
+        if key not in self._shared:
+            self._shared[key] = step(self.tensor)
+        return self._shared[key]
+
+
+class CuboidSupernet(keras.Model):
+    """All layers of a HyperCuboid at once (Fig. 6).
+
+    Args:
+        stems: the layers that read the image; their outputs are the states of the first position.
+        grids: per position, per state, the layers of its choices.
+        outcomes: per position an array (S_l, K): which state of the next position a layer adds to.
+        heads: per final state the layer that brings it to the common shape.
+        num_classes: of the logits.
+
+    Inputs: images (B, H, W, C) and a list of mixing weights (S_l, K), one per position. Output: logits
+    (B, num_classes), float32. `build((None, H, W, C))` before the first call.
+    """
+
+    def __init__(self, stems, grids, outcomes, heads, num_classes, **kwargs):
+        super().__init__(autocast=False, **kwargs)  # the mixing weights reach the sums as they are
+        self.stems, self.grids, self.heads = stems, grids, heads
+        self.outcomes, self.num_classes = [np.asarray(outcome).tolist() for outcome in outcomes], num_classes
+
+    def build(self, images_shape):
+        """Makes all variables for images of shape (None, H, W, C); nothing is traced."""
+        shapes = [_built(stem, images_shape) for stem in self.stems]
+        for grid, outcomes in zip(self.grids, self.outcomes):
+            after = {}
+            for layers, targets, shape in zip(grid, outcomes, shapes):
+                for layer, target in zip(layers, targets):
+                    after[target] = _built(layer, shape)
+            shapes = [after[target] for target in sorted(after)]
+        features = [_built(head, shape)[-1] for head, shape in zip(self.heads, shapes)]
+        self.classifier = dense(self.num_classes, features[0])
+        self.classifier.build((None, features[0]))
+
+    def call(self, inputs, training=None):
+        images, mixing_weights = inputs
+        states = [stem(images, training=training) for stem in self.stems]
+        for grid, outcomes, weights in zip(self.grids, self.outcomes, mixing_weights):
+            states = self._position([State(state) for state in states], grid, outcomes, weights, training)
+        # The mean of a sum is the sum of means: final states may have different sizes.
+        pooled = [
+            ops.mean(ops.cast(h(s, training=training), self.classifier.compute_dtype), axis=(1, 2))
+            for h, s in zip(self.heads, states)
+        ]
+        return self.classifier(sum(pooled[1:], pooled[0]))
+
+    def _position(self, states, grid, outcomes, weights, training):
+        """The states after a position: for each the sum of w · layer(state) over what leads to it."""
+        weights = ops.cast(weights, kernels.at_least_float32(self.compute_dtype))
+        sums = {}
+        for state, layers, targets, row in zip(states, grid, outcomes, ops.unstack(weights, num=len(states))):
+            for layer, target, weight in zip(layers, targets, ops.unstack(row, num=len(layers))):
+                term = apply(layer, state, weight, training)
+                sums[target] = sums[target] + term if target in sums else term
+        return [sums[target] for target in sorted(sums)]
+
+
+def apply(layer, state, weight, training=None):
+    """weight · layer(state), with the state's shared first steps, and the weight in the scale of a last BatchNorm."""
+    if not isinstance(layer, Sequence):
+        return _weigh(_call(layer, state.tensor, training), weight)
+    first, *rest = layer.steps
+    outputs = state.after(first) if type(first) in SHARED else _call(first, state.tensor, training)
+    if rest and isinstance(rest[-1], BatchNormalization):
+        for step in rest[:-1]:
+            outputs = _call(step, outputs, training)
+        return rest[-1](outputs, training=training, weight=weight)
+    for step in rest:
+        outputs = _call(step, outputs, training)
+    return _weigh(outputs, weight)
+
+
+def _call(layer, inputs, training):
+    return layer(inputs, training=training) if takes_training(layer) else layer(inputs)
+
+
+def takes_training(layer):
+    """Whether a layer behaves differently in training, and is told so when it is called."""
+    return "training" in inspect.signature(layer.call).parameters
+
+
+def _weigh(outputs, weight):
+    return ops.cast(ops.cast(outputs, weight.dtype) * weight, outputs.dtype)
+
+
+def _built(layer, shape):
+    """The output shape of a layer that is now built for `shape`, both with the batch."""
+    if not layer.built:
+        if type(layer).build is keras.layers.Layer.build:
+            layer(keras.KerasTensor(shape))  # Keras builds what it holds, if anything, when it is first called
+        else:
+            layer.build(shape)
+    return layer.compute_output_shape(shape)
