@@ -16,6 +16,7 @@ from sharpkeras.errors import ResourceError, SharpKerasError, is_out_of_memory, 
 COMMANDS = (
     "quickstart",
     "search",
+    "extract",
     "sample",
     "train",
     "evaluate",

@@ -1,5 +1,6 @@
 """Options that commands share, and options made from the fields of a recipe."""
 
+import contextlib
 import dataclasses
 import difflib
 import functools
@@ -13,6 +14,7 @@ import click
 
 from sharpkeras import published, strict_json
 from sharpkeras.errors import ConfigError, ResourceError, UsageError, printable
+from sharpkeras.settings import count
 from sharpkeras_cli.quiet import silence_native_logs
 from sharpkeras_cli.versions import refuse_old, require_backend
 
@@ -186,6 +188,15 @@ class Names(click.Choice):
         return super().convert(value, parameter, context)
 
 
+class CountRange(click.IntRange):
+    """A click.IntRange that takes 600M for 600000000."""
+
+    def convert(self, value, parameter, context):
+        with contextlib.suppress(ValueError):
+            value = count(str(value))
+        return super().convert(value, parameter, context)
+
+
 class FiniteRange(click.FloatRange):
     """A click.FloatRange that takes no NaN, which lies outside no range, and no infinity."""
 
@@ -201,10 +212,16 @@ def tell_printed(row):
     entry = published.printed(row)
     if entry:
         errors = ", ".join(errors_printed(entry))
-        size = f"{entry['params_m']} M parameters, {entry['addmult_b']} B AddMults"
+        size = f"{entry['params_m']} M parameters, {addmults_printed(entry)} AddMults"
         click.echo(f"the paper's table {row.printed[0]}, {entry['name']}: {errors}; {size}", err=True)
     if row.note:
         click.echo(f"note: {row.note}", err=True)
+
+
+def addmults_printed(entry):
+    """The AddMults in a row of the paper's tables, which print them in billions or in millions."""
+    keys = {"addmult_b": "B", "addmult_m": "M"}
+    return next((f"{entry[key]} {unit}" for key, unit in keys.items() if entry.get(key) is not None), None)
 
 
 def errors_printed(entry):
@@ -235,7 +252,7 @@ def _option(field):
     if rule["choices"]:
         kind = click.Choice(rule["choices"])
     elif "int" in str(field.type):
-        kind = click.IntRange(rule["low"], rule["high"])
+        kind = CountRange(rule["low"], rule["high"])
     elif "float" in str(field.type):
         kind = FiniteRange(rule["low"], rule["high"])
     else:

@@ -1,4 +1,4 @@
-"""Recipes: everything that decides a result, and a row for each result that the paper has (tables 2 and 3).
+"""Recipes: everything that decides a result, and a row for each result that the paper has (tables 2, 3 and 4).
 
 `sharpkeras search NAME` and `sharpkeras train NAME` run a row; its printed figures stand in `paper/tables.json`.
 """
@@ -11,6 +11,8 @@ from sharpkeras.settings import Settings, setting
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 SELECTIONS = ("held_out", "last", "test")
+COST_LIMITS = {"addmults": "addmults", "parameters": "parameters", "latency": "latency_ms"}  # cost → its setting
+COSTS = tuple(COST_LIMITS)
 SPECS = "digits, cifar10, imagenet or folder:PATH; `sharpkeras list datasets` has all"
 
 
@@ -55,13 +57,17 @@ class SearchRecipe(Recipe):
     dataset: str = setting("digits", SPECS)
     limit: int | None = setting(None, "use that many training images, balanced over the classes", low=2)
     image_size: int | None = setting(None, "resize images to this many pixels", low=4, high=1024)
-    space: str = setting("sharp", "darts, sharp, sharper, table1 (Table 1 as printed), or primitives with commas")
+    space: str = setting(
+        "sharp", "darts, sharp, sharper, table1 (Table 1 as printed), multichannel, or primitives with commas"
+    )
     ops: str = setting("sharp", "what a primitive's name stands for", choices=("sharp", "darts"))
     weighting: str = setting("max_w", "how primitives are weighted in the sum (Eq. 3)", choices=("scalar", "max_w"))
     order: int = setting(1, "of the gradient of the alphas", low=1, high=2)
     num_nodes: int = setting(4, "intermediate nodes of a cell", low=1, high=16)
-    init_channels: int = setting(8, "channels of the first cell", low=2, high=1024)
-    num_cells: int = setting(3, "cells of the supernet", low=1, high=64)
+    init_channels: int = setting(8, "channels of the first cell; fewest filters of multichannel", low=2, high=1024)
+    num_cells: int = setting(3, "cells of the supernet; stages of multichannel", low=1, high=64)
+    num_scales: int = setting(4, "filter counts of multichannel, each twice the one before", low=1, high=8)
+    final_filters: int = setting(768, "filters before the classifier of multichannel", low=1, high=65536)
     epochs: int = setting(12, "passes over the training half", low=1, high=10**6)
     batch_size: int = setting(64, "images per step and half", low=1, high=65536)
     train_portion: float = setting(0.5, "share of the training images that trains the weights", low=0.01, high=0.99)
@@ -77,10 +83,43 @@ class SearchRecipe(Recipe):
     crop_padding_px: int = setting(1, "random crops from images padded by this much", low=0, high=64)
     cutout_px: int = setting(0, "side of the square that Cutout sets to zero", low=0)
     skip_none: bool = setting(True, "leave `none` out when the genotype is read off")
+    max_addmults: int | None = setting(None, "budget: AddMults that the found network may have, such as 600M", low=1)
+    max_parameters: int | None = setting(None, "budget: parameters that it may have, such as 3M", low=1)
+    max_latency_ms: float | None = setting(None, "budget: milliseconds that it may take, by --latency-table", low=0.0)
+    penalty: str = setting("none", "cost that the alphas' loss counts without a budget", choices=("none", *COSTS))
+    cost_weight: float = setting(
+        0.1, "of the expected cost in the alphas' loss: relative, and with a budget its excess alone", low=0.0
+    )
+    cost_of: str | None = setting(None, "training recipe whose network costs and budgets mean; else the search's")
+    latency_table: str | None = setting(None, "file of `sharpkeras benchmark --primitives`")
     precision: str = setting("float32", "of convolutions; alphas and statistics are float32", choices=PRECISIONS)
     seed: int = setting(0, "of weights, alphas, order and augmentation", low=0, high=2**32 - 1)
 
-    smoke_sizes = {"limit": 16, "num_nodes": 2}  # two batches of four in either half
+    # Two batches of four in either half.
+    smoke_sizes = {"limit": 16, "num_nodes": 2, "num_scales": 2, "final_filters": 32}
+
+    def __post_init__(self):
+        super().__post_init__()
+        budgets = [f"max_{name}" for name in COST_LIMITS.values() if getattr(self, f"max_{name}") is not None]
+        if len(budgets) > 1:
+            raise ConfigError("more than one budget", where=", ".join(budgets), allowed="one of them")
+        if self.cost == "latency" and not self.latency_table:
+            step = "sharpkeras benchmark --primitives --out latencies.json, then --latency-table latencies.json"
+            raise ConfigError("a latency needs a table of this machine", where="latency_table", next_step=step)
+        if self.cost_of is not None and self.cost_of not in TRAININGS:
+            allowed = ", ".join(TRAININGS)
+            raise ConfigError("unknown training recipe", where="cost_of", seen=self.cost_of, allowed=allowed)
+
+    @property
+    def cost(self):
+        """What is in the loss or has a limit: a name in COSTS, or "none"."""
+        limited = [name for name, of in COST_LIMITS.items() if getattr(self, f"max_{of}") is not None]
+        return limited[0] if limited else self.penalty
+
+    @property
+    def limit_of_cost(self):
+        """The budget, None where there is none."""
+        return None if self.cost == "none" else getattr(self, f"max_{COST_LIMITS[self.cost]}")
 
 
 @dataclass(frozen=True)
@@ -97,6 +136,7 @@ class TrainRecipe(Recipe):
     stem: str = setting("cifar", "stem of the network, by image size", choices=("cifar", "imagenet"))
     init_channels: int = setting(16, "channels of the first cell", low=2, high=1024)
     num_cells: int = setting(5, "cells of the network", low=1, high=64)
+    final_filters: int = setting(768, "filters before the classifier of a path of multichannel", low=1, high=65536)
     mid_channels: int | None = setting(None, "middle channels of the choke primitives; None is 32", low=1, high=4096)
     epochs: int = setting(30, "passes over the training images", low=1, high=10**6)
     batch_size: int = setting(64, "images per step", low=1, high=65536)
@@ -169,6 +209,19 @@ def _search(**settings):
     return dataclasses.replace(_SEARCH, **settings)
 
 
+# --- the search of MultiChannelNet: §4.1, and the published command ---
+
+_MULTICHANNEL_NOTE = (
+    "60 epochs as the paper says; the published command has 120, and AutoAugment. Four filter counts and four stages, "
+    "as in the published paths; the paper's text says ((4x4)x3x3x2)"
+)
+
+
+def _multichannel(**settings):
+    sizes = {"space": "multichannel", "init_channels": 32, "num_scales": 4, "num_cells": 4}
+    return _search(**sizes, cutout_px=16, **settings)
+
+
 # The first row of each is the default: minutes on two cores.
 SEARCHES = {
     "digits": Row(SearchRecipe(), "the demo: real 8×8 digits, minutes on two cores"),
@@ -204,6 +257,20 @@ SEARCHES = {
         _search(space="sharp", weighting="max_w"),
         "the same as sharpdarts under Max-W weighting (Eq. 3): future work of §5",
         "SHARP_DARTS_MAX_W",
+    ),
+    "multichannel-scalar": Row(
+        _multichannel(weighting="scalar"),
+        "MultiChannelNet, the paper's HyperCuboid (§4.1)",
+        "MULTI_CHANNEL_SCALAR_PATH",
+        (4, "Scalar"),
+        _MULTICHANNEL_NOTE,
+    ),
+    "multichannel-max-w": Row(
+        _multichannel(weighting="max_w"),
+        "MultiChannelNet under Max-W weighting (Eq. 3)",
+        "MULTI_CHANNEL_MAX_W_PATH",
+        (4, "Max-W"),
+        _MULTICHANNEL_NOTE,
     ),
 }
 
@@ -266,6 +333,13 @@ def _imagenet(mid_channels=None):
     return dataclasses.replace(_IMAGENET, mid_channels=mid_channels)
 
 
+# --- Table 4: the published command ---
+
+_PATH = dataclasses.replace(
+    _CIFAR10, batch_size=512, learning_rate=0.1, auxiliary_weight=0.0, drop_path=0.0, precision="float32"
+)
+_PATH_NOTE = "2000 epochs at learning rate 0.1 and batch 512, from the published command. " + _CIFAR10_NOTE
+
 TRAININGS = {
     "digits": Row(TrainRecipe(), "the demo: real 8×8 digits, minutes on two cores"),
     "sharpsepconv-darts": Row(
@@ -325,4 +399,14 @@ TRAININGS = {
         (3, "sharpDARTS cmid 32"),
         _IMAGENET_NOTE,
     ),
+    **{
+        f"multichannel-{name.lower()}": Row(
+            _PATH,
+            f"CIFAR-10, AutoAugment, 2000 epochs: the {origin} path of MultiChannelNet",
+            f"MULTI_CHANNEL_{name.upper().replace('-', '_')}_PATH",
+            (4, name),
+            _PATH_NOTE,
+        )
+        for name, origin in (("Scalar", "searched"), ("Handmade", "handmade"), ("Max-W", "searched"))
+    },
 }

@@ -9,6 +9,8 @@ import math
 
 from sharpkeras.errors import ConfigError, printable
 
+SUFFIXES = {"K": 10**3, "M": 10**6, "B": 10**9, "G": 10**9}
+
 
 def setting(default, help, low=None, high=None, choices=None):
     """A field of settings: its default, its help, and the values it may have (`low` and `high` included)."""
@@ -80,6 +82,14 @@ def _check(field, value, where=None):
         raise ConfigError("unknown value", where=path, seen=value, allowed=", ".join(choices))
 
 
+def count(text):
+    """600_000_000 of "600M"; raises ValueError for what is no whole number with K, M or B (or G) behind it."""
+    number = float(text[:-1]) * SUFFIXES.get(text[-1:].upper(), math.nan)
+    if not number.is_integer():
+        raise ValueError(text)
+    return int(number)
+
+
 def _kind(field):
     """bool, int, float or str."""
     return next(kind for kind in (bool, int, float, str) if kind.__name__ in str(field.type))
@@ -93,7 +103,7 @@ def _value(text, kind):
         return {"true": True, "false": False}.get(text.lower(), text)
     if kind is str:
         return text
-    for read in (int, float):
+    for read in (int, float, count):
         try:
             return read(text)
         except ValueError:

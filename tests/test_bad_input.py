@@ -165,7 +165,7 @@ def rows(*table):
     ("21-count", 2, ["--count", "0"], ["sample", "--count", "0"]),
     ("35-sample", 3, ["flood_conv_3x3", "op table 'darts'"], ["sample", "--ops", "darts", "--out", "new"]),
     ("67-sample", 5, ["typo.json", "exists already"], ["sample", "--out", "typo.json"]),
-    ("67-sample-file", 5, ["typo.json", "no genotype"], ["sample", "--out", "typo.json", "--overwrite"]),
+    ("67-sample-file", 5, ["typo.json", "no architecture"], ["sample", "--out", "typo.json", "--overwrite"]),
     ("67-sample-many", 2, ["--out", "a folder"], ["sample", "--out", "new.json", "--count", "2"]),
     ("67-sample-place", 5, ["plain.txt"], ["sample", "--out", "plain.txt"]),
     ("42-drop-path", 2, ["--drop-path", "1.5"], [*TRAIN_NEW, "--drop-path", "1.5"]),
@@ -215,7 +215,7 @@ def test_places_and_devices(place, monkeypatch, code, parts, arguments):
     ("37-path", 3, ["path.json: name", "../../x", "[A-Za-z0-9]"], ["train", "path.json"]),
     ("37-long", 3, ["long.json: name", "xxx…"], ["train", "long.json"]),
     ("37-control", 3, ["control.json: name", "\\x1b[31mred"], ["train", "control.json"]),
-    ("38", 3, ["unknown genotype", "__import__('os')", "DARTS_V2"], ["train", "__import__('os')"]),
+    ("38", 3, ["unknown architecture", "__import__('os')", "DARTS_V2"], ["train", "__import__('os')"]),
     ("39-space", 3, ["graph.json", "missing normal"], ["train", "graph.json"]),
     ("39-version", 3, ["version.json: schema_version", "7"], ["train", "version.json"]),
     ("39-ops", 3, ["choke_conv_3x3", "op table 'darts'"], ["train", "SHARP_DARTS", "--ops", "darts"]),
@@ -411,7 +411,7 @@ def test_row_23_through_the_command_line(place):
 def test_row_24_a_degenerate_genotype(place):
     arguments = [*SEARCH, *NEW, "--space", "skip_connect,max_pool_3x3", "--epochs", "1"]
     result = sharpkeras(*arguments, "--json")
-    assert result.code == 0 and "WARNING: degenerate genotype" in result.err
+    assert result.code == 0 and "WARNING: degenerate architecture" in result.err
     assert "no convolution" in result.json["degenerate"]
     assert sharpkeras(*arguments, "--fail-on-degenerate").code == 6
     assert sharpkeras(*SEARCH, "--out", "search", "--json").json["degenerate"] is None

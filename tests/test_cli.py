@@ -26,7 +26,7 @@ if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
 
 ROOT = Path(__file__).parent.parent
 TABLES = json.loads((ROOT / "sharpkeras" / "paper" / "tables.json").read_text())
-ROWS = {2: TABLES["table2_cifar10"], 3: TABLES["table3_imagenet"]}
+ROWS = {2: TABLES["table2_cifar10"], 3: TABLES["table3_imagenet"], 4: TABLES["table4_multichannelnet"]}
 
 
 # --- help ---
@@ -172,15 +172,17 @@ ALSO_MEASURED = {
 }
 
 
-@pytest.mark.parametrize("number", [2, 3])
+@pytest.mark.parametrize("number", [2, 3, 4])
 def test_tables_print_all_rows_of_the_paper(number):
     rows = sharpkeras("table", number, "--json").json
     assert [row["name"] for row in rows] == [row["name"] for row in ROWS[number]]
     for row, printed in zip(rows, ROWS[number]):
         assert row["printed"].get("params_m") == printed.get("params_m")
         if "reproduce" in printed:
-            assert row["measured"]["parameters"] == printed["measured"]["parameters"]
-            assert round(row["measured"]["addmults_paper"] / 1e6, 2) == printed["measured"]["addmults_m"]
+            parameters = printed["measured"].get("parameters") or printed["measured"]["params"]
+            assert row["measured"]["parameters"] == parameters
+            in_millions = printed["measured"].get("addmults_m") or printed["measured"]["addmult_m"]
+            assert round(row["measured"]["addmults_paper"] / 1e6, 2) == in_millions
         elif row["measured"]:
             assert row["measured"]["parameters"] == ALSO_MEASURED[row["name"]]
         else:
@@ -200,12 +202,13 @@ def test_a_table_to_look_at(monkeypatch):
 def test_list_names_what_there_is():
     found = sharpkeras("list", "--json").json
     assert list(found["genotypes"])[:2] == ["NASNet-A", "AmoebaNet-A"] and len(found["genotypes"]) == 10
-    assert set(found["spaces"]) == {"darts", "sharp", "sharper", "table1"}
+    assert set(found["spaces"]) == {"darts", "sharp", "sharper", "table1", "multichannel"}
+    assert found["paths"]["MULTI_CHANNEL_HANDMADE_PATH"] == "32 32 64p 64 128p 128 256p 256 256p"
     assert "dil_choke_conv_3x3" in found["spaces"]["sharp"]
     assert set(found["datasets"]) == set(DATASETS)
     assert list(found["recipes"]) == [f"search {name}" for name in SEARCHES] + [f"train {name}" for name in TRAININGS]
     out = sharpkeras("list").out
-    assert all(name in out for topic in ("genotypes", "spaces", "datasets") for name in found[topic])
+    assert all(name in out for topic in ("genotypes", "paths", "spaces", "datasets") for name in found[topic])
     assert all(f"│ {name.split()[1]} " in out for name in found["recipes"])
 
 

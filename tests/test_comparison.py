@@ -81,10 +81,10 @@ def search(
 def watch(share):
     skip, pool, none = share
     convs = round(16 * (1 - skip - pool - none))
-    counts = {"genotype_skips": round(16 * skip), "genotype_pools": 16 - convs - round(16 * skip)}
+    counts = {"found_skips": round(16 * skip), "found_pools": 16 - convs - round(16 * skip)}
     shares = {"skip_share": skip, "pool_share": pool, "none_share": none}
-    cost = {"genotype_parameters": 1000 * convs, "genotype_addmults": 10**6 * convs}
-    return {**shares, "entropy_normal": 2.0, "entropy_reduce": 2.1, **counts, "genotype_convs": convs, **cost}
+    cost = {"found_parameters": 1000 * convs, "found_addmults": 10**6 * convs}
+    return {**shares, "entropy_normal": 2.0, "entropy_reduce": 2.1, **counts, "found_convs": convs, **cost}
 
 
 # --- trainings ---
@@ -262,7 +262,7 @@ def test_a_search_shows_its_last_epoch_and_its_worst():
     assert row["last"] == {"epoch": 3, **watch(SHARES[2]), "held_out_accuracy": 0.5}
     assert row["worst"] == {"epoch": 2, **watch(SHARES[1]), "held_out_accuracy": 0.5}
     out = sharpkeras("compare", "a").out
-    for line in ("edges won by skip, % │ 25.0 (50.0)", "convolutions in the genotype │ 8 (2)", "epoch │ 3 (2)"):
+    for line in ("edges won by skip, % │ 25.0 (50.0)", "convolutions in the architecture │ 8 (2)", "epoch │ 3 (2)"):
         assert " ".join(line.split()) in " ".join(out.split())
 
 

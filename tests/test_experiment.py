@@ -249,6 +249,9 @@ for dataset in ("digits", f"folder:{photos}"):
     run(f"search {sizes} {data} --num-nodes 1 --space skip_connect,sep_conv_3x3 --out {out}-search")
     run(f"train {out}-search {sizes} {data} --warmup-epochs 0 --out {out}-train")
     run(f"evaluate {out}-train --backend jax")
+cuboid = "--num-scales 2 --final-filters 8 --cutout-px 0 --dataset digits --limit 24 --max-addmults 1M"
+run(f"search multichannel-max-w {sizes} {cuboid} --num-cells 1 --out cuboid")
+run("extract cuboid --strategy beam --out beam.json")
 assert not [name for name in sys.modules if name.partition(".")[0] == "tensorflow"]
 """
 
@@ -269,7 +272,8 @@ def test_jax_searches_trains_and_evaluates_without_tensorflow(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert "n = 359" in done.stdout and "n = 6" in done.stdout
-    assert json.loads((tmp_path / "digits-search" / "recipe.json").read_text())["backend"] == "jax"
+    for name in ("digits-search", "cuboid"):
+        assert json.loads((tmp_path / name / "recipe.json").read_text())["backend"] == "jax"
 
 
 def test_real_photographs_from_search_to_test_error(tmp_path, monkeypatch):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sharpkeras.view import cells, layout
+from sharpkeras.view import cells, hypercuboid, layout
 from sharpkeras.view.curves import draw_alphas, draw_metrics, draw_schedule, edge_names
 
 PUBLISHED = json.loads((importlib.resources.files("sharpkeras") / "paper" / "genotypes.json").read_text())
@@ -110,3 +110,36 @@ def test_metrics(num_rows, tmp_path):
 def test_schedule(tmp_path):
     draw_schedule(10, np.geomspace(0.1, 1e-8, 100), tmp_path / "schedule.png")
     assert len(colours(tmp_path / "schedule.png")[1]) > 20
+
+
+# --- hypercuboids ---
+
+CHOICES = [(("filters", 2), ("kind", "conv")), (("filters", 4), ("kind", "pool"))]
+LATTICE = ([[(8, 8, 3)], [(8, 8, 2), (8, 8, 4)], [(4, 4, 2), (4, 4, 4)]], [np.array([[0, 1]]), np.array([[0, 1]] * 2)])
+WEIGHTS = [np.array([[0.2, 0.8]]), np.array([[0.1, 0.2], [0.3, 0.4]])]
+
+
+@pytest.mark.parametrize("weights", [WEIGHTS, None], ids=["weights", "no weights"])
+def test_a_path_lies_on_its_hypercuboid(weights, tmp_path):
+    routes = [[(0, 1), (1, 0)]]
+    hypercuboid.draw_path(routes, LATTICE, CHOICES, weights, tmp_path / "path.png", title="a path")
+    _, with_path = colours(tmp_path / "path.png")
+    hypercuboid.draw_path([], LATTICE, CHOICES, weights, tmp_path / "none.png", title="a path")
+    _, without = colours(tmp_path / "none.png")
+    red = tuple(bytes.fromhex(cells.LINE_COLOURS[1][1:]))
+    counts = [{colour: count for count, colour in found}.get(red, 0) for found in (with_path, without)]
+    assert counts[0] > 500 and counts[1] == 0
+
+
+def test_each_route_has_its_own_colour(tmp_path):
+    routes = [[(0, 1), (1, 0)], [(0, 0), (0, 1)]]
+    hypercuboid.draw_path(routes, LATTICE, CHOICES, WEIGHTS, tmp_path / "path.png")
+    by_colour = {colour: count for count, colour in colours(tmp_path / "path.png")[1]}
+    for colour in cells.LINE_COLOURS[1:3]:
+        assert by_colour.get(tuple(bytes.fromhex(colour[1:])), 0) > 500
+
+
+def test_weights_of_choices_are_drawn_beside_uniform_ones(tmp_path):
+    hypercuboid.draw_weights(WEIGHTS, CHOICES, tmp_path / "weights.png", title="weights")
+    hypercuboid.draw_weights([np.full(w.shape, 1 / w.size) for w in WEIGHTS], CHOICES, tmp_path / "uniform.png")
+    assert (tmp_path / "weights.png").read_bytes() != (tmp_path / "uniform.png").read_bytes()

@@ -14,11 +14,12 @@ WATCH = {  # words with the unit, scale, digits
     "none_share": ("edges won by none, %", 100, 1),
     "entropy_normal": ("entropy, normal cells, nats", 1, 4),
     "entropy_reduce": ("entropy, reduction cells, nats", 1, 4),
-    "genotype_skips": ("skips in the genotype", 1, 1),
-    "genotype_pools": ("pools in the genotype", 1, 1),
-    "genotype_convs": ("convolutions in the genotype", 1, 1),
-    "genotype_parameters": ("its parameters, thousands", 1e-3, 1),
-    "genotype_addmults": ("its AddMults (paper), millions", 1e-6, 2),
+    "entropy_grids": ("entropy, positions of a hypercuboid, nats", 1, 4),
+    "found_skips": ("skips in the architecture", 1, 1),
+    "found_pools": ("pools in the architecture", 1, 1),
+    "found_convs": ("convolutions in the architecture", 1, 1),
+    "found_parameters": ("its parameters, thousands", 1e-3, 1),
+    "found_addmults": ("its AddMults (paper), millions", 1e-6, 2),
     "held_out_accuracy": ("held-out accuracy, %", 100, 2),
 }
 
@@ -102,7 +103,9 @@ def _print_searches(report):
     if any(row["labels"] for row in searches):
         _add(table, "labels", *["\n".join(row["labels"]) for row in searches])
     for name, (words, *form) in {"epoch": ("epoch", 1, 0), **WATCH}.items():
-        _add(table, words, *[_last_and_worst(row, name, *form) for row in searches])
+        cells = [_last_and_worst(row, name, *form) for row in searches]
+        if any(cells):  # a space has not all of them
+            _add(table, words, *cells)
     _show(table, len(searches))
     groups = [group for group in report["search_groups"] if len(group["runs"]) > 1]
     if groups:
@@ -122,7 +125,8 @@ def _print_groups(groups):
     _add(table, "estimator", *["; ".join(sorted(how)) or "no run has ended" for how in hows])
     for name, (words, scale, digits) in WATCH.items():
         cells = [(group.get(name), len(how) > 1) for group, how in zip(means, hows)]
-        _add(table, words, *[_mean(mean, scale, digits, with_how) for mean, with_how in cells])
+        if any(mean for mean, _ in cells):
+            _add(table, words, *[_mean(mean, scale, digits, with_how) for mean, with_how in cells])
     _show(table, len(groups))
 
 

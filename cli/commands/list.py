@@ -8,7 +8,7 @@ from sharpkeras import published
 from sharpkeras.recipes import SEARCHES, TRAININGS
 from sharpkeras_cli import options
 
-TOPICS = ("genotypes", "spaces", "datasets", "recipes")
+TOPICS = ("genotypes", "paths", "spaces", "datasets", "recipes")
 COMMANDS = {"search": SEARCHES, "train": TRAININGS}
 
 
@@ -16,7 +16,7 @@ COMMANDS = {"search": SEARCHES, "train": TRAININGS}
 @click.argument("topic", type=click.Choice(TOPICS), required=False)
 @options.as_json
 def command(topic, as_json):
-    """Published genotypes, spaces, datasets and recipes."""
+    """Published genotypes and paths, spaces, datasets and recipes."""
     topics = (topic,) if topic else TOPICS
     found = {name: _items(name) for name in topics}
     if as_json:
@@ -28,8 +28,9 @@ def command(topic, as_json):
                 _print_recipes(title, {key: row for key, row in items.items() if row["command"] == title})
             continue
         click.echo(name)
+        width = max(map(len, items))
         for key, text in items.items():
-            click.echo(f"  {key:26} {text if isinstance(text, str) else ', '.join(text)}")
+            click.echo(f"  {key:{width}} {text if isinstance(text, str) else ', '.join(text)}")
     options.say_next("train", "sharpdarts", "--smoke")
 
 
@@ -46,7 +47,10 @@ def _items(topic):
     if topic == "spaces":
         from sharpkeras.primitives import PRIMITIVES
 
-        return {name: list(names) for name, names in PRIMITIVES.items()}
+        cuboid = "HyperCuboid of filters in × filters out × SharpSepConv or ResizablePool, at strides 1 and 2 (§4.1)"
+        return {**{name: list(names) for name, names in PRIMITIVES.items()}, "multichannel": cuboid}
+    if topic == "paths":
+        return {name: _route(published.path(name)) for name in published.path_names()}
     return {name: _cells(published.genotype(name)) for name in published.names()}
 
 
@@ -69,12 +73,20 @@ def _print_recipes(title, items):
     table = Table(*columns, title=f"sharpkeras {title} RECIPE")
     for column in columns[3:5]:
         table.columns[columns.index(column)].justify = "right"
+    for column, texts in ((0, items), (2, [row["architecture"] or "" for row in items.values()])):
+        table.columns[column].min_width = max(len(text.partition(" ")[2] or text) for text in texts)  # names stay whole
     for key, item in items.items():
         printed = item["printed"] or {}
-        sizes = [f"{printed[key]} {unit}" if printed else "–" for key, unit in (("params_m", "M"), ("addmult_b", "B"))]
+        sizes = [f"{printed['params_m']} M", options.addmults_printed(printed)] if printed else ["–", "–"]
         errors = ", ".join(options.errors_printed(printed))
         table.add_row(key.partition(" ")[2], item["summary"], item["architecture"], *sizes, errors)
-    options.show(table, 140)
+    options.show(table, 150)
+
+
+def _route(path):
+    """The filters of a path, with a p where it pools."""
+    choices = [dict(choice) for choice in path.routes[0]]
+    return " ".join(f"{c['filters']}{'p' * (c.get('primitive') == 'ResizablePool')}" for c in choices)
 
 
 def _cells(genotype):

@@ -10,7 +10,7 @@ from sharpkeras_cli import options
 
 
 @click.command("sample")
-@options.settings(SearchRecipe, "space", "ops", "num_nodes")
+@options.settings(SearchRecipe, "space", "ops", "num_nodes", "init_channels", "num_cells", "num_scales")
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Of the first genotype.")
 @click.option(
     "--count", type=click.IntRange(1, 1000), default=1, show_default=True, help="Genotypes; each has the next seed."
@@ -21,10 +21,10 @@ from sharpkeras_cli import options
 @options.overwrite
 @options.as_json
 def command(count, out, overwrite, as_json, **settings):
-    """Draw random genotypes: the baseline of a search.
+    """Draw random architectures: the baseline of a search.
 
-    Every node gets two different sources and two primitives but none, all equally likely. Trained by the same recipe,
-    they say what a search is worth.
+    Every node of a genotype gets two different sources and two primitives but none; a path of multichannel gets a
+    choice at each position; all equally likely. Trained by the same recipe, they say what a search is worth.
     """
     options.choose_backend()
     from sharpkeras import experiment

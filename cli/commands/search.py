@@ -1,12 +1,16 @@
 """`sharpkeras search`"""
 
+import dataclasses
 import json
 from pathlib import Path
 
 import click
 
 from sharpkeras.recipes import SEARCHES, TRAININGS, SearchRecipe
+from sharpkeras.runs import RunDirectory
 from sharpkeras_cli import options
+
+UNITS = {"addmults": "AddMults", "parameters": "parameters", "latency": "ms"}
 
 
 @click.command("search")
@@ -33,32 +37,56 @@ def command(
     from sharpkeras.errors import NumericalError
     from sharpkeras_cli.progress import Spoken
 
-    recipe, overwrite = recipe_of(name), overwrite or smoke and out is None
+    recipe, overwrite = _with_network(recipe_of(name), name), overwrite or smoke and out is None
     out = options.run_directory(out, "search", smoke)
     if not smoke:
         options.tell_printed(SEARCHES[name])
     with Spoken("search") as progress:
-        genotype = experiment.search(recipe, out, overwrite, must_exist, progress, data_options, check_disk)
-    warning = experiment.degenerate(out, recipe.ops)
+        found = experiment.search(recipe, out, overwrite, must_exist, progress, data_options, check_disk)
+    warning = experiment.degenerate(recipe, out)
     if warning:
-        click.echo(f"WARNING: degenerate genotype: {warning}", err=True)
+        click.echo(f"WARNING: degenerate architecture: {warning}", err=True)
     if as_json:
-        click.echo(json.dumps({"run": str(out), "genotype": genotype.as_dict(), "degenerate": warning}))
+        click.echo(json.dumps({"run": str(out), found.kind: found.as_dict(), "degenerate": warning}))
     else:
-        click.echo(genotype.as_json(), nl=False)
-        click.echo(f"Pictures: {out}/cells.png, collapse.png, metrics.png, alphas_normal.png, alphas_reduce.png")
+        click.echo(found.as_json(), nl=False)
+        _tell_cost(recipe, out)
+        click.echo(f"Pictures: {', '.join(path.name for path in sorted(out.glob('*.png')))} in {out}")
         options.say_next("train", out, *_kept(name, recipe, smoke))
     if warning and fail_on_degenerate:
-        raise NumericalError("degenerate genotype", where=str(out), seen=warning)
+        raise NumericalError("degenerate architecture", where=str(out), seen=warning)
+
+
+def _with_network(recipe, name):
+    """The recipe, its budget that of the network that is trained next, unless it says another one."""
+    if recipe.cost == "none" or recipe.cost_of:
+        return recipe
+    return dataclasses.replace(recipe, cost_of=_training(name))
+
+
+def _training(name):
+    """The training recipe that goes with a search recipe."""
+    return name if name in TRAININGS else "digits"
+
+
+def _tell_cost(recipe, out):
+    """What the found network costs beside its budget, where the search had one or weighed costs."""
+    if recipe.cost == "none":
+        return
+    row, unit = RunDirectory.read(out, "search").read_metrics()[-1], UNITS[recipe.cost]
+    found = f"{row[f'found_{recipe.cost}']:,.10g} {unit}"
+    limit = f"budget {recipe.limit_of_cost:,.10g}, " if recipe.limit_of_cost else ""
+    expected = f"the alphas expect {row[f'expected_{recipe.cost}']:,.0f}"
+    click.echo(f"As the network of {recipe.cost_of}: {found} ({limit}{expected})")
 
 
 def _kept(name, recipe, smoke):
     """The flags by which a training has the same row, reads the same images, and names stand for the same layers."""
-    row = name if name in TRAININGS else "digits"
+    row = _training(name)
     words, settings = ["--recipe", row] if row != "digits" else [], TRAININGS[row].settings
     if smoke:
         return [*words, "--smoke"]
-    for field in ("dataset", "limit", "image_size", "ops"):
+    for field in ("dataset", "limit", "image_size", "ops", "final_filters"):
         if getattr(recipe, field) != getattr(settings, field):
             words += [f"--{field.replace('_', '-')}", getattr(recipe, field)]
     return words

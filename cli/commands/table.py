@@ -8,13 +8,13 @@ from sharpkeras_cli import options
 
 
 @click.command("table")
-@click.argument("number", type=click.Choice(("2", "3")))
+@click.argument("number", type=click.Choice(("2", "3", "4")))
 @options.as_json
 def command(number, as_json):
-    """Table 2 or 3 of the paper: printed and measured.
+    """Table 2, 3 or 4 of the paper: printed and measured.
 
-    Parameters and AddMults on CIFAR-10 (2) and ImageNet (3). Every row whose architecture is published is built and
-    counted; the others are shown as printed.
+    Parameters and AddMults on CIFAR-10 (2) and ImageNet (3), and of MultiChannelNet's paths (4). Every row whose
+    architecture is published is built and counted; the others are shown as printed.
     """
     options.choose_backend()
     from sharpkeras import experiment
@@ -36,15 +36,14 @@ def command(number, as_json):
             row["name"],
             _number(printed.get("params_m"), "M"),
             _number(measured.get("parameters")),
-            _number(printed.get("addmult_b"), "B"),
+            options.addmults_printed(printed) or "–",
             _number(measured.get("addmults_paper")),
             _number(measured.get("addmults_conv_dense")),
         )
     options.show(table)
-    for row in rows:
-        if row["note"]:
-            click.echo(f"{row['name']}: {row['note']}")
-    options.say_next("list", "genotypes")
+    for note in dict.fromkeys(row["note"] for row in rows if row["note"]):
+        click.echo(f"{', '.join(row['name'] for row in rows if row['note'] == note)}: {note}")
+    options.say_next("list", "paths" if number == "4" else "genotypes")
 
 
 def _number(value, unit=""):

@@ -42,13 +42,13 @@ def command(architecture, name, recipe_of, smoke, out, must_exist, overwrite, ch
     recipe, overwrite = recipe_of(name or "digits"), overwrite or smoke and out is None
     out = options.run_directory(out, "train", smoke)
     try:
-        genotype = experiment.architecture(architecture)
+        found = experiment.architecture(architecture)
     except ConfigError as error:
         near = difflib.get_close_matches(architecture, TRAININGS, n=1)
         error.next_step = f"did you mean {near[0]}? sharpkeras list recipes" if near else error.next_step
         raise
     with Spoken("train") as progress:
-        cost = experiment.train(recipe, genotype, out, overwrite, must_exist, progress, data_options, check_disk)
+        cost = experiment.train(recipe, found, out, overwrite, must_exist, progress, data_options, check_disk)
     if as_json:
         click.echo(json.dumps({"run": str(out), **cost._asdict()}))
     else:

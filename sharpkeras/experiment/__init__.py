@@ -3,10 +3,12 @@
 Every function takes plain values and returns plain values; the command line adds words and progress.
 """
 
+from sharpkeras.experiment.architectures import architecture
 from sharpkeras.experiment.assembly import count_cost
 from sharpkeras.experiment.comparison import compare
 from sharpkeras.experiment.evaluation import evaluate
-from sharpkeras.experiment.results import architecture, export, table, trained_network
+from sharpkeras.experiment.extraction import extract
+from sharpkeras.experiment.results import export, table, trained_network
 from sharpkeras.experiment.running import degenerate, search, train
 from sharpkeras.experiment.sampling import sample
 
@@ -17,6 +19,7 @@ __all__ = [
     "degenerate",
     "evaluate",
     "export",
+    "extract",
     "sample",
     "search",
     "table",

@@ -8,7 +8,7 @@ import random
 import keras
 
 from sharpkeras.data import augment, streams
-from sharpkeras.errors import UsageError
+from sharpkeras.errors import ConfigError, UsageError
 from sharpkeras.measure import cost
 from sharpkeras.optimizers import SGD, Adam
 from sharpkeras.primitives import PRIMITIVES
@@ -16,6 +16,7 @@ from sharpkeras.schedule import CosinePowerAnnealing
 from sharpkeras.search.model import SearchModel
 from sharpkeras.spaces.cell.network import Network
 from sharpkeras.spaces.cell.space import CellSpace
+from sharpkeras.spaces.hypercuboid import multichannel
 from sharpkeras.training.model import TrainingModel
 
 
@@ -48,19 +49,29 @@ def image_options(recipe):
     }
 
 
-def cell_space(recipe):
-    """The CellSpace of a SearchRecipe; raises UsageError for an unknown list of primitives."""
+def search_space(recipe):
+    """The space of a SearchRecipe; raises UsageError for an unknown one."""
+    if recipe.space == multichannel.NAME:
+        filters = [recipe.init_channels * 2**scale for scale in range(recipe.num_scales)]
+        sizes = {"num_stages": recipe.num_cells, "final_filters": recipe.final_filters}
+        return multichannel.MultiChannelNet(filters, weighting=recipe.weighting, **sizes)
     if recipe.space not in PRIMITIVES and "," not in recipe.space:
-        allowed = f"{', '.join(PRIMITIVES)}, or primitives with commas between them"
+        allowed = f"{', '.join(PRIMITIVES)}, {multichannel.NAME}, or primitives with commas between them"
         raise UsageError("unknown search space", where="--space", seen=recipe.space, allowed=allowed)
     names = PRIMITIVES.get(recipe.space) or tuple(name.strip() for name in recipe.space.split(","))
     return CellSpace(names, recipe.ops, recipe.weighting, recipe.num_nodes, num_concatenated=recipe.num_nodes)
 
 
-def build_network(recipe, genotype, input_shape, num_classes):
-    """The final Network of a TrainRecipe for images (H, W, C)."""
+def build_network(recipe, architecture, input_shape, num_classes, space=None):
+    """The final network of a TrainRecipe for images (H, W, C).
+
+    Args:
+        space: the HyperCuboid of a Path, where it is not MultiChannelNet.
+    """
+    if architecture.kind == "path":
+        return _path_network(recipe, architecture, tuple(input_shape), num_classes, space)
     return Network(
-        genotype,
+        architecture,
         ops=recipe.ops,
         stem=recipe.stem,
         input_shape=tuple(input_shape),
@@ -73,21 +84,39 @@ def build_network(recipe, genotype, input_shape, num_classes):
     )
 
 
-def count_cost(genotype, recipe, input_shape, num_classes):
-    """Parameters and AddMults (see `measure.cost.Cost`) of the network of a genotype, without auxiliary head."""
-    recipe = dataclasses.replace(recipe, auxiliary_weight=0.0)
-    return cost.count(build_network(recipe, genotype, input_shape, num_classes).counted())
+def _path_network(recipe, path, input_shape, num_classes, space):
+    for setting in ("auxiliary_weight", "drop_path"):
+        if getattr(recipe, setting):
+            problem = "the network of a path has none"
+            raise ConfigError(problem, where=setting, seen=getattr(recipe, setting), allowed=0)
+    if space is None and path.space != multichannel.NAME:
+        raise ConfigError(
+            "a path of a space that only Python knows",
+            where="space",
+            seen=path.space,
+            allowed=multichannel.NAME,
+            next_step="hand its HyperCuboid to the functions of sharpkeras.experiment: space=…",
+        )
+    space = space or multichannel.of_path(path, recipe.final_filters)
+    return space.network(path, input_shape, num_classes)
 
 
-def search_model(recipe, space, dataset, steps):
-    """The SearchModel of a SearchRecipe on a dataset, for an epoch of `steps` steps."""
+def count_cost(architecture, recipe, input_shape, num_classes, space=None):
+    """Parameters and AddMults (see `measure.cost.Cost`) of the network of an architecture, without auxiliary head."""
+    recipe = dataclasses.replace(recipe, auxiliary_weight=0.0, drop_path=0.0)  # which a path has not
+    return cost.count(build_network(recipe, architecture, input_shape, num_classes, space).counted())
+
+
+def search_model(recipe, space, dataset, steps, penalty=None):
+    """The SearchModel of a SearchRecipe on a dataset, for an epoch of `steps` steps; `penalty` as it takes it."""
     seed_initializers(recipe.seed)
-    supernet = space.supernet(
-        dataset.images.shape[1:], len(dataset.class_names), recipe.init_channels, recipe.num_cells
-    )
+    sizes = {"init_channels": recipe.init_channels, "num_cells": recipe.num_cells}
+    sizes = sizes if isinstance(space, CellSpace) else {}  # a HyperCuboid has its sizes in its axes
+    supernet = space.supernet(dataset.images.shape[1:], len(dataset.class_names), **sizes)
     adam = Adam(recipe.arch_learning_rate, l2=recipe.arch_l2)
     preparation = image_preparation(recipe, dataset)
-    return SearchModel(space, supernet, _sgd(recipe, steps), adam, recipe.order, recipe.seed, **preparation)
+    sgd = _sgd(recipe, steps)
+    return SearchModel(space, supernet, sgd, adam, recipe.order, recipe.seed, penalty, **preparation)
 
 
 def training_model(recipe, network, dataset, steps):

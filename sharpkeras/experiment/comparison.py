@@ -11,6 +11,7 @@ import json
 from pathlib import Path
 
 from sharpkeras.errors import ConfigError, RunError, UsageError
+from sharpkeras.experiment import architectures
 from sharpkeras.experiment.assembly import count_cost
 from sharpkeras.experiment.evaluation import TEST_SELECTED
 from sharpkeras.experiment.running import DATA
@@ -19,7 +20,6 @@ from sharpkeras.measure.statistics import mcnemar, mean_interval, median_half_ra
 from sharpkeras.recipes import TrainRecipe
 from sharpkeras.runs import RunDirectory
 from sharpkeras.search.collapse import FREE_KINDS
-from sharpkeras.spaces.cell import genotype as genotypes
 
 OTHER_IMAGES, OTHER_SELECTION, SAME_SEED = "OTHER IMAGES", "OTHER SELECTION", "SAME SEED"
 KEPT = ("dataset", "fingerprint", "n", "errors", "error", "interval", "text", "top5", "label", "selected", "selection")
@@ -28,11 +28,12 @@ WATCHED = (
     *WEIGHTLESS,
     "entropy_normal",
     "entropy_reduce",
-    "genotype_skips",
-    "genotype_pools",
-    "genotype_convs",
-    "genotype_parameters",
-    "genotype_addmults",
+    "entropy_grids",
+    "found_skips",
+    "found_pools",
+    "found_convs",
+    "found_parameters",
+    "found_addmults",
     "held_out_accuracy",
 )
 
@@ -126,7 +127,7 @@ def _grouped(rows):
 
 def _training(run):
     """Its architecture and cost, and its error on each dataset that it was evaluated on."""
-    found, evaluations = run.recipe.get("genotype"), _evaluations(run)
+    found, evaluations = architectures.of_recipe(run), _evaluations(run)
     return {
         "architecture": _name(found) if found else None,
         **_cost(run, found),
@@ -136,18 +137,19 @@ def _training(run):
 
 
 def _name(found):
-    """A genotype's name, or what tells it from others that have none."""
-    cells = json.dumps({key: found.get(key) for key in genotypes.FIELDS})
-    return found.get("name") or f"genotype {hashlib.sha256(cells.encode()).hexdigest()[:8]}"
+    """An architecture's name, or what tells it from others that have none."""
+    text = json.dumps(found.as_dict())
+    return found.name or f"{found.kind} {hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 def _cost(run, found):
-    """Parameters and AddMults of the run's network; None each while it has not seen its data."""
-    if not found or not (run.path / DATA).is_file():
+    """Parameters and AddMults of the run's network; None each while it has not seen its data, or only Python knows its
+    space."""
+    if not found or "space" in run.recipe or not (run.path / DATA).is_file():
         return dict.fromkeys(Cost._fields)
     recipe = TrainRecipe.from_dict({**run.recipe["settings"], "seed": 0}, f"{run.path}/recipe.json")
-    genotype, facts = genotypes.from_dict(found, f"{run.path}/recipe.json: genotype"), run.read_json(DATA)
-    return _counted(genotype, recipe, tuple(facts["shape"]), len(facts["class_names"]))._asdict()
+    facts = run.read_json(DATA)
+    return _counted(found, recipe, tuple(facts["shape"]), len(facts["class_names"]))._asdict()
 
 
 _counted = functools.lru_cache(count_cost)  # once for the seeds of a group
@@ -239,7 +241,8 @@ def _search(run):
 
 
 def _watch(row):
-    return {"epoch": row["epoch"] + 1, **{name: row.get(name) for name in WATCHED}}
+    there = [name for name in WATCHED if name in row or not name.startswith("entropy_")]  # each space has its own
+    return {"epoch": row["epoch"] + 1, **{name: row.get(name) for name in there}}
 
 
 def _search_groups(rows):
@@ -247,7 +250,7 @@ def _search_groups(rows):
     groups = []
     for group, members in _grouped(rows):
         last = [row["last"] if row["status"] == "finished" else None for row in members]
-        values = {name: [epoch and epoch[name] for epoch in last] for name in WATCHED}
+        values = {name: [epoch and epoch.get(name) for epoch in last] for name in WATCHED}
         numbers = {name: mean_interval(v) if any(x is not None for x in v) else None for name, v in values.items()}
         common = {name: members[0][name] for name in ("space", "ops", "weighting")}
         runs = {"runs": [row["name"] for row in members], "seeds": [row["seed"] for row in members]}

@@ -21,7 +21,7 @@ TEST_SELECTED = "TEST-SELECTED"  # the label of every number of weights that tes
 TOP = 5  # top-5 error, and how many answers are kept
 
 
-def evaluate(path, dataset=None, batch_size=256, data_options=None):
+def evaluate(path, dataset=None, batch_size=256, data_options=None, space=None):
     """The top-1 and top-5 error of a trained network on test images, with Clopper–Pearson intervals.
 
     The run directory keeps the report as `evaluation.json` and the answers to every image as `predictions.npz`:
@@ -33,6 +33,7 @@ def evaluate(path, dataset=None, batch_size=256, data_options=None):
         dataset: a dataset with the same classes; None is the test split of the one it was trained on.
         batch_size: images at a time.
         data_options: further arguments of `data.load`, such as download.
+        space: the HyperCuboid of a path, where it is not MultiChannelNet.
 
     Returns:
         A dict: dataset, fingerprint, split, n, errors, error, interval, the rate as text, the same for "top5" (None up
@@ -43,7 +44,7 @@ def evaluate(path, dataset=None, batch_size=256, data_options=None):
         DataError: no test images, or of other classes or another size than the training's.
         NumericalError: an answer of the network is not finite.
     """
-    network, recipe, facts, _, selected = trained_network(path)
+    network, recipe, facts, _, selected = trained_network(path, space)
     spec, statistics = dataset or recipe.dataset, (tuple(facts["mean"]), tuple(facts["deviation"]))
     test = load(spec, "test", statistics=statistics, **_image_options(recipe, spec), **(data_options or {}))
     _refuse_other_classes(test, facts)

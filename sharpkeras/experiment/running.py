@@ -9,24 +9,22 @@ import numpy as np
 from sharpkeras import from_torch
 from sharpkeras.data import augment, load, streams
 from sharpkeras.errors import ResourceError, RunError, is_out_of_memory, printable
-from sharpkeras.experiment import assembly
+from sharpkeras.experiment import architectures, assembly, budgets
 from sharpkeras.loop import Silent, refuse_full_disk
 from sharpkeras.measure import cost
-from sharpkeras.primitives import OPS
-from sharpkeras.recipes import TrainRecipe
 from sharpkeras.runs import RunDirectory
 from sharpkeras.search.loop import search as run_search
-from sharpkeras.spaces.cell import genotype as genotypes
 from sharpkeras.training.loop import train as run_training
 
 WEIGHTS = "weights"
-GENOTYPE = "genotype.json"
 DATA = "data.json"
 EQUAL_ALPHAS = 1e-6  # logits that differ by less were never learned
 
 
-def search(recipe, out, overwrite=False, must_exist=False, progress=None, data_options=None, check_disk=True):
-    """Searches a genotype and leaves it in the run directory `out`, with alphas, metrics and pictures.
+def search(
+    recipe, out, overwrite=False, must_exist=False, progress=None, data_options=None, check_disk=True, space=None
+):
+    """Searches an architecture and leaves it in the run directory `out`, with alphas, metrics and pictures.
 
     Args:
         recipe: SearchRecipe.
@@ -35,23 +33,29 @@ def search(recipe, out, overwrite=False, must_exist=False, progress=None, data_o
         progress: see `loop.Silent`.
         data_options: further arguments of `data.load`, such as download.
         check_disk: see `loop.refuse_full_disk`.
+        space: a HyperCuboid of one's own, instead of the recipe's space.
 
     Returns:
-        The Genotype.
+        The Genotype or Path.
     """
-    space, progress = assembly.cell_space(recipe), progress or Silent()
-    settings = {"settings": recipe.as_dict(), "backend": keras.backend.backend()}
+    settings = {"settings": recipe.as_dict(), "backend": keras.backend.backend(), **_described(space)}
+    space, progress = space or assembly.search_space(recipe), progress or Silent()
     with RunDirectory.reserve(out, "search", settings, overwrite, must_exist) as run:
         if run.finished:
             progress.complete()
             run.begin()
         else:
             found = _search(recipe, space, run, progress, data_options, check_disk)
-            run.write_json(GENOTYPE, found.as_dict())
+            run.write_json(architectures.file_name(found.kind), found.as_dict())
             run.mark_finished()
-        found = _last_genotype(run)
+        found = _last_found(run)
         _draw_search(run, space, found)
         return found
+
+
+def _described(space):
+    """What a run keeps of a HyperCuboid that was defined in Python."""
+    return {} if space is None else {"space": space.as_dict()}
 
 
 def _search(recipe, space, run, progress, data_options, check_disk):
@@ -59,8 +63,12 @@ def _search(recipe, space, run, progress, data_options, check_disk):
     dataset = _training_data(recipe, run, progress, data_options)
     weights_half, alphas_half = streams.search_split(len(dataset.images), recipe.train_portion, recipe.batch_size)
     steps = len(weights_half) // recipe.batch_size
+    shape, classes = dataset.images.shape[1:], len(dataset.class_names)
+    costs = budgets.costs(recipe, space, shape, classes)
+    extract = budgets.extraction(recipe, space, costs)
+    extract(space.init_alphas(recipe.seed))  # a budget that nothing fits into is told before the search
     with assembly.precision(recipe):
-        model = assembly.search_model(recipe, space, dataset, steps)
+        model = assembly.search_model(recipe, space, dataset, steps, budgets.penalty(recipe, space, costs))
     _begin(run, dataset, model, check_disk)
     with _memory_errors(recipe, model):
         return run_search(
@@ -78,58 +86,81 @@ def _search(recipe, space, run, progress, data_options, check_disk):
                 draws=augment.NUM_DRAWS,
             ),
             held_out=lambda: streams.evaluation_batches(dataset.images, dataset.labels, recipe.batch_size, alphas_half),
-            describe=functools.lru_cache(maxsize=None)(functools.partial(_describe, recipe, dataset)),
-            skip_none=recipe.skip_none,
+            extract=extract,
+            describe=_description(recipe, space, shape, classes, costs),
             progress=progress,
         )
 
 
-def _describe(recipe, dataset, genotype):
-    """What a genotype is made of, and the cost of its network at the width and depth of the search."""
-    kinds = [OPS[recipe.ops][name].kind for name, _ in genotype.normal + genotype.reduce]
-    counts = {f"genotype_{kind}s": kinds.count(kind) for kind in ("skip", "pool", "conv")}
-    sizes = {"ops": recipe.ops, "init_channels": recipe.init_channels, "num_cells": recipe.num_cells}
-    shape, classes = dataset.images.shape[1:], len(dataset.class_names)
-    numbers = assembly.count_cost(genotype, TrainRecipe(**sizes), shape, classes)
-    return {**counts, "genotype_parameters": numbers.parameters, "genotype_addmults": numbers.addmults_paper}
+def _description(recipe, space, input_shape, num_classes, costs):
+    """(architecture, alphas) → what it is made of, the cost of its network, and the cost that the alphas expect."""
+    training, input_shape, num_classes = budgets.costed_network(recipe, input_shape, num_classes)
+
+    @functools.cache
+    def count(found):
+        return assembly.count_cost(found, training, input_shape, num_classes, space)
+
+    def describe(found, alphas):
+        kinds, numbers = space.kinds_of(found), count(found)
+        counts = {f"found_{kind}s": kinds.count(kind) for kind in ("skip", "pool", "conv")}
+        row = {**counts, "found_parameters": numbers.parameters, "found_addmults": numbers.addmults_paper}
+        if costs is not None:
+            row.setdefault(f"found_{recipe.cost}", space.cost_of(found, costs))
+            row[f"expected_{recipe.cost}"] = float(space.expected_cost(alphas, costs))
+        return row
+
+    return describe
 
 
-def train(recipe, genotype, out, overwrite=False, must_exist=False, progress=None, data_options=None, check_disk=True):
-    """Trains the network of a genotype and leaves its weights in the run directory `out`.
+def train(
+    recipe,
+    architecture,
+    out,
+    overwrite=False,
+    must_exist=False,
+    progress=None,
+    data_options=None,
+    check_disk=True,
+    space=None,
+):
+    """Trains the network of an architecture and leaves its weights in the run directory `out`.
 
     Args:
         recipe: TrainRecipe.
-        genotype: Genotype.
+        architecture: Genotype or Path.
         out, overwrite, must_exist, progress, data_options, check_disk: as in `search`.
+        space: the HyperCuboid of a Path, where it is not MultiChannelNet.
 
     Returns:
         The cost of the network (see `measure.cost`).
     """
-    settings = {"settings": recipe.as_dict(), "genotype": genotype.as_dict(), "backend": keras.backend.backend()}
-    genotypes.from_dict(genotype.as_dict(), "genotype", recipe.ops)
+    settings = {"settings": recipe.as_dict(), architecture.kind: architecture.as_dict(), **_described(space)}
+    settings["backend"] = keras.backend.backend()
+    architectures.from_dict(architecture.as_dict(), architecture.kind, recipe.ops)
     progress = progress or Silent()
     with RunDirectory.reserve(out, "train", settings, overwrite, must_exist) as run:
         if run.finished and run.load_arrays(WEIGHTS) is not None:
             progress.complete()
             run.begin()
             facts = run.read_json(DATA)
-            network = assembly.build_network(recipe, genotype, facts["shape"], len(facts["class_names"]))
+            network = assembly.build_network(recipe, architecture, facts["shape"], len(facts["class_names"]), space)
         else:
-            network, weights, selection = _train(recipe, genotype, run, progress, data_options, check_disk)
+            build = functools.partial(assembly.build_network, recipe, architecture, space=space)
+            network, weights, selection = _train(recipe, build, run, progress, data_options, check_disk)
             run.save_arrays(WEIGHTS, weights, {"keys": "official PyTorch names and layouts", "selection": selection})
             run.mark_finished()
-        run.write_json(GENOTYPE, genotype.as_dict())
-        _draw_training(run, genotype)
+        run.write_json(architectures.file_name(architecture.kind), architecture.as_dict())
+        _draw_training(run, architecture)
         return cost.count(network.counted())
 
 
-def _train(recipe, genotype, run, progress, data_options, check_disk):
+def _train(recipe, build, run, progress, data_options, check_disk):
     """The network after its training, the selected weights, and how they were selected."""
     dataset = _training_data(recipe, run, progress, data_options)
     trained_on, selected_on = _selection(recipe, dataset, data_options)
     assembly.seed_initializers(recipe.seed)
     with assembly.precision(recipe):
-        network = assembly.build_network(recipe, genotype, dataset.images.shape[1:], len(dataset.class_names))
+        network = build(input_shape=dataset.images.shape[1:], num_classes=len(dataset.class_names))
         model = assembly.training_model(recipe, network, dataset, len(trained_on) // recipe.batch_size)
     _begin(run, dataset, model, check_disk)
     with _memory_errors(recipe, model):
@@ -218,14 +249,17 @@ def _memory_errors(recipe, model):
         ) from error
 
 
-def _last_genotype(run):
-    """The genotype of a finished search, from its last epoch if its file is gone."""
-    if not (run.path / GENOTYPE).is_file():
-        run.write_json(GENOTYPE, run.read_json(_last_epoch(run))["genotype"])
-    return genotypes.from_dict(run.read_json(GENOTYPE), str(run.path / GENOTYPE))
+def _last_found(run):
+    """The architecture of a finished search, from its last epoch if its file is gone."""
+    if architectures.in_run(run) is None:
+        epoch = run.read_json(last_epoch(run))
+        kind = next(kind for kind in architectures.KINDS if kind in epoch)
+        run.write_json(architectures.file_name(kind), epoch[kind])
+    return architectures.in_run(run)
 
 
-def _last_epoch(run):
+def last_epoch(run):
+    """The file of the alphas with which a finished search ended."""
     return f"epochs/{_metrics(run)[-1]['epoch']:04d}.json"
 
 
@@ -237,37 +271,49 @@ def _metrics(run):
     return rows
 
 
-def degenerate(out, ops):
+def degenerate(recipe, out):
     """Why what the search in the run directory `out` found is degenerate, in a sentence; None if it is not."""
-    run = RunDirectory.read(out, "search")
-    found = genotypes.from_dict(run.read_json(GENOTYPE), str(run.path / GENOTYPE))
-    kinds = {OPS[ops][name].kind for name, _ in found.normal + found.reduce}
+    run, space = RunDirectory.read(out, "search"), assembly.search_space(recipe)
+    kinds = set(space.kinds_of(architectures.in_run(run)))
     if "conv" not in kinds:
         return f"no convolution, only {', '.join(sorted(kinds))}"
-    equal = [np.ptp(kind, axis=-1).max() < EQUAL_ALPHAS for kind in run.read_json(_last_epoch(run))["alphas"]]
+    decisions = space.decisions(run.read_json(last_epoch(run))["alphas"]).values()
+    equal = [np.ptp(logits) < EQUAL_ALPHAS for made in decisions for logits, _ in made]
     return "all alphas are equal" if all(equal) else None
 
 
 def _draw_search(run, space, found):
-    from sharpkeras.view import cells, collapse, curves
+    from sharpkeras.view import collapse, curves
 
     rows = _metrics(run)
-    cells.draw_genotype(found, run.path / "cells.png", title=f"{run.path.name}: epoch {rows[-1]['epoch'] + 1}")
     curves.draw_metrics(rows, run.path / "metrics.png")
     collapse.draw_collapse({run.path.name: rows}, run.path / "collapse.png")
     alphas = [run.read_json(f"epochs/{row['epoch']:04d}.json")["alphas"] for row in rows]
+    title = f"{run.path.name}: epoch {rows[-1]['epoch'] + 1}"
+    {"genotype": _draw_cells, "path": _draw_cuboid}[found.kind](run, space, found, alphas, title)
+
+
+def _draw_cells(run, space, found, alphas, title):
+    from sharpkeras.view import cells, curves
+
+    cells.draw_genotype(found, run.path / "cells.png", title=title)
     for kind, name in enumerate(("normal", "reduce")):
         by_epoch = np.array([epoch[kind] for epoch in alphas])  # (T, E, P)
-        curves.draw_alphas(
-            by_epoch,
-            space.primitive_names,
-            run.path / f"alphas_{name}.png",
-            title=f"{name.replace('reduce', 'reduction')} cell",
-        )
+        heading = f"{name.replace('reduce', 'reduction')} cell"
+        curves.draw_alphas(by_epoch, space.primitive_names, run.path / f"alphas_{name}.png", title=heading)
+
+
+def _draw_cuboid(run, space, found, alphas, title):
+    from sharpkeras.view import hypercuboid
+
+    routes, weights = [space.route(route) for route in found.routes], space.weights(alphas[-1])
+    hypercuboid.draw_path(routes, space.lattice, space.choices, weights, run.path / "path.png", title=title)
+    hypercuboid.draw_weights(weights, space.choices, run.path / "alphas.png", title=f"weights of {title}")
 
 
 def _draw_training(run, found):
     from sharpkeras.view import cells, curves
 
-    cells.draw_genotype(found, run.path / "cells.png", title=found.name)
     curves.draw_metrics(_metrics(run), run.path / "metrics.png")
+    if found.kind == "genotype":
+        cells.draw_genotype(found, run.path / "cells.png", title=found.name)

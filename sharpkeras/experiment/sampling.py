@@ -4,9 +4,8 @@ from pathlib import Path
 
 from sharpkeras import atomic
 from sharpkeras.errors import RunError, SharpKerasError, UsageError
-from sharpkeras.experiment.assembly import cell_space
-from sharpkeras.primitives import PRIMITIVES
-from sharpkeras.spaces.cell import genotype as genotypes
+from sharpkeras.experiment import architectures
+from sharpkeras.experiment.assembly import search_space
 
 
 def sample(recipe, out, count=1, overwrite=False):
@@ -25,28 +24,29 @@ def sample(recipe, out, count=1, overwrite=False):
         UsageError: several genotypes for one file, or an unknown space.
         RunError: a file is there already, or can not be written.
     """
-    out, space = Path(out), cell_space(recipe)
+    out, space = Path(out), search_space(recipe)
     if out.suffix == ".json" and count > 1:
         raise UsageError("several genotypes do not fit into one file", where="--out", seen=str(out), allowed="a folder")
-    prefix = f"random-{recipe.space}" if recipe.space in PRIMITIVES else "random"
+    prefix = "random" if "," in recipe.space else f"random-{recipe.space}"
     drawn = []
     for seed in range(recipe.seed, recipe.seed + count):
         genotype = space.sample(seed, f"{prefix}-{seed}")
         drawn.append((out if out.suffix == ".json" else out / f"{genotype.name}.json", genotype))
     for path, _ in drawn:  # all of them before the first is written
-        _refuse_to_lose(path, overwrite)
+        refuse_to_lose(path, overwrite)
     for path, genotype in drawn:
         atomic.write(path, genotype.as_json().encode())
     return drawn
 
 
-def _refuse_to_lose(path, overwrite):
+def refuse_to_lose(path, overwrite):
+    """Raises RunError where an architecture is to be written over another one, or over what is none."""
     if not path.exists():
         return
     if not overwrite:
         raise RunError("exists already", where=str(path), next_step="another --out or --seed, or --overwrite")
     try:
-        genotypes.load(path)
+        architectures.architecture(path)
     except SharpKerasError as error:
         step = "choose another place with --out"
-        raise RunError("is no genotype", where=str(path), seen=error.problem, next_step=step) from None
+        raise RunError("is no architecture", where=str(path), seen=error.problem, next_step=step) from None

@@ -12,40 +12,48 @@ UNLEARNED_SPREAD = 3e-3  # of an edge's alphas, as a standard deviation; they be
 COLLAPSED_SHARE = 0.75  # of the edges won by what has no weights; by chance it is about a half in the darts space
 
 
-def watch(alphas, kinds):
+def watch(decisions):
     """What wins on the edges, and how sure the alphas are.
 
     Args:
-        alphas: two arrays (E, P), normal and reduction cells.
-        kinds: the kind of each of the P primitives: "none", "skip", "pool" or "conv".
+        decisions: name → what was to be decided, each the logits (P,) and the kind of each of the P primitives: "none",
+            "skip", "pool" or "conv". In a cell space an edge, by the kind of its cell; in a HyperCuboid a position.
 
     Returns:
-        skip_share, pool_share, none_share: of the 2·E edges, by the primitive with the largest alpha.
-        entropy_normal, entropy_reduce: of the softmax, in nats, mean over the edges; ln P where nothing was learned.
+        skip_share, pool_share, none_share: of all decisions, by the primitive with the largest logit.
+        entropy_NAME: of the softmax, in nats, mean over the decisions of that name; ln P where nothing was learned.
     """
-    winners = np.array(kinds)[np.concatenate([np.argmax(cell, axis=-1) for cell in alphas])]  # (2·E,)
+    winners = np.array([kinds[np.argmax(logits)] for logits, kinds in _all(decisions)])
     shares = {f"{kind}_share": float(np.mean(winners == kind)) for kind in FREE_KINDS}
-    entropies = [float(entr(softmax(cell, axis=-1)).sum(axis=-1).mean()) for cell in alphas]
-    return {**shares, "entropy_normal": entropies[0], "entropy_reduce": entropies[1]}
+    entropies = {
+        f"entropy_{name}": float(np.mean([entr(softmax(logits)).sum() for logits, _ in made]))
+        for name, made in decisions.items()
+    }
+    return {**shares, **entropies}
 
 
-def warning(row, num_primitives):
-    """The sentence to say of an epoch's `watch`, None while all is well."""
+def warning(row, decisions):
+    """The sentence to say of an epoch's `watch` of these decisions, None while all is well."""
     free = sum(row[f"{kind}_share"] for kind in FREE_KINDS)
     if free < COLLAPSED_SHARE:
         return None
     parts = ", ".join(f"{kind} {row[f'{kind}_share']:.0%}" for kind in FREE_KINDS)
-    entropy = (row["entropy_normal"] + row["entropy_reduce"]) / 2 / np.log(num_primitives)
+    uniform = np.mean([np.log(len(kinds)) for _, kinds in _all(decisions)])
+    entropy = np.mean([row[f"entropy_{name}"] for name in decisions]) / uniform
     sure = f"entropy of the alphas {entropy:.2f} of that of a uniform choice"
     return f"collapse: {free:.0%} of the edges are won by primitives without weights ({parts}; {sure})"
 
 
-def chance(alphas):
-    """The sentence to say when the alphas, as above, have hardly left their random beginning; None otherwise."""
-    spread = np.mean([np.std(cell, axis=-1).mean() for cell in alphas])
+def chance(decisions):
+    """The sentence to say when the alphas have hardly left their random beginning; None otherwise."""
+    spread = np.mean([np.std(logits) for logits, _ in _all(decisions)])
     if spread >= UNLEARNED_SPREAD:
         return None
     return (
-        f"the alphas have hardly left their random beginning (spread {spread:.1g} on an edge): this genotype is "
+        f"the alphas have hardly left their random beginning (spread {spread:.1g} on an edge): this architecture is "
         "chance; search longer, or with a higher --arch-learning-rate"
     )
+
+
+def _all(decisions):
+    return [decision for made in decisions.values() for decision in made]

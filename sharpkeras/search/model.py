@@ -21,13 +21,14 @@ class SearchModel(StepModel):
         arch_optimizer: optimizers.Adam.
         order: 1, or 2 for the gradient through one unrolled weight step.
         seed: of the initial alphas.
+        penalty: alphas → a scalar that joins the loss of the alphas, such as an expected cost; None is none.
     """
 
-    def __init__(self, space, supernet, weight_optimizer, arch_optimizer, order=1, seed=0, **kwargs):
+    def __init__(self, space, supernet, weight_optimizer, arch_optimizer, order=1, seed=0, penalty=None, **kwargs):
         super().__init__(supernet, **kwargs)
         if order not in (1, 2):
             raise ValueError(f"expected order 1 or 2, received {order}")
-        self.space, self.supernet, self.order = space, supernet, order
+        self.space, self.supernet, self.order, self.penalty = space, supernet, order, penalty
         self.alphas = [
             self.add_weight(shape=a.shape, initializer=Constant(a), dtype="float32", name=f"alphas_{i}")
             for i, a in enumerate(space.init_alphas(seed))
@@ -73,6 +74,10 @@ class SearchModel(StepModel):
         """
         training, validation = (self.prepared(batch) for batch in data)
         validation_loss, (validation_logits, _), slope = self._architecture_gradient(gradient, training, validation)
+        penalty = {}
+        if self.penalty is not None:  # of the alphas alone, so that its gradient simply adds to that of either order
+            penalty["penalty"], _, more = gradient(lambda a: (self.penalty(a), ()), values(self.alphas))
+            slope = [part + extra for part, extra in zip(slope, more)]
         self.arch_optimizer.apply(slope, self.alphas)
 
         weights, alphas = self.supernet.trainable_variables, values(self.alphas)
@@ -85,6 +90,7 @@ class SearchModel(StepModel):
             "train_accuracy": accuracy(training[1], logits),
             "validation_loss": validation_loss,
             "validation_accuracy": accuracy(validation[1], validation_logits),
+            **penalty,
         }
 
     def _architecture_gradient(self, gradient, training, validation):

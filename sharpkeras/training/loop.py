@@ -27,7 +27,8 @@ def train(model, run, epochs, training, drop_path, weights, selected_on=None, se
     def before_epoch(epoch):
         if selected_on is not None and not best:
             best.update(_best_before(run, epoch))
-        model.network.drop_path_rate.assign(drop_path * epoch / epochs)
+        if drop_path:
+            model.network.drop_path_rate.assign(drop_path * epoch / epochs)
 
     def after_epoch(epoch):
         if selected_on is None:

@@ -6,7 +6,7 @@ from matplotlib.lines import Line2D
 from sharpkeras.view.cells import INK, LINE_COLOURS
 from sharpkeras.view.curves import MARKED_EPOCHS, finish, save
 
-ENTROPIES = {"entropy_normal": "-", "entropy_reduce": "--"}
+ENTROPIES = {"entropy_normal": "-", "entropy_reduce": "--", "entropy_grids": "-"}
 SHARE, COUNT, MILLIONS = 100, 1, 1e-6
 PANELS = (  # title, metric → how its line is drawn, scale of the numbers, lowest of the axis where it is fixed
     ("edges won by skip, %", {"skip_share": "-"}, SHARE, 0),
@@ -14,8 +14,8 @@ PANELS = (  # title, metric → how its line is drawn, scale of the numbers, low
     ("edges won by none, %", {"none_share": "-"}, SHARE, 0),
     # A short search moves it by hundredths of a nat from ln P, which an axis from 0 would hide.
     ("entropy of the alphas, nats (reduction cells dashed)", ENTROPIES, COUNT, None),
-    ("convolutions in the genotype", {"genotype_convs": "-"}, COUNT, 0),
-    ("AddMults of the genotype, millions", {"genotype_addmults": "-"}, MILLIONS, 0),
+    ("convolutions in what was found", {"found_convs": "-"}, COUNT, 0),
+    ("AddMults of what was found, millions", {"found_addmults": "-"}, MILLIONS, 0),
 )
 
 

@@ -1,0 +1,50 @@
+"""`sharpkeras extract`"""
+
+import json
+from pathlib import Path
+
+import click
+
+from sharpkeras.recipes import SearchRecipe
+from sharpkeras_cli import options
+
+STRATEGIES = ("longest", "greedy_top_down", "greedy_bottom_up", "beam", "exhaustive")
+
+
+@click.command("extract")
+@click.argument("run")
+@click.option("--epoch", type=click.IntRange(1), help="Whose alphas.  [default: the last]")
+@click.option(
+    "--strategy",
+    type=options.Names(STRATEGIES),
+    default="longest",
+    show_default=True,
+    help="Of a path of multichannel.",
+)
+@click.option(
+    "--routes", type=click.IntRange(1, 64), default=1, show_default=True, help="Of a path, by min-cost flow; at most."
+)
+@options.settings(SearchRecipe, "skip_none", "max_addmults", "max_parameters", "max_latency_ms", "cost_of")
+@options.settings(SearchRecipe, "latency_table")
+@click.option("--out", type=click.Path(path_type=Path), default="extracted.json", show_default=True, help="JSON file.")
+@options.overwrite
+@options.as_json
+def command(run, epoch, strategy, routes, out, overwrite, as_json, **settings):
+    """Read another architecture off a search RUN.
+
+    By other strategies than the search's own, with several routes, or within a budget that it had not: of all
+    architectures within it, exactly the one whose weights have the largest sum.
+    """
+    options.choose_backend()
+    from sharpkeras import experiment
+
+    changes = {name: value for name, value in settings.items() if value is not None}
+    if any(name.startswith("max_") for name in changes):  # instead of the budget that the search had
+        changes = {**dict.fromkeys(("max_addmults", "max_parameters", "max_latency_ms")), **changes}
+    found, cost = experiment.extract(run, out, strategy, routes, epoch, changes, overwrite)
+    if as_json:
+        click.echo(json.dumps({"file": str(out), found.kind: found.as_dict(), **cost._asdict()}))
+        return
+    click.echo(found.as_json(), nl=False)
+    click.echo(f"{cost.parameters:,} parameters, {cost.addmults_paper:,} AddMults (as the paper counts them)")
+    options.say_next("train", out)

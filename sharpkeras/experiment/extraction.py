@@ -1,0 +1,82 @@
+"""Architectures out of the alphas of a search that has run: other strategies, several routes, a budget afterwards."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+
+from sharpkeras import atomic
+from sharpkeras.errors import ConfigError, RunError, UsageError
+from sharpkeras.experiment import assembly, budgets
+from sharpkeras.experiment.running import DATA, last_epoch
+from sharpkeras.experiment.sampling import refuse_to_lose
+from sharpkeras.recipes import SearchRecipe
+from sharpkeras.runs import RunDirectory
+from sharpkeras.spaces.hypercuboid import graph
+from sharpkeras.spaces.hypercuboid.space import HyperCuboid
+
+
+def extract(run, out, strategy="longest", routes=1, epoch=None, changes=None, overwrite=False):
+    """Reads an architecture off the alphas of a search and writes it as a JSON file.
+
+    Args:
+        run: a search run.
+        out: the file.
+        strategy: for a path, a name in `graph.STRATEGIES`; under a budget only "longest".
+        routes: of a path, by min-cost flow (§5); under a budget the most that fit, up to this number.
+        epoch: whose alphas, from 1; None is the last.
+        changes: settings of the recipe that are other now, such as max_addmults or skip_none.
+        overwrite: whether an architecture that is there is replaced.
+
+    Returns:
+        The architecture, and the Cost of its network.
+
+    Raises:
+        UsageError: for what this space has not.
+        RunError: no such run or epoch, or a file is in the way.
+        ConfigError: when nothing is within the budget.
+    """
+    run = RunDirectory.read(run, "search")
+    if "space" in run.recipe:
+        step = "alphas are in its epochs/: space.extract(alphas)"
+        raise RunError("has a space that only Python knows", where=str(run.path), next_step=step)
+    settings = {**run.recipe["settings"], **(changes or {})}
+    recipe, facts = SearchRecipe.from_dict(settings, f"{run.path}/recipe.json"), run.read_json(DATA)
+    space, shape, classes = assembly.search_space(recipe), tuple(facts["shape"]), len(facts["class_names"])
+    name = last_epoch(run) if epoch is None else f"epochs/{epoch - 1:04d}.json"
+    alphas = [np.asarray(a) for a in run.read_json(name)["alphas"]]
+    if not isinstance(space, HyperCuboid) and (strategy != "longest" or routes > 1):
+        raise UsageError("a genotype is no path", where="--strategy, --routes", allowed="a search of multichannel")
+
+    def count(found):
+        return assembly.count_cost(found, *budgets.costed_network(recipe, shape, classes), space)
+
+    if strategy != "longest":
+        found = space.extract(alphas, strategy=strategy)
+    else:
+        found = _flow(space, alphas, routes, recipe, count) if routes > 1 else None
+        costs = budgets.costs(recipe, space, shape, classes)
+        found = found or budgets.extraction(recipe, space, costs)(alphas)
+    found = dataclasses.replace(found, name=Path(out).stem if found.name is None else found.name)
+    refuse_to_lose(Path(out), overwrite)
+    atomic.write(Path(out), found.as_json().encode())
+    return found, count(found)
+
+
+def _flow(space, alphas, routes, recipe, count):
+    """The Path of several routes with the largest sum of weights; under a budget of as many as fit, None if none."""
+    paths = space.graph(alphas)
+    if recipe.limit_of_cost is None:
+        return space.path([graph.choices(nodes) for nodes in graph.flow_paths(paths, routes)])
+    field = {"addmults": "addmults_paper", "parameters": "parameters"}.get(recipe.cost)
+    if field is None:
+        raise UsageError("several routes have a budget of AddMults or parameters", where="--max-latency-ms")
+
+    def cost_of(found):
+        return getattr(count(space.path([graph.choices(nodes) for nodes in found])), field)
+
+    try:
+        fitting = graph.within_budget(paths, cost_of, recipe.limit_of_cost, routes)
+    except ConfigError:  # not even the longest path alone
+        return None
+    return space.path([graph.choices(nodes) for nodes in fitting])

@@ -1,0 +1,106 @@
+"""A path through its HyperCuboid as a picture, after Fig. 6, and the weights of all choices."""
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from sharpkeras.view.cells import INK, LINE_COLOURS
+from sharpkeras.view.curves import save
+
+FAINT = "#9aa5b1"
+COLUMN, ROW = 1.75, 0.85  # inches between positions and between states
+LABELS_AS_TICKS = 40  # choices of a position that still have room for their names
+
+
+def draw_path(routes, lattice, choices, weights, path, title=None):
+    """Writes a PNG of all states and choices, the lines as wide as their weights, with the routes of a path on top.
+
+    Args:
+        routes: lists of (state, choice) indices, one per position.
+        lattice: (shapes, outcomes) of the HyperCuboid.
+        choices: the K choices as tuples of (axis, label).
+        weights: per position the softmax weights (S_l, K); None draws all lines alike.
+        path: the PNG file; an existing one is replaced.
+        title: a line above the picture.
+    """
+    shapes, outcomes = lattice
+    deepest = max(len(states) for states in shapes)
+    size = (1.6 + COLUMN * len(outcomes), 1.5 + ROW * deepest)
+    figure = Figure(figsize=size, layout="constrained", facecolor="white")
+    axes = figure.subplots()
+    for position, targets in enumerate(outcomes):
+        _draw_position(axes, position, targets, None if weights is None else weights[position])
+    for number, route in enumerate(routes):
+        _draw_route(axes, route, outcomes, choices, LINE_COLOURS[(number + 1) % len(LINE_COLOURS)])
+    for position, states in enumerate(shapes):
+        for state, shape in enumerate(states):
+            axes.annotate(str(shape[-1]), (position, state), ha="center", va="center", fontsize=9, color=INK, bbox=_BOX)
+    axes.set_xticks(range(len(shapes)), [_scale(shapes[0][0], states[0]) for states in shapes], fontsize=9)
+    axes.set_yticks([])
+    axes.set_ylim(deepest - 0.4, -0.6)
+    axes.set_xlim(-0.45, len(outcomes) + 0.45)
+    axes.spines[:].set_visible(False)
+    axes.set_xlabel("filters of each state; below, the size of the image", fontsize=9, color=INK)
+    if title:
+        figure.suptitle(title, fontsize=13, fontweight="bold", color=INK)
+    save(figure, path)
+
+
+_BOX = {"boxstyle": "round,pad=0.35", "facecolor": "white", "edgecolor": INK, "linewidth": 0.8}
+
+
+def _scale(first, shape):
+    factor = round(first[0] / shape[0])
+    return "full" if factor == 1 else f"1/{factor}"
+
+
+def _draw_position(axes, position, targets, weights):
+    """One line for each pair of states, as wide as the strongest choice between them."""
+    for state, row in enumerate(targets):
+        for target in np.unique(row):
+            width = 0.8 if weights is None else 0.3 + 3.5 * weights[state][row == target].max() / weights.max()
+            axes.plot((position, position + 1), (state, target), color=FAINT, linewidth=width, alpha=0.5, zorder=0)
+
+
+def _draw_route(axes, route, outcomes, choices, colour):
+    for position, (state, choice) in enumerate(route):
+        target = outcomes[position][state][choice]
+        axes.plot((position, position + 1), (state, target), color=colour, linewidth=3, zorder=1)
+        middle = (position + 0.5, (state + target) / 2)
+        text = "\n".join(str(label) for _, label in choices[choice] if not isinstance(label, int))
+        axes.annotate(text, middle, ha="center", va="bottom", fontsize=7.5, color=colour, bbox=_LABEL, zorder=2)
+
+
+_LABEL = {"boxstyle": "round,pad=0.15", "facecolor": "white", "edgecolor": "none", "alpha": 0.8}
+
+
+def draw_weights(weights, choices, path, title=None):
+    """Writes a PNG of the softmax weight of every choice beside a uniform one, a picture per position.
+
+    Args:
+        weights: per position (S_l, K).
+        choices: the K choices as tuples of (axis, label).
+        path: the PNG file; an existing one is replaced.
+        title: a line above the pictures.
+    """
+    names = [" ".join(str(label) for _, label in choice) for choice in choices]
+    states = max(len(position) for position in weights)
+    figure = Figure(
+        figsize=(2.2 + 0.3 * len(choices), len(weights) * (0.5 + 0.25 * states) + 1.6),
+        layout="constrained",
+        facecolor="white",
+    )
+    panels = figure.subplots(len(weights), 1, squeeze=False)[:, 0]
+    ratios = [np.log2(values * values.size) for values in weights]
+    top = max(0.1, *(np.abs(ratio).max() for ratio in ratios))
+    for position, (axes, values) in enumerate(zip(panels, ratios)):
+        image = axes.imshow(values, cmap="PuOr_r", vmin=-top, vmax=top, aspect="auto")
+        axes.set_ylabel(f"{position}", rotation=0, labelpad=12, fontsize=9)
+        axes.set_yticks([])
+        axes.set_xticks([])
+    if len(choices) <= LABELS_AS_TICKS:
+        panels[-1].set_xticks(range(len(names)), names, rotation=60, ha="right", rotation_mode="anchor", fontsize=7)
+    figure.colorbar(image, ax=panels, shrink=0.6, label="binary logarithm of the weight over a uniform one")
+    figure.supylabel("position (rows: the states it reads)", fontsize=9, color=INK)
+    if title:
+        figure.suptitle(title, fontsize=13, fontweight="bold", color=INK)
+    save(figure, path)
