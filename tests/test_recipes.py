@@ -25,17 +25,21 @@ needs_tensorflow = pytest.mark.skipif(
 
 @pytest.mark.parametrize("name", [name for name in SEARCHES if name != "digits"])
 def test_searches_have_the_papers_settings(name):
-    recipe = SEARCHES[name].settings
-    assert (recipe.epochs, recipe.init_channels, recipe.num_cells, recipe.num_nodes) == (60, 16, 8, 4)
+    recipe, is_cuboid = SEARCHES[name].settings, name.startswith("multichannel")
+    sizes = (60, 32, 4, 4) if is_cuboid else (60, 16, 8, 4)
+    assert (recipe.epochs, recipe.init_channels, recipe.num_cells, recipe.num_nodes) == sizes
+    assert (recipe.num_scales, recipe.final_filters, recipe.cutout_px) == (4, 768, 16 if is_cuboid else 0)
     assert (recipe.learning_rate, recipe.min_learning_rate, recipe.momentum, recipe.l2) == (0.025, 1e-4, 0.9, 3e-4)
     assert (recipe.arch_learning_rate, recipe.arch_l2, recipe.train_portion, recipe.batch_size) == (3e-4, 1e-3, 0.5, 64)
-    assert recipe.space == ("sharp" if name.startswith("sharpdarts") else "darts")
-    assert recipe.ops == ("sharp" if "sharp" in name else "darts")
+    spaces = {"sharpdarts": "sharp", "multichannel": "multichannel"}
+    assert recipe.space == spaces.get(name.partition("-")[0], "darts")
+    assert recipe.ops == ("darts" if name.startswith("darts") else "sharp")
     assert recipe.weighting == ("max_w" if name.endswith("max-w") else "scalar")
     assert recipe.order == (2 if name.endswith("second-order") else 1)
 
 
-CIFAR10 = [name for name, row in TRAININGS.items() if row.settings.dataset == "cifar10"]
+PATHS = [name for name in TRAININGS if name.startswith("multichannel")]
+CIFAR10 = [name for name, row in TRAININGS.items() if row.settings.dataset == "cifar10" and name not in PATHS]
 IMAGENET = [name for name, row in TRAININGS.items() if row.settings.dataset == "imagenet"]
 
 
@@ -47,6 +51,14 @@ def test_trainings_on_cifar10_have_the_papers_settings(name):
     assert (recipe.init_channels, recipe.num_cells, recipe.batch_size, recipe.cutout_px) == (36, 20, 64, 16)
     plain = name.endswith("plain")
     assert (recipe.epochs, recipe.autoaugment) == ((1000, "none") if plain else (2000, "cifar10"))
+
+
+@pytest.mark.parametrize("name", PATHS)
+def test_trainings_of_paths_have_the_published_settings(name):
+    recipe = TRAININGS[name].settings
+    assert (recipe.learning_rate, recipe.min_learning_rate, recipe.batch_size, recipe.epochs) == (0.1, 1e-8, 512, 2000)
+    assert (recipe.autoaugment, recipe.cutout_px, recipe.final_filters) == ("cifar10", 16, 768)
+    assert (recipe.auxiliary_weight, recipe.drop_path) == (0, 0)
 
 
 @pytest.mark.parametrize("name", IMAGENET)
@@ -63,15 +75,17 @@ def test_every_row_that_the_paper_trained_is_a_recipe():
     trained = [row["name"] for row in published.table(2) if row.get("ssc")]
     assert [TRAININGS[name].printed[1] for name in CIFAR10] == trained
     assert [TRAININGS[name].printed[1] for name in IMAGENET] == [row["name"] for row in published.table(3)[-3:]]
+    assert [TRAININGS[name].printed[1] for name in PATHS] == [row["name"] for row in published.table(4)]
 
 
 @pytest.mark.parametrize(("name", "row"), ROWS)
 def test_what_stands_beside_a_recipe_is_in_the_paper(name, row):
-    assert row.architecture is None or row.architecture in published.names()
+    assert row.architecture in (None, *published.names(), *published.path_names())
     entry = published.printed(row)
     assert (entry is None) == (row.printed is None)
     if entry:
-        assert row.architecture == entry.get("reproduce", {}).get("genotype", row.architecture)
+        how = entry.get("reproduce", {})
+        assert row.architecture == how.get("genotype", how.get("path", row.architecture))
         assert "val_err" in entry or "top1_err" in entry
 
 
@@ -83,6 +97,7 @@ def test_a_trial_is_small_and_keeps_the_rest(name, row):
     trial = row.settings.smoke()
     assert trial.dataset.startswith("generated:") and trial.epochs == 1 and trial.init_channels == 4
     changed = {"dataset", "limit", "init_channels", "num_cells", "num_nodes", "batch_size", "epochs", "warmup_epochs"}
+    changed |= {"num_scales", "final_filters"} if isinstance(row.settings, SearchRecipe) else set()
     for field in dataclasses.fields(trial):
         assert field.name in changed or getattr(trial, field.name) == getattr(row.settings, field.name)
 
