@@ -24,7 +24,6 @@ ROOT = Path(__file__).parent.parent
 DATA = ["--dataset", "generated:digits", "--limit", "40", "--batch-size", "8"]
 CUBOID = ["--init-channels", "2", "--num-scales", "2", "--num-cells", "1", "--final-filters", "8", "--cutout-px", "0"]
 CELL = ["search", *DATA, "--init-channels", "2", "--num-cells", "3", "--num-nodes", "1", "--space", "darts"]
-NAMES = {"generated:digits": 10}
 
 
 @pytest.fixture(scope="module")
@@ -156,13 +155,19 @@ def test_other_epochs_have_other_alphas_and_files_are_kept(cuboid, tmp_path):
     assert sharpkeras("extract", tmp_path, "--out", tmp_path / "x.json").code == 5
 
 
+def test_a_budget_has_an_extraction_of_its_own(cuboid, tmp_path):
+    for option in (["--max-addmults", "1M"], ["--routes", "2"]):
+        result = sharpkeras("extract", cuboid / "search", "--strategy", "beam", *option, "--out", tmp_path / "x.json")
+        assert result.code == 2 and "--strategy" in result.err and not (tmp_path / "x.json").exists()
+
+
 def test_a_genotype_is_no_path(finished, tmp_path):
     for option in (["--strategy", "beam"], ["--routes", "2"]):
         result = sharpkeras("extract", finished / "search", *option, "--out", tmp_path / "x.json")
         assert result.code == 2 and "genotype" in result.err
     result = sharpkeras("extract", finished / "search", "--out", tmp_path / "same.json", "--json")
     found = load_json(finished / "search" / "genotype.json")
-    assert {**result.json["genotype"], "name": None} == {**found, "name": None}
+    assert result.json["genotype"] == found
 
 
 # --- a budget from the beginning ---

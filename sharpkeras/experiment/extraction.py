@@ -1,6 +1,5 @@
 """Architectures out of the alphas of a search that has run: other strategies, several routes, a budget afterwards."""
 
-import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +46,9 @@ def extract(run, out, strategy="longest", routes=1, epoch=None, changes=None, ov
     alphas = [np.asarray(a) for a in run.read_json(name)["alphas"]]
     if not isinstance(space, HyperCuboid) and (strategy != "longest" or routes > 1):
         raise UsageError("a genotype is no path", where="--strategy, --routes", allowed="a search of multichannel")
+    if strategy != "longest" and (routes > 1 or recipe.limit_of_cost is not None):
+        problem = "several routes and budgets have an extraction of their own"
+        raise UsageError(problem, where="--strategy", seen=strategy, allowed="longest")
 
     def count(found):
         return assembly.count_cost(found, *budgets.costed_network(recipe, shape, classes), space)
@@ -57,7 +59,6 @@ def extract(run, out, strategy="longest", routes=1, epoch=None, changes=None, ov
         found = _flow(space, alphas, routes, recipe, count) if routes > 1 else None
         costs = budgets.costs(recipe, space, shape, classes)
         found = found or budgets.extraction(recipe, space, costs)(alphas)
-    found = dataclasses.replace(found, name=Path(out).stem if found.name is None else found.name)
     refuse_to_lose(Path(out), overwrite)
     atomic.write(Path(out), found.as_json().encode())
     return found, count(found)

@@ -8,13 +8,13 @@ import keras
 import numpy as np
 from keras import ops
 
-from sharpkeras import weighting
 from sharpkeras.errors import ConfigError
 from sharpkeras.layers import ConvBN, ReLUConvBN
 from sharpkeras.spaces.hypercuboid import costs as cuboid_costs
 from sharpkeras.spaces.hypercuboid import graph, network
 from sharpkeras.spaces.hypercuboid.path import Path, is_label
 from sharpkeras.spaces.hypercuboid.supernet import CuboidSupernet
+from sharpkeras.weighting import WEIGHTINGS
 
 ALPHA_DEVIATION = 1e-3
 NOMINAL_IMAGE = (256, 256, 3)  # on which layers show whether their outputs have one shape
@@ -64,6 +64,8 @@ class HyperCuboid:
         self.positions = [{}] * positions if isinstance(positions, int) else [dict(p) for p in positions]
         self.layer, self.stem, self.head = layer, stem, head
         self.weighting, self.name = weighting, name
+        if weighting not in WEIGHTINGS:
+            raise ConfigError("unknown weighting", where="weighting", seen=weighting, allowed=", ".join(WEIGHTINGS))
         if not self.axes or not self.positions:
             raise ConfigError("a cuboid needs an axis and a position", seen=(list(self.axes), len(self.positions)))
 
@@ -134,7 +136,7 @@ class HyperCuboid:
 
     def mixing_weights(self, alphas):
         """Softmax over the whole grid of a position, then the weighting: tensors (S_l, K) float32."""
-        weigh, weights = weighting.WEIGHTINGS[self.weighting], [ops.softmax(ops.reshape(a, (-1,))) for a in alphas]
+        weigh, weights = WEIGHTINGS[self.weighting], [ops.softmax(ops.reshape(a, (-1,))) for a in alphas]
         return [ops.reshape(weigh(w), (-1, self.num_choices)) for w in weights]
 
     def supernet(self, input_shape=(32, 32, 3), num_classes=10):
