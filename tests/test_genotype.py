@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from sharpkeras import published
 from sharpkeras.errors import ConfigError
 from sharpkeras.primitives import OPS, PRIMITIVES
+from sharpkeras.spaces import NAME_PATTERN
 from sharpkeras.spaces.cell import genotype as genotypes
 from sharpkeras.spaces.cell.genotype import Genotype
 from sharpkeras.spaces.cell.space import CellSpace
@@ -150,7 +151,7 @@ def random_genotypes(draw):
         pairs = tuple(draw(st.tuples(names, st.integers(0, 1 + node))) for node in range(nodes) for _ in range(2))
         return pairs, tuple(draw(st.lists(st.integers(0, 1 + nodes), min_size=1, unique=True)))
 
-    name = draw(st.none() | st.from_regex(genotypes.NAME_PATTERN, fullmatch=True))
+    name = draw(st.none() | st.from_regex(NAME_PATTERN, fullmatch=True))
     return Genotype(*cell(), *cell(), name), table
 
 

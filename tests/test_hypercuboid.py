@@ -459,7 +459,7 @@ def changed(change):
 
 
 BROKEN = {
-    "no object": ([], "path", "expected a path object"),
+    "no object": ([], "path", "expected a JSON object"),
     "no routes": (changed(lambda f: f.pop("routes")), "path", "missing routes"),
     "no space": (changed(lambda f: f.pop("space")), "path", "missing space"),
     "null space": (changed(lambda f: f.update(space=None)), "path: space", "name of a space"),

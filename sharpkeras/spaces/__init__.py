@@ -12,7 +12,13 @@ For a budget it has `costs(measure, …)`, what each choice adds to the cost of 
 mean of it under the alphas, with a gradient; and `extract` takes a limit.
 """
 
+import re
 from typing import NamedTuple
+
+from sharpkeras.errors import ConfigError
+
+SCHEMA_VERSION = 1  # of the file of an architecture
+NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 class Costs(NamedTuple):
@@ -24,3 +30,33 @@ class Costs(NamedTuple):
 
     fixed: float
     choices: list
+
+
+def check_fields(fields, where, names, expected):
+    """Raises ConfigError unless `fields`, from an architecture's file, has these names and a version that is known.
+
+    Args:
+        fields: what stands in the file; without `schema_version` it is read as version 1, a `name` may be there.
+        where: the file's name.
+        names: of all other fields.
+        expected: what such a file looks like, for messages.
+    """
+    if not isinstance(fields, dict):
+        raise ConfigError("expected a JSON object", where=where, seen=type(fields).__name__, allowed=expected)
+    version = fields.get("schema_version", SCHEMA_VERSION)
+    if version != SCHEMA_VERSION:
+        raise ConfigError("unknown version", where=f"{where}: schema_version", seen=version, allowed=SCHEMA_VERSION)
+    missing = [name for name in names if name not in fields]
+    unknown = sorted(set(fields) - {*names, "schema_version", "name"})
+    if missing or unknown:
+        problem = f"missing {', '.join(missing)}" if missing else f"unknown key {unknown[0]!r}"
+        raise ConfigError(problem, where=where, allowed=expected)
+
+
+def check_name(value, where):
+    """The name of an architecture, or None; raises ConfigError for what is no plain file name."""
+    if value is None:
+        return None
+    if not isinstance(value, str) or not NAME_PATTERN.fullmatch(value):
+        raise ConfigError("a name must be a plain file name", where=where, seen=value, allowed=NAME_PATTERN.pattern)
+    return value

@@ -5,14 +5,12 @@ A node of a cell adds two (primitive, source) pairs; sources 0 and 1 are the out
 """
 
 import json
-import re
 from dataclasses import dataclass
 
 from sharpkeras import primitives, strict_json
 from sharpkeras.errors import ConfigError
+from sharpkeras.spaces import SCHEMA_VERSION, check_fields, check_name
 
-SCHEMA_VERSION = 1
-NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 MAX_NODES = 32
 FIELDS = ("normal", "normal_concat", "reduce", "reduce_concat")
 EXPECTED = '{"normal": [["sep_conv_3x3", 0], ["skip_connect", 1], …], "normal_concat": [2, 3, 4, 5], "reduce": […], …}'
@@ -66,22 +64,13 @@ def from_dict(fields, where="genotype", ops=None):
     Raises:
         ConfigError: with the JSON path and the rule that was broken.
     """
-    if not isinstance(fields, dict):
-        raise ConfigError("expected a genotype object", where=where, seen=type(fields).__name__, allowed=EXPECTED)
-    version = fields.get("schema_version", SCHEMA_VERSION)
-    if version != SCHEMA_VERSION:
-        raise ConfigError("unknown version", where=f"{where}: schema_version", seen=version, allowed=SCHEMA_VERSION)
-    missing = [name for name in FIELDS if name not in fields]
-    unknown = sorted(set(fields) - {*FIELDS, "schema_version", "name"})
-    if missing or unknown:
-        problem = f"missing {', '.join(missing)}" if missing else f"unknown key {unknown[0]!r}"
-        raise ConfigError(problem, where=where, allowed=EXPECTED)
+    check_fields(fields, where, FIELDS, EXPECTED)
     return Genotype(
         normal=_pairs(fields["normal"], f"{where}: normal", ops),
         normal_concat=_concat(fields["normal_concat"], fields["normal"], f"{where}: normal_concat"),
         reduce=_pairs(fields["reduce"], f"{where}: reduce", ops),
         reduce_concat=_concat(fields["reduce_concat"], fields["reduce"], f"{where}: reduce_concat"),
-        name=_name(fields.get("name"), f"{where}: name"),
+        name=check_name(fields.get("name"), f"{where}: name"),
     )
 
 
@@ -117,11 +106,3 @@ def _concat(value, pairs, where):
         rule = f"a non-empty list of different states, each 0 to {states - 1}"
         raise ConfigError("wrong concatenation", where=where, seen=value, allowed=rule)
     return tuple(value)
-
-
-def _name(value, where):
-    if value is None:
-        return None
-    if not isinstance(value, str) or not NAME_PATTERN.fullmatch(value):
-        raise ConfigError("a name must be a plain file name", where=where, seen=value, allowed=NAME_PATTERN.pattern)
-    return value

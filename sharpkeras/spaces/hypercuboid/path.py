@@ -6,14 +6,12 @@ route, a multi-path sub-graph several, which share what they have in common.
 
 import json
 import math
-import re
 from dataclasses import dataclass
 
 from sharpkeras import strict_json
 from sharpkeras.errors import ConfigError
+from sharpkeras.spaces import SCHEMA_VERSION, check_fields, check_name
 
-SCHEMA_VERSION = 1
-NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 MAX_ROUTES, MAX_STEPS, MAX_AXES = 64, 256, 16
 FIELDS = ("space", "routes")
 EXPECTED = '{"space": "multichannel", "routes": [[{"filters": 32}, {"filters": 64, "primitive": "ResizablePool"}, …]]}'
@@ -59,22 +57,13 @@ def from_dict(fields, where="path"):
     Raises:
         ConfigError: with the JSON path and the rule that was broken.
     """
-    if not isinstance(fields, dict):
-        raise ConfigError("expected a path object", where=where, seen=type(fields).__name__, allowed=EXPECTED)
-    version = fields.get("schema_version", SCHEMA_VERSION)
-    if version != SCHEMA_VERSION:
-        raise ConfigError("unknown version", where=f"{where}: schema_version", seen=version, allowed=SCHEMA_VERSION)
-    missing = [name for name in FIELDS if name not in fields]
-    unknown = sorted(set(fields) - {*FIELDS, "schema_version", "name"})
-    if missing or unknown:
-        problem = f"missing {', '.join(missing)}" if missing else f"unknown key {unknown[0]!r}"
-        raise ConfigError(problem, where=where, allowed=EXPECTED)
+    check_fields(fields, where, FIELDS, EXPECTED)
     routes = _list(fields["routes"], f"{where}: routes", 1, MAX_ROUTES, "routes")
     routes = tuple(_route(route, f"{where}: routes[{index}]") for index, route in enumerate(routes))
     if len({len(route) for route in routes}) > 1:
         seen = [len(route) for route in routes]
         raise ConfigError("routes of different lengths", where=f"{where}: routes", seen=seen, allowed="equal lengths")
-    space, name = (_name(fields.get(key), f"{where}: {key}") for key in ("space", "name"))
+    space, name = (check_name(fields.get(key), f"{where}: {key}") for key in ("space", "name"))
     if space is None:
         raise ConfigError("expected the name of a space", where=f"{where}: space", seen=None, allowed=EXPECTED)
     return Path(space, routes, name)
@@ -108,12 +97,4 @@ def is_label(value):
 def _list(value, where, low, high, what):
     if not isinstance(value, list) or not low <= len(value) <= high:
         raise ConfigError(f"expected {what}", where=where, seen=value, allowed=f"a list of {low} to {high}")
-    return value
-
-
-def _name(value, where):
-    if value is None:
-        return None
-    if not isinstance(value, str) or not NAME_PATTERN.fullmatch(value):
-        raise ConfigError("a name must be a plain file name", where=where, seen=value, allowed=NAME_PATTERN.pattern)
     return value
