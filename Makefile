@@ -6,11 +6,11 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lock clean
+.PHONY: help setup demo test crash-test fuzz audit lock clean
 .DELETE_ON_ERROR:
 
 help:  ## List these targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.ready  ## Build .venv from requirements.lock; does nothing when it is up to date
 
@@ -19,6 +19,18 @@ demo: setup  ## Search, train, evaluate, export and benchmark on real digits (mi
 
 test: setup  ## Run the whole test suite on two processes
 	@$(BIN)/python -m pytest -n 2
+
+crash-test: setup  ## Kill a search and a training at 20 random instants each; the end must be the same (CRASH="--seed 1")
+	@$(BIN)/python tests/crash.py --kills 20 $(CRASH)
+
+fuzz: setup  ## Hostile files and command lines, two minutes of each kind (FUZZ="--minutes 1 --seed 1")
+	@$(BIN)/python tests/fuzz.py --minutes 2 $(FUZZ)
+
+audit: setup  ## Look the locked packages up in a database of known holes, over the network, by pip-audit in .audit
+	@test -x .audit/bin/pip-audit || { $(BIN)/python -m venv .audit && .audit/bin/pip -qq install pip-audit; }
+	@.audit/bin/pip-audit --strict --progress-spinner off --disable-pip --require-hashes -r requirements.lock || { \
+	    echo "Holes, or no answer of the database: the lines above say which. Without an answer nothing is known." >&2; \
+	    exit 1; }
 
 lock: setup  ## Write requirements.lock anew from pyproject.toml (LOCK_FLAGS=--upgrade for newer versions)
 	@echo "Resolving pyproject.toml (about a minute) ..."
@@ -29,7 +41,7 @@ lock: setup  ## Write requirements.lock anew from pyproject.toml (LOCK_FLAGS=--u
 	@echo "Wrote requirements.lock; make setup installs it."
 
 clean:  ## Remove .venv and what builds and tests leave; runs/ and exported/ stay
-	@rm -rf $(VENV) build dist ./*.egg-info .pytest_cache .hypothesis
+	@rm -rf $(VENV) .audit build dist ./*.egg-info .pytest_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The third-party packages, each checked against its hash. pip and setuptools go first: promise comes as source only,

@@ -2,6 +2,7 @@
 
 import difflib
 import importlib
+import io
 import json
 import logging
 import os
@@ -10,8 +11,8 @@ import traceback
 
 import click
 
-from sharpkeras import __version__
-from sharpkeras.errors import ResourceError, SharpKerasError, is_out_of_memory, printable
+from sharpkeras import __version__, interruption
+from sharpkeras.errors import ResourceError, RunError, SharpKerasError, in_lines, is_out_of_memory, printable
 
 COMMANDS = (
     "quickstart",
@@ -23,6 +24,7 @@ COMMANDS = (
     "compare",
     "export",
     "benchmark",
+    "inspect",
     "cost",
     "table",
     "list",
@@ -65,7 +67,8 @@ def main(arguments=None):
     debug, as_json = "--debug" in arguments, "--json" in arguments
     _show_warnings()
     try:
-        result = group.main(arguments, prog_name="sharpkeras", standalone_mode=False)
+        with interruption.ends_in_order():
+            result = group.main(arguments, prog_name="sharpkeras", standalone_mode=False)
         code = result if isinstance(result, int) else 0
     except click.exceptions.Exit as ending:
         code = ending.exit_code
@@ -95,7 +98,7 @@ def _show_warnings():
 
 
 def _as_ours(error):
-    """The error as a SharpKerasError: what a framework raised for want of memory, or a bug of ours."""
+    """The error as a SharpKerasError: a file or the memory that the system denies, or a bug of ours."""
     if isinstance(error, SharpKerasError):
         return error
     if is_out_of_memory(error):
@@ -104,6 +107,9 @@ def _as_ours(error):
             seen=printable(str(error).strip().split("\n")[0]),
             next_step="lower --batch-size, --init-channels or --num-cells",
         )
+    if isinstance(error, OSError) and error.filename is not None:  # a name that is too long, a place without permission
+        problem, step = "can not be read or written", "name another file or directory"
+        return RunError(problem, where=str(error.filename), seen=error.strerror, next_step=step)
     return SharpKerasError(
         f"a bug of sharpkeras: {type(error).__name__}: {printable(str(error))}",
         next_step="sharpkeras --debug … shows where; please report it",
@@ -111,7 +117,8 @@ def _as_ours(error):
 
 
 def _tell(error, as_json):
-    click.echo(json.dumps(error.as_dict(), default=str) if as_json else f"Error: {error}", err=True)
+    word = "" if isinstance(error, interruption.Stopped) else "Error: "
+    click.echo(json.dumps(error.as_dict(), default=str) if as_json else f"{word}{error}", err=True)
     return error.exit_code
 
 
@@ -119,7 +126,9 @@ def _tell_usage(error, as_json):
     if as_json:
         click.echo(json.dumps({"error": error.format_message(), "exit_code": 2}), err=True)
     else:
-        error.show()
+        shown = io.StringIO()
+        error.show(shown)
+        click.echo(in_lines(shown.getvalue().rstrip()), err=True)  # it repeats what was typed
     return 2
 
 

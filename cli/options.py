@@ -4,16 +4,16 @@ import contextlib
 import dataclasses
 import difflib
 import functools
+import json
 import math
 import os
 import shlex
-import tomllib
 from pathlib import Path
 
 import click
 
-from sharpkeras import published, strict_json
-from sharpkeras.errors import ConfigError, ResourceError, UsageError, printable
+from sharpkeras import published, strict_json, strict_toml
+from sharpkeras.errors import ConfigError, ResourceError, printable
 from sharpkeras.settings import count
 from sharpkeras_cli.quiet import silence_native_logs
 from sharpkeras_cli.versions import refuse_old, require_backend
@@ -26,12 +26,10 @@ ERRORS_PRINTED = {  # of the paper's tables
     "top5_err": "top-5 {} %",
 }
 
+CHECKPOINTS_HELP = "Seconds between two checkpoints; 0 is one after each step.  [default: 60]"
+
 as_json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 overwrite = click.option("--overwrite", is_flag=True, help="Replace what is there.")
-resume = click.option("--resume", "must_exist", is_flag=True, help="Go on with a run; an error if there is none.")
-check_disk = click.option(
-    "--ignore-disk-check", "check_disk", flag_value=False, default=True, help="Begin on a nearly full disk."
-)
 
 
 def data(function):
@@ -86,6 +84,33 @@ def choose_backend(name=None, device="auto"):
         visible = keras.distribution.list_devices()
         if not any(device.startswith("gpu") for device in visible):
             raise ResourceError("no GPU is visible", where="--device", seen=visible, next_step="--device cpu")
+
+
+def conduct(function):
+    """How a run is carried out: the options of an experiment.Conduct, which the command gets as `conduct`."""
+
+    @click.option("--resume", "must_exist", is_flag=True, help="Go on with a run; an error if there is none.")
+    @click.option("--strict-resume", is_flag=True, help="Go on only where the result stays bit-exact.")
+    @overwrite
+    @click.option("--checkpoint-interval", "checkpoint_s", type=FiniteRange(0.0), help=CHECKPOINTS_HELP)
+    @click.option("--deterministic", is_flag=True, help="The same bits again, even where that is slower.")
+    @click.option("--remat", is_flag=True, help="Compute activations again for the gradient: less memory, more time.")
+    @click.option("--ignore-disk-check", is_flag=True, help="Begin on a nearly full disk.")
+    @click.option("--ignore-memory-check", is_flag=True, help="Begin though a step seems to need too much memory.")
+    @click.option("--dry-run", is_flag=True, help="Forecast memory, time and disk; write nothing.")
+    @functools.wraps(function)
+    def command(*arguments, smoke, out, ignore_disk_check, ignore_memory_check, **options):
+        from sharpkeras.experiment import Conduct
+
+        names = [field.name for field in dataclasses.fields(Conduct)]
+        chosen = {name: options.pop(name) for name in names if name in options}
+        chosen = {name: value for name, value in chosen.items() if value is not None}
+        chosen["overwrite"] |= smoke and out is None  # trials have a place of their own
+        chosen |= {"check_disk": not ignore_disk_check, "check_memory": not ignore_memory_check}
+        conduct = Conduct(**chosen)
+        return function(*arguments, smoke=smoke, out=out, conduct=conduct, **options)
+
+    return command
 
 
 def recipe_options(recipe_class, rows):
@@ -152,30 +177,15 @@ def make_recipe(recipe_class, base, given, config, strict):
     for name in [name for name, value in given.items() if name in settings and settings[name] != value]:
         if strict:
             raise ConfigError("a flag contradicts --config", where=name, seen=given[name], allowed=settings[name])
-        click.echo(f"note: {name} is {given[name]}, as the flag says, and not {settings[name]} of {config}", err=True)
+        note = f"note: {name} is {given[name]}, as the flag says, and not {settings[name]} of {config}"
+        click.echo(printable(note, 1000), err=True)
     return recipe_class.from_dict({**settings, **given}, "settings", base)
 
 
 def read_config(path):
     """The settings in a JSON or TOML file, or in a run's recipe.json."""
-    settings = _read_toml(path) if path.suffix == ".toml" else strict_json.load(path)
+    settings = strict_toml.load(path) if path.suffix == ".toml" else strict_json.load(path)
     return settings.get("settings", settings) if isinstance(settings, dict) else settings
-
-
-def _read_toml(path):
-    """A TOML file, with the limits of `strict_json`."""
-    try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise UsageError("can not be read", where=f"--config {path}", seen=error.strerror) from None
-    if len(raw) > strict_json.MAX_BYTES:
-        raise ConfigError("is too large", where=str(path), seen=f"{len(raw)} bytes", allowed="at most 1 MiB")
-    try:
-        return tomllib.loads(raw.decode("utf-8-sig"))
-    except RecursionError:
-        raise ConfigError("is nested too deeply", where=str(path), allowed="name = value, one a line") from None
-    except ValueError as error:  # no TOML, no UTF-8, or a number of thousands of digits
-        raise ConfigError("is not TOML", where=str(path), seen=str(error), allowed="name = value") from None
 
 
 class Names(click.Choice):
@@ -205,6 +215,37 @@ class FiniteRange(click.FloatRange):
         if not math.isfinite(number):
             self.fail(f"{value} is not a finite number.", parameter, context)
         return number
+
+
+def tell_forecast(forecast, as_json):
+    """Prints an experiment.Forecast."""
+    if as_json:
+        click.echo(json.dumps(forecast.as_dict()))
+        return
+    from rich.table import Table
+
+    def clock(seconds):
+        return "not timed" if seconds is None else f"{seconds:,.2f} s" if seconds < 60 else f"{seconds / 60:,.1f} min"
+
+    available, table = forecast.available_memory_bytes, Table(show_header=False, title="Forecast; nothing was written")
+    free = "unknown" if available is None else f"{available / 1e9:,.2f} GB"
+    rows = {
+        "parameters": f"{forecast.parameters:,}",
+        "alphas": forecast.alphas and f"{forecast.alphas:,}",
+        "AddMults": forecast.addmults and f"{forecast.addmults:,} (as the paper counts them)",
+        "memory of a step": f"{forecast.peak_memory_bytes / 1e9:,.2f} GB, estimated; available: {free}",
+        "until the first step": clock(forecast.first_step_s),
+        "a step": clock(forecast.step_s),
+        "an epoch": f"{clock(forecast.epoch_s)}: {forecast.steps:,} steps, evaluation {clock(forecast.evaluation_s)}",
+        "in all": f"{clock(forecast.total_s)}: {forecast.epochs:,} epochs",
+        "disk": f"{forecast.disk_bytes / 1e6:,.1f} MB of checkpoints",
+    }
+    for name, text in rows.items():
+        if text:
+            table.add_row(name, text)
+    show(table)
+    if not forecast.fits:
+        click.echo("WARNING: a step seems to need more memory than there is, so none was timed.", err=True)
 
 
 def tell_printed(row):

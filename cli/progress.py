@@ -28,12 +28,13 @@ class Spoken(Silent):
     def complete(self):
         self._say(f"{self.title}: already complete")
 
-    def begin(self, epochs, first_epoch):
+    def begin(self, epochs, first_epoch, first_step=0):
         self._epochs, self._first, self._started = epochs, first_epoch, time.perf_counter()
         if first_epoch >= epochs:
             return
-        if first_epoch:
-            self._say(f"{self.title}: goes on after epoch {first_epoch} of {epochs}")
+        if first_epoch or first_step:
+            step = f", step {first_step}" if first_step else ""
+            self._say(f"{self.title}: goes on after epoch {first_epoch} of {epochs}{step}")
         self._say(f"{self.title}: building and compiling the step …")
         if self._console.is_terminal:
             words = [TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[note]}")]

@@ -6,19 +6,15 @@ A kill or a full disk in the middle leaves the file that was there before.
 import contextlib
 import errno
 import hashlib
-import io
 import json
-import logging
 import os
-import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
+import safetensors
+import safetensors.numpy
 
 from sharpkeras.errors import NumericalError, ResourceError, RunError
-
-logger = logging.getLogger(__name__)
 
 
 def write(path, content):
@@ -38,9 +34,7 @@ def write_aside(path, content):
     with disk_errors(path):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with open(temporary, "wb") as file:
-                file.write(content)
-                flush(file)
+            write_through(temporary, content)
         except OSError:
             with contextlib.suppress(OSError):
                 temporary.unlink()
@@ -52,17 +46,29 @@ def put_in_place(temporary, path):
     """Renames what `write_aside` wrote; a rename is on the disk only when its directory is."""
     with disk_errors(path):
         os.replace(temporary, path)
-        directory = os.open(Path(path).parent, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        flush_directory(Path(path).parent)
 
 
-def flush(file):
-    """Waits until what was written to `file` is on the disk."""
-    file.flush()
-    os.fsync(file.fileno())
+def write_through(path, content):
+    """Writes the bytes `content` as `path` and waits until they are on the disk; a kill can leave a part of them."""
+    with open(path, "wb", opener=_not_through_links) as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _not_through_links(path, flags):
+    """A link in a directory that a stranger made could lead to any file."""
+    return os.open(path, flags | os.O_NOFOLLOW, 0o666)
+
+
+def flush_directory(path):
+    """Waits until the names in the directory `path` are on the disk."""
+    directory = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
 
 
 @contextlib.contextmanager
@@ -92,6 +98,11 @@ def dumps(value, where, indent=None):
         raise NumericalError(problem, where=where, seen=str(error), allowed="finite numbers") from None
 
 
+def dump_lines(rows, where):
+    """JSON values as text with one a line, encoded; raises as `dumps`."""
+    return "".join(f"{dumps(row, where)}\n" for row in rows).encode()
+
+
 def _plain(value):
     if isinstance(value, (np.generic, np.ndarray)):
         return value.tolist()
@@ -100,79 +111,59 @@ def _plain(value):
     raise TypeError(f"expected a JSON value, received {type(value).__name__}")
 
 
+# --- arrays: safetensors files, which hold plain numbers and nothing that could run ---
+
+
+ENTRY = "sharpkeras"  # the one entry of a file's metadata: more would stand in any order, and equal files differ
+
+
 def save_arrays(path, arrays, meta):
-    """Writes the npz file `path`, and keeps the one before as `<name>.previous.npz`.
+    """Writes the safetensors file `path`.
 
     Args:
         path: the file.
         arrays: arrays of plain numbers by name; their SHA-256 checksums are written with them.
         meta: JSON values by name.
     """
-    temporary = write_aside(path, _pack(arrays, meta))
-    with disk_errors(path):
-        if path.exists():
-            os.replace(path, _previous(path))
-    put_in_place(temporary, path)
+    entry = {"meta": meta, "sha256": {name: checksum(array) for name, array in arrays.items()}}
+    write(path, pack(arrays, {ENTRY: dumps(entry, "meta")}))
 
 
-def load_arrays(path, repair):
-    """What `save_arrays` wrote last and is whole, as (arrays, meta); None when it never wrote.
-
-    Args:
-        path: the file.
-        repair: whether a damaged file is renamed; the next save would keep it as the previous one.
+def load_arrays(path):
+    """What `save_arrays` wrote, as (arrays, meta); None where it never wrote.
 
     Raises:
-        RunError: all that is there is damaged.
+        RunError: the file is damaged.
     """
-    problems = []
-    for candidate in (path, _previous(path)):
-        if not candidate.exists():
-            continue
-        try:
-            arrays, meta = _unpack(candidate)
-        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-            problems.append(f"{candidate.name}: {error}")
-            if repair:
-                os.replace(candidate, f"{candidate}.damaged")
-            continue
-        if candidate != path:
-            logger.warning("%s is missing or damaged; going on from %s", path, candidate.name)
-        return arrays, meta
-    if not problems:
+    path = Path(path)
+    if not path.exists():
         return None
-    next_step = "start afresh with --overwrite, or in another directory with --out"
-    raise RunError("is damaged", where=str(path), seen="; ".join(problems), next_step=next_step)
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            entry = json.loads(file.metadata()[ENTRY])
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        meta, checksums = entry["meta"], entry["sha256"]
+        wrong = [name for name in {*arrays, *checksums} if checksum(arrays[name]) != checksums[name]]
+        if wrong:
+            raise ValueError(f"the checksum of {wrong[0]} differs")
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, safetensors.SafetensorError) as error:
+        next_step = "make it anew with the command that wrote it, with --overwrite or in another place with --out"
+        raise RunError("is damaged", where=str(path), seen=str(error), next_step=next_step) from None
+    return arrays, meta
 
 
-def _previous(path):
-    return path.with_name(f"{path.stem}.previous.npz")
-
-
-def _pack(arrays, meta):
-    checksums, members = {}, {}
+def pack(arrays, metadata=None):
+    """The bytes of a safetensors file; raises TypeError for an array of anything but plain numbers."""
+    contiguous = {}
     for name, array in arrays.items():
         array = np.asarray(array)
-        if array.dtype.kind not in "biufcSU":  # objects would be pickled, bfloat16 would come back as raw bytes
+        if array.dtype.kind not in "biuf":  # no objects and no text; bfloat16, of another kind, has no NumPy of its own
             raise TypeError(f"expected an array of plain numbers for {name}, received {array.dtype}")
-        checksums[name] = _checksum(array)
-        members[f"array/{name}"] = array  # prefixed, since savez takes `file` and others for its own arguments
-    entry = dumps({"meta": meta, "sha256": checksums}, "meta").encode()
-    buffer = io.BytesIO()
-    np.savez(buffer, meta=np.frombuffer(entry, np.uint8), **members)
-    return buffer.getbuffer()
+        contiguous[name] = np.require(array, requirements="C")
+    return safetensors.numpy.save(contiguous, metadata)
 
 
-def _unpack(path):
-    with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:  # np.load leaves a broken file open
-        entry = json.loads(file["meta"].tobytes())
-        arrays = {name: file[f"array/{name}"] for name in entry["sha256"]}
-    for name, array in arrays.items():
-        if _checksum(array) != entry["sha256"][name]:
-            raise ValueError(f"the checksum of {name} differs")
-    return arrays, entry["meta"]
-
-
-def _checksum(array):
+def checksum(array):
+    """The SHA-256 of an array's type, shape and numbers, in hexadecimal digits."""
     head = f"{array.dtype.str} {array.shape} ".encode()
     return hashlib.sha256(head + np.ascontiguousarray(array).tobytes()).hexdigest()

@@ -3,6 +3,10 @@
 A message has both halves: what is wrong and what would be right. `where` is a file with a JSON path, or a flag.
 """
 
+import json
+
+LONGEST = 1000  # characters of a line of a message
+
 
 class SharpKerasError(Exception):
     """An error with an exit code and the parts of a helpful message.
@@ -31,21 +35,21 @@ class SharpKerasError(Exception):
             "error": self.problem,
             "exit_code": self.exit_code,
             "where": self.where,
-            "seen": self.seen,
+            "seen": _as_json(self.seen),
             "allowed": self.allowed,
             "next": self.next_step,
         }
         return {key: value for key, value in parts.items() if value is not None}
 
     def __str__(self):
-        lines = [f"{self.where}: {self.problem}" if self.where else self.problem]
+        lines = [f"{printable(str(self.where), LONGEST)}: {self.problem}" if self.where else self.problem]
         if self.seen is not None:
             lines.append(f"  seen:    {printable(self.seen)}")
         if self.allowed is not None:
             lines.append(f"  allowed: {printable(self.allowed)}")
         if self.next_step is not None:
             lines.append(f"  next:    {self.next_step}")
-        return "\n".join(lines)
+        return in_lines("\n".join(lines))
 
 
 class UsageError(SharpKerasError):
@@ -105,8 +109,24 @@ def is_out_of_memory(error):
     )
 
 
+def in_lines(text):
+    """A text of several lines, each of them `printable`."""
+    return "\n".join(printable(line, LONGEST) for line in text.split("\n"))
+
+
+def _as_json(value):
+    """`value` where JSON has it and it is short, else as text."""
+    try:
+        return value if len(json.dumps(value, allow_nan=False)) <= LONGEST else printable(value)
+    except (TypeError, ValueError, RecursionError):
+        return printable(value)
+
+
 def printable(value, limit=300):
     """`value` as one line without control characters, cut at `limit` characters."""
-    text = value if isinstance(value, str) else repr(value)
+    try:
+        text = value if isinstance(value, str) else repr(value)
+    except (ValueError, RecursionError):  # thousands of digits, or of levels
+        text = f"a {type(value).__name__} that is too long to be written out"
     text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
     return text if len(text) <= limit else text[:limit] + "…"

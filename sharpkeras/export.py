@@ -82,9 +82,9 @@ def export_onnx(model, path, *, opset=17, images=None, metadata=None, overwrite=
     }
     aside = path.with_name(f".{path.stem}.{os.getpid()}.partial.onnx")
     try:
-        write_to_disk(aside, content)
+        atomic.write_through(aside, content)
         report |= check_agreement(model, open_session(onnx_model, aside), cases, tolerance)
-        write_to_disk(aside.with_suffix(".json"), json.dumps(report, indent=2).encode())
+        atomic.write_through(aside.with_suffix(".json"), json.dumps(report, indent=2).encode())
         os.replace(aside, path)
         os.replace(aside.with_suffix(".json"), path.with_suffix(".json"))
     except VerificationError as error:
@@ -108,7 +108,7 @@ def check_destination(path, opset, overwrite):
         allowed = f"{OPSETS[0]} to {OPSETS[-1]}"
         raise UsageError("this opset is not supported", where="--opset", seen=opset, allowed=allowed)
     if path.suffix != ".onnx":
-        raise UsageError("an exported model ends in .onnx", seen=str(path), allowed=str(path.with_suffix(".onnx")))
+        raise UsageError("an exported model ends in .onnx", seen=str(path), allowed="NAME.onnx")
     if not os.access(path.parent, os.W_OK | os.X_OK):
         raise RunError("the directory does not exist or can not be written to", where=path.parent)
     for present in (path, path.with_suffix(".json")):
@@ -357,10 +357,3 @@ def compare(model_fn, session, images, tolerance=1e-4):
         "clear_answers": int(clear.sum()),
         "changed_answers": int((clear & (expected.argmax(axis=1) != received.argmax(axis=1))).sum()),
     }
-
-
-def write_to_disk(path, content):
-    """Writes bytes that are on the disk when this returns."""
-    with open(path, "wb") as file:
-        file.write(content)
-        atomic.flush(file)

@@ -51,12 +51,19 @@ def load_state(model, state: Mapping[str, np.ndarray]):
         parts = [f"{len(keys)} {what} ({_some(keys)})" for what, keys in found if keys]
         raise RunError("the state dict does not belong to this model: " + ", ".join(parts))
     values = {id(slot.variable): slot.variable.numpy().copy() for slot in slots.values()}
+    other = {}
     for key, slot in slots.items():
         target = values[id(slot.variable)] if slot.row is None else values[id(slot.variable)][slot.row]
-        array = arrays[key] if slot.axes is None else np.transpose(arrays[key], slot.axes)
-        if array.shape != target.shape:
-            raise RunError("array of another shape", where=key, seen=array.shape, allowed=target.shape)
-        target[...] = array
+        array = arrays[key]
+        array = array if slot.axes is None or array.ndim != len(slot.axes) else np.transpose(array, slot.axes)
+        if array.shape == target.shape:
+            target[...] = array
+        else:
+            other[key] = array.shape, target.shape
+    if other:
+        seen, allowed = next(iter(other.values()))
+        problem = f"{len(other)} arrays of another shape ({_some(sorted(other))})"
+        raise RunError(problem, where=next(iter(other)), seen=seen, allowed=allowed)
     for slot in slots.values():
         slot.variable.assign(values[id(slot.variable)])
 

@@ -6,9 +6,10 @@ import time
 
 import numpy as np
 
-from sharpkeras.errors import NumericalError, ResourceError, RunError
+from sharpkeras import interruption
+from sharpkeras.errors import NumericalError, ResourceError
+from sharpkeras.keeping import CHECKPOINT_S, Diverged, Keeper, Kept, restore, state, tell_divergence
 
-CHECKPOINT = "checkpoint"
 CHECKPOINTS_ON_DISK = 3  # the last, the one before, and the one that is being written
 MAX_SKIPPED = 200  # steps in a row that float16 may skip
 PROGRESS_S = 0.2  # the least time between two reports of a step; reading a loss waits for the device
@@ -23,8 +24,8 @@ class Silent:
     def complete(self):
         """Instead of all else, when the run was finished before."""
 
-    def begin(self, epochs, first_epoch):
-        """Before the first epoch that runs."""
+    def begin(self, epochs, first_epoch, first_step=0):
+        """Before the first epoch that runs, and its first step."""
 
     def first_step(self, seconds):
         """After the first step: the time since `begin`, with building and compiling."""
@@ -36,78 +37,117 @@ class Silent:
         """After each epoch, with its row of metrics."""
 
 
-def run_epochs(model, run, epochs, data, before_epoch=None, after_epoch=None, progress=None):
-    """Trains until `epochs` are done, from the run's checkpoint on if it has one.
+def run_epochs(
+    model,
+    run,
+    epochs,
+    data,
+    before_epoch=None,
+    after_epoch=None,
+    kept=None,
+    progress=None,
+    checkpoint_s=CHECKPOINT_S,
+    check=None,
+):
+    """Trains until `epochs` are done, from the run's newest checkpoint on if it has one.
 
-    A row of metrics is written before the checkpoint of its epoch, so that a kill between the two repeats the epoch;
-    the rows behind a checkpoint are dropped when a run goes on.
+    A checkpoint is written after the first step that ends later than `checkpoint_s` after the one before, when a signal
+    stops the run, and at the end. What was written since the one from which a run goes on is computed again.
 
     Args:
         model: StepModel.
         run: RunDirectory, open for writing.
         epochs: number of epochs in all.
-        data: epoch → iterable of what the model's step takes.
+        data: (epoch, step) → iterable of what the model's step takes, from that step of the epoch on.
         before_epoch: epoch → None, to set what changes by the epoch.
         after_epoch: epoch → further metrics, as a dict.
+        kept: Kept, what else belongs in a checkpoint; a checkpoint's own takes its place before the first epoch.
         progress: see Silent.
+        checkpoint_s: seconds between two checkpoints; 0 is one after each step.
+        check: (compiled step, batch) → None, called before the first step; what it raises ends the run.
 
     Raises:
-        NumericalError: when a metric or a weight is not finite; the checkpoint before stays, and `diverged.json` says
-            where.
+        NumericalError: a metric or a weight is not finite; the checkpoint before stays, and `diverged.json` says where.
+        ResourceError: the disk was full several times in a row.
+        Stopped: by a signal, after its checkpoint.
     """
-    progress, started = progress or Silent(), time.perf_counter()
-    first = restore(model, run)
-    progress.begin(epochs, first)
-    step, reported = model.compiled_step(), 0.0
-    for epoch in range(first, epochs):
-        if before_epoch:
-            before_epoch(epoch)
-        rate, epoch_started, logs = float(model.optimizers[0].learning_rate), time.perf_counter(), []
-        for index, batch in enumerate(data(epoch)):
-            logs.append(step(batch))
-            if epoch == first and index == 0:
-                float(logs[0]["train_loss"])  # waits for the device
-                progress.first_step(time.perf_counter() - started)
-            if time.perf_counter() - reported > PROGRESS_S:
-                progress.step(epoch, index, float(logs[-1]["train_loss"]))
-                _refuse_endless_skipping(run, epoch, logs[-1])
-                reported = time.perf_counter()
-        step.sync()
-        _refuse_endless_skipping(run, epoch, logs[-1])
-        row = {"epoch": epoch, "steps": len(logs), "learning_rate": rate, **_means(logs)}
-        arrays = state(model)
-        _refuse_divergence(run, row, arrays)
-        row |= {"seconds": time.perf_counter() - epoch_started}
-        row |= after_epoch(epoch) if after_epoch else {}
-        run.append_metrics(row)
-        run.save_arrays(CHECKPOINT, arrays, {"epoch": epoch})
-        progress.epoch(row)
+    progress, kept, started = progress or Silent(), kept or Kept(), time.perf_counter()
+    at = restore(model, run, kept)
+    progress.begin(epochs, at.epoch, len(at.steps))
+    step, reported, is_first = model.compiled_step(), 0.0, True
+    keeper = Keeper(run, model, step, at, kept, checkpoint_s)
+    try:
+        with interruption.held():
+            try:
+                while at.epoch < epochs:
+                    if before_epoch:
+                        before_epoch(at.epoch)
+                    at.begin_epoch(model.optimizers[0].learning_rate)
+                    for batch in data(at.epoch, len(at.steps)):
+                        if is_first and check:
+                            check(step, batch)
+                        keeper.note(step(batch))
+                        if is_first:
+                            keeper.settle()  # waits for the device
+                            progress.first_step(time.perf_counter() - started)
+                            is_first = False
+                        if time.perf_counter() - reported > PROGRESS_S:
+                            keeper.settle()
+                            _refuse_endless_skipping(run, at)
+                            progress.step(at.epoch, len(at.steps) - 1, at.steps[-1]["train_loss"])
+                            reported = time.perf_counter()
+                        interruption.check()
+                        if keeper.due:
+                            keeper.save()
+                    keeper.finite_state()
+                    _refuse_endless_skipping(run, at)
+                    row = {"epoch": at.epoch, "steps": len(at.steps), "learning_rate": at.learning_rate}
+                    row |= {**_means(at.steps), "seconds": at.stop_clock()}
+                    row |= after_epoch(at.epoch) if after_epoch else {}
+                    at.end_epoch(row)
+                    run.write_metrics(at.rows)
+                    progress.epoch(row)
+                    if keeper.due:
+                        keeper.save()
+                keeper.save_at_last()
+            except interruption.Stopped:
+                keeper.save()
+                raise
+    except Diverged as diverged:
+        raise tell_divergence(run, at, diverged) from None
 
 
-def _means(logs):
-    """The metrics of an epoch: means over its steps, without those that float16 skipped, and how many those were."""
-    rows = [{name: float(value) for name, value in log.items() if name != "skipped_in_a_row"} for log in logs]
-    counted = [row for row in rows if not row.get("skipped")] or rows
-    means = {name: float(np.mean([row[name] for row in counted])) for name in rows[0]}
-    if "skipped" in means:
-        means |= {"skipped": int(sum(row["skipped"] for row in rows)), "loss_scale": rows[-1]["loss_scale"]}
+def _means(steps):
+    """The metrics of an epoch: means over its steps, without those that float16 skipped, and how many those were.
+
+    Where it skipped all of them, a metric that was never finite has no mean and is left out.
+    """
+    counted, means = [row for row in steps if not row.get("skipped")] or steps, {}
+    for name in steps[0]:
+        if name in ("skipped", "skipped_in_a_row", "loss_scale"):
+            continue
+        values = [row[name] for row in counted if math.isfinite(row[name])]
+        means |= {name: float(np.mean(values))} if values else {}
+    if "skipped" in steps[0]:
+        means |= {"skipped": int(sum(row["skipped"] for row in steps)), "loss_scale": steps[-1]["loss_scale"]}
     return means
 
 
-def _refuse_endless_skipping(run, epoch, log):
+def _refuse_endless_skipping(run, at):
     """Raises NumericalError when float16 has skipped so many steps that its scale will not save it."""
-    skipped = int(log.get("skipped_in_a_row", 0))
+    last = at.steps[-1]
+    skipped = int(last["skipped_in_a_row"]) if "skipped" in last else 0
     if skipped >= MAX_SKIPPED:
         raise NumericalError(
-            f"{skipped} steps in a row had a gradient that is not finite, at any loss scale, in epoch {epoch}",
+            f"{skipped} steps in a row had a gradient that is not finite, at any loss scale, in epoch {at.epoch}",
             where=str(run.path),
-            seen=f"loss scale {float(log['loss_scale']):g}",
+            seen=f"loss scale {last['loss_scale']:g}",
             next_step="--precision mixed_bfloat16 needs no loss scale; or lower --learning-rate",
         )
 
 
 def accuracy_on(model, batches):
-    """The share of right answers in inference mode, and the number of images.
+    """The share of right answers in inference mode, and the number of images; a place where a run can be stopped.
 
     Args:
         model: StepModel.
@@ -117,47 +157,13 @@ def accuracy_on(model, batches):
 
     def noted():
         for batch in batches:
+            interruption.check()
             labels.append(batch[1][: batch[2]])
             yield batch
 
     answers = np.argmax(model.logits(noted()), axis=-1)  # (N,)
     right = answers == np.concatenate(labels)
     return float(np.mean(right)), len(right)
-
-
-def state(model):
-    """Everything a step reads and writes, as arrays under names that tell their group, place and path."""
-    return {name: np.asarray(variable) for name, variable in _named(model).items()}
-
-
-def restore(model, run):
-    """Puts the run's checkpoint into the model; returns the epoch to go on with, 0 without a checkpoint.
-
-    Raises:
-        RunError: when the checkpoint is of another model.
-    """
-    loaded = run.load_arrays(CHECKPOINT)
-    if loaded is None:
-        run.truncate_metrics(-1)
-        return 0
-    arrays, meta = loaded
-    variables = _named(model)
-    other = sorted(set(arrays) ^ set(variables)) or [
-        name for name, variable in variables.items() if tuple(variable.shape) != arrays[name].shape
-    ]
-    if other:
-        problem = f"the checkpoint belongs to another model: {len(other)} arrays differ"
-        raise RunError(problem, where=str(run.path), seen=other[0], next_step="use --overwrite to begin anew")
-    for name, variable in variables.items():
-        variable.assign(arrays[name])
-    run.truncate_metrics(meta["epoch"])
-    return meta["epoch"] + 1
-
-
-def _named(model):
-    """Name → variable. Keras numbers its layers per process, so a path alone is no name; the order of building is."""
-    groups = zip(("trainable", "other", "optimizer", "metric"), model.step_variables())
-    return {f"{group}/{index:05d}": v for group, variables in groups for index, v in enumerate(variables)}
 
 
 def refuse_full_disk(model, path):
@@ -170,19 +176,4 @@ def refuse_full_disk(model, path):
             seen=f"{free / 1e6:,.1f} MB free",
             allowed=f"{CHECKPOINTS_ON_DISK} checkpoints of {size / 1e6:,.1f} MB",
             next_step="free some space, name a place on another disk with --out, or add --ignore-disk-check",
-        )
-
-
-def _refuse_divergence(run, row, arrays):
-    """Raises NumericalError; weights can be NaN after a step whose loss was finite."""
-    bad = {name: str(value) for name, value in row.items() if not math.isfinite(value)}
-    weights = [name for name, array in arrays.items() if array.dtype.kind == "f" and not np.isfinite(array).all()]
-    if weights:
-        bad["weights"] = f"in {len(weights)} of {len(arrays)} arrays"
-    if bad:
-        run.write_json("diverged.json", {"epoch": row["epoch"], "not_finite": bad})
-        raise NumericalError(
-            f"{', '.join(bad)} became NaN or infinite in epoch {row['epoch']}",
-            where=str(run.path / "diverged.json"),
-            next_step="lower --learning-rate, with --overwrite or another --out; the checkpoint before is intact",
         )

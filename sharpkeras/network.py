@@ -1,9 +1,12 @@
 """What the final networks of all spaces share: their outputs, their classifier, and the forms they are used in."""
 
+import functools
+
 import keras
 
 from sharpkeras import kernels
 from sharpkeras.layers import fan_in_uniform
+from sharpkeras.remat import recomputed
 
 
 class FinalNetwork(keras.Model):
@@ -11,7 +14,37 @@ class FinalNetwork(keras.Model):
 
     A space may add "auxiliary", the logits of a head for training, and "unread", states that nothing reads but that
     count all the same. Layers carry the names of the official modules, which is how `from_torch` finds them.
+
+    With `remat` set, a training pass keeps what goes in and out of each stage (a cell, a position) and computes the
+    rest again for the gradient.
+
+    Args:
+        images: keras.Input.
+        outputs: symbolic tensors by name.
+        stages: (tensors that go in, tensors that come out) of each stage, in order, which together are the network.
     """
+
+    remat = False
+
+    def __init__(self, images, outputs, stages, name=None):
+        super().__init__(images, outputs, name=name)
+        self.autocast = False  # so that a stage is handed its variables as they are; its layers cast them
+        self._stages = stages
+
+    def call(self, inputs, training=None, mask=None):
+        if not training:
+            return super().call(inputs, training=training, mask=mask)
+        known = {id(self.inputs[0]): inputs}  # symbolic tensor → its value
+        for (sources, targets), part in zip(self._stages, self._parts):
+            # By stages with `remat` or without: the order of layers decides which path gets which draw of drop path.
+            run = functools.partial(_run_part, part)
+            run = recomputed(run, part.variables) if self.remat else run
+            known |= dict(zip(map(id, targets), run(*[known[id(source)] for source in sources])))
+        return keras.tree.map_structure(lambda tensor: known[id(tensor)], self.output)
+
+    @functools.cached_property  # which Keras does not track: these are the same layers once more
+    def _parts(self):
+        return [keras.Model(list(sources), list(targets)) for sources, targets in self._stages]
 
     def deployed(self):
         """The same layers as a model from images to logits alone: what is exported."""
@@ -24,6 +57,10 @@ class FinalNetwork(keras.Model):
     @classmethod
     def from_config(cls, config, custom_objects=None):
         raise NotImplementedError("a network is rebuilt from its architecture, never from a config")
+
+
+def _run_part(part, *tensors):
+    return keras.tree.flatten(part(list(tensors), training=True))
 
 
 def classify(features, num_classes):

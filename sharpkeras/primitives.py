@@ -8,19 +8,6 @@ import difflib
 from dataclasses import dataclass, field
 
 from sharpkeras.errors import ConfigError
-from sharpkeras.layers import (
-    POOL_EPSILON,
-    AveragePool,
-    ConvBNReLU,
-    DilConv,
-    FactorizedReduce,
-    Identity,
-    MaxPool,
-    ResizablePool,
-    SharpSepConv,
-    SplitConv,
-    Zero,
-)
 
 CHOKE_FILTERS = 32  # c_mid of the choke primitives in every supernet (Table 1)
 
@@ -31,27 +18,27 @@ class Primitive:
 
     Args:
         kind: "none", "skip", "pool" or "conv".
-        layer: the Keras layer.
+        layer: the Keras layer, by its name in `layers`: the table is read without Keras.
         options: its arguments beside filters, strides and affine.
     """
 
     kind: str
-    layer: type
+    layer: str
     options: dict = field(default_factory=dict)
 
 
-NONE = Primitive("none", Zero)
-SKIP = Primitive("skip", Identity)  # FactorizedReduce at stride 2
+NONE = Primitive("none", "Zero")
+SKIP = Primitive("skip", "Identity")  # FactorizedReduce at stride 2
 
 
 def _sharp(kernel_size, **options):
-    return Primitive("conv", SharpSepConv, {"kernel_size": kernel_size, **options})
+    return Primitive("conv", "SharpSepConv", {"kernel_size": kernel_size, **options})
 
 
 SHARP_OPS = {
     "none": NONE,
-    "avg_pool_3x3": Primitive("pool", ResizablePool, {"pool": "average"}),
-    "max_pool_3x3": Primitive("pool", ResizablePool, {"pool": "max"}),
+    "avg_pool_3x3": Primitive("pool", "ResizablePool", {"pool": "average"}),
+    "max_pool_3x3": Primitive("pool", "ResizablePool", {"pool": "max"}),
     "skip_connect": SKIP,
     "sep_conv_3x3": _sharp(3),
     "sep_conv_5x5": _sharp(5),
@@ -66,23 +53,23 @@ SHARP_OPS = {
     "choke_conv_3x3": _sharp(3, mid_filters=CHOKE_FILTERS),
     # Table 1 prints stride 2 for this row; the official code has stride 1 like all others, and so has this.
     "dil_choke_conv_3x3": _sharp(3, dilation_rate=2, mid_filters=CHOKE_FILTERS),
-    "conv_7x1_1x7": Primitive("conv", SplitConv, {"kernel_size": 7, "epsilon": POOL_EPSILON}),
+    "conv_7x1_1x7": Primitive("conv", "SplitConv", {"kernel_size": 7, "epsilon": 1e-3}),  # as in ResizablePool
 }
 
 DARTS_OPS = {
     "none": NONE,
-    "avg_pool_3x3": Primitive("pool", AveragePool, {"counted_padding": False}),
-    "max_pool_3x3": Primitive("pool", MaxPool),
+    "avg_pool_3x3": Primitive("pool", "AveragePool", {"counted_padding": False}),
+    "max_pool_3x3": Primitive("pool", "MaxPool"),
     "skip_connect": SKIP,
     "sep_conv_3x3": _sharp(3),
     "sep_conv_5x5": _sharp(5),
     "sep_conv_7x7": _sharp(7),
-    "dil_conv_3x3": Primitive("conv", DilConv, {"kernel_size": 3, "dilation_rate": 2}),
-    "dil_conv_5x5": Primitive("conv", DilConv, {"kernel_size": 5, "dilation_rate": 2}),
-    "conv_7x1_1x7": Primitive("conv", SplitConv, {"kernel_size": 7}),
-    "nor_conv_3x3": Primitive("conv", ConvBNReLU, {"kernel_size": 3}),
-    "nor_conv_5x5": Primitive("conv", ConvBNReLU, {"kernel_size": 5}),
-    "nor_conv_7x7": Primitive("conv", ConvBNReLU, {"kernel_size": 7}),
+    "dil_conv_3x3": Primitive("conv", "DilConv", {"kernel_size": 3, "dilation_rate": 2}),
+    "dil_conv_5x5": Primitive("conv", "DilConv", {"kernel_size": 5, "dilation_rate": 2}),
+    "conv_7x1_1x7": Primitive("conv", "SplitConv", {"kernel_size": 7}),
+    "nor_conv_3x3": Primitive("conv", "ConvBNReLU", {"kernel_size": 3}),
+    "nor_conv_5x5": Primitive("conv", "ConvBNReLU", {"kernel_size": 5}),
+    "nor_conv_7x7": Primitive("conv", "ConvBNReLU", {"kernel_size": 7}),
 }
 
 OPS = {"sharp": SHARP_OPS, "darts": DARTS_OPS}
@@ -152,14 +139,16 @@ def build(name, /, ops, filters, strides=1, affine=True, mid_filters=None, **kwa
         affine: True gives the BatchNorms scale and offset.
         mid_filters: replaces the 32 middle channels of the choke primitives.
     """
+    from sharpkeras import layers
+
     primitive = lookup(name, ops)
+    layer, options = getattr(layers, primitive.layer), dict(primitive.options)
     if primitive.kind == "none":
-        return Zero(strides, **kwargs)
+        return layer(strides, **kwargs)
     if primitive.kind == "skip":
-        return Identity(**kwargs) if strides == 1 else FactorizedReduce(filters, affine=affine, **kwargs)
-    if primitive.layer in (MaxPool, AveragePool):
-        return primitive.layer(strides=strides, **primitive.options, **kwargs)
-    options = dict(primitive.options)
+        return layer(**kwargs) if strides == 1 else layers.FactorizedReduce(filters, affine=affine, **kwargs)
+    if layer in (layers.MaxPool, layers.AveragePool):
+        return layer(strides=strides, **options, **kwargs)
     if mid_filters and "mid_filters" in options:
         options["mid_filters"] = mid_filters
-    return primitive.layer(filters, strides=strides, affine=affine, **options, **kwargs)
+    return layer(filters, strides=strides, affine=affine, **options, **kwargs)

@@ -83,8 +83,10 @@ class SearchRecipe(Recipe):
     crop_padding_px: int = setting(1, "random crops from images padded by this much", low=0, high=64)
     cutout_px: int = setting(0, "side of the square that Cutout sets to zero", low=0)
     skip_none: bool = setting(True, "leave `none` out when the genotype is read off")
-    max_addmults: int | None = setting(None, "budget: AddMults that the found network may have, such as 600M", low=1)
-    max_parameters: int | None = setting(None, "budget: parameters that it may have, such as 3M", low=1)
+    max_addmults: int | None = setting(
+        None, "budget: AddMults that the found network may have, such as 600M", low=1, high=10**18
+    )
+    max_parameters: int | None = setting(None, "budget: parameters that it may have, such as 3M", low=1, high=10**15)
     max_latency_ms: float | None = setting(None, "budget: milliseconds that it may take, by --latency-table", low=0.0)
     penalty: str = setting("none", "cost that the alphas' loss counts without a budget", choices=("none", *COSTS))
     cost_weight: float = setting(

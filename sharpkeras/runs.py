@@ -1,10 +1,11 @@
 """The run directory: what a search or a training leaves, so that it can be resumed, evaluated and trusted.
 
-    run.json         kind, schema version, versions of the packages, when it was created and finished
-    recipe.json      everything that decides the result
-    metrics.jsonl    one line an epoch
-    <name>.npz       arrays with their checksums; <name>.previous.npz is the state before
-    log.txt, lock    what was said; which process holds the directory
+    run.json             kind, schema version, what it runs on, when it was created and finished
+    recipe.json          everything that decides the result
+    metrics.jsonl        one line an epoch
+    checkpoints/         what it goes on from, see `checkpoints`
+    <name>.safetensors   arrays with their checksums
+    log.txt, lock        what was said; which process holds the directory
 
 A kill or a full disk leaves the last good files: see `atomic`.
 """
@@ -15,19 +16,18 @@ import fcntl
 import importlib.metadata
 import json
 import logging
-import math
 import os
 import shutil
 import socket
 from pathlib import Path
 
 from sharpkeras import atomic, strict_json
-from sharpkeras.errors import RunError, SharpKerasError, UsageError, printable
+from sharpkeras.checkpoints import Checkpoints
+from sharpkeras.errors import ResourceError, RunError, SharpKerasError, UsageError, printable
 
 SCHEMA_VERSION = 1
 PROGRAM = "sharpkeras"
 KINDS = ("search", "train")
-NOT_RESULT_RELEVANT = frozenset({"device", "checkpoint_interval", "log_level", "progress"})
 RECORDED_PACKAGES = ("sharpkeras", "keras", "tensorflow", "tensorflow-cpu", "jax", "numpy")
 NAME_A_RUN = "name a directory that search or train wrote"
 OTHER_DIRECTORY = "choose another directory with --out"
@@ -46,16 +46,19 @@ class RunDirectory:
         kind: "search" or "train".
         recipe: the recipe as it is on disk.
         resumed: whether the directory held this run before.
+        checkpoints: its Checkpoints.
     """
 
     def __init__(self, path, facts, recipe, lock_file=None, resumed=True, directory_is_new=False):
         self.path, self.recipe, self.resumed, self._directory_is_new = path, recipe, resumed, directory_is_new
         self.kind, self._facts, self._lock_file, self._log_handler = facts["kind"], facts, lock_file, None
+        self.checkpoints = Checkpoints(path / "checkpoints", writable=lock_file is not None)
+        self._unwritten = {}  # files for which the disk was too full
 
     @classmethod
-    def open(cls, path, kind, recipe, overwrite=False, must_exist=False):
+    def open(cls, path, kind, recipe, **options):
         """Begins a run in `path`, or resumes the one that has the same kind and recipe; arguments as in `reserve`."""
-        run = cls.reserve(path, kind, recipe, overwrite, must_exist)
+        run = cls.reserve(path, kind, recipe, **options)
         try:
             run.begin()
         except BaseException:
@@ -64,26 +67,30 @@ class RunDirectory:
         return run
 
     @classmethod
-    def reserve(cls, path, kind, recipe, overwrite=False, must_exist=False):
+    def reserve(cls, path, kind, recipe, overwrite=False, must_exist=False, conditions=None, strict=False):
         """Locks `path` for a run that begins or resumes with `begin`.
 
         Args:
             path: the directory; it is created with its parents.
             kind: "search" or "train".
-            recipe: JSON values by name; a difference outside NOT_RESULT_RELEVANT makes it another run.
+            recipe: JSON values by name; with another one it is another run.
             overwrite: whether a run that is there is removed; a directory that is no run never is.
             must_exist: whether it is an error that no run was started there (`--resume`).
+            conditions: what else decides the last bits of a result, such as the processor, as JSON values by name; with
+                the versions of the packages they are recorded, and a change is told.
+            strict: whether such a change is an error.
 
         Raises:
             UsageError: both `overwrite` and `must_exist`.
-            RunError: the directory is not ours, holds another run, is locked or can not be written.
+            RunError: the directory is not ours, holds another run, is locked or can not be written, or goes on under
+                other conditions though `strict`.
             ResourceError: the disk is full.
         """
         if overwrite and must_exist:
             raise UsageError("to go on and to begin anew contradict each other", where="--resume, --overwrite")
         path, recipe = Path(path), _as_json(recipe)
         _read_facts(path, must_exist)  # refuses before anything is touched
-        is_new = not path.exists()
+        is_new = not os.path.exists(path)
         with atomic.disk_errors(path):
             path.mkdir(parents=True, exist_ok=True)
             lock_file = _lock(path)
@@ -91,9 +98,9 @@ class RunDirectory:
             facts = _read_facts(path, must_exist)  # again, now that nobody else writes
             if facts and not overwrite:
                 _refuse_other_run(path, facts["kind"], _read_recipe(path), kind, recipe)
-                _warn_of_versions(facts["versions"])
+                _tell_changes(path, facts, conditions or {}, strict)
                 return cls(path, facts, recipe, lock_file)
-            return cls(path, _new_facts(kind), recipe, lock_file, resumed=False, directory_is_new=is_new)
+            return cls(path, _new_facts(kind, conditions), recipe, lock_file, resumed=False, directory_is_new=is_new)
         except BaseException:
             lock_file.truncate(0)
             lock_file.close()
@@ -146,30 +153,24 @@ class RunDirectory:
 
     # --- metrics ---
 
-    def append_metrics(self, row):
-        """Adds a row of finite numbers and strings, with its `epoch`, to `metrics.jsonl`.
+    def write_metrics(self, rows):
+        """Writes `metrics.jsonl`: rows of finite numbers and strings, each with its `epoch`; as `write_soon`.
 
         Raises:
             NumericalError: a value is NaN or infinite.
         """
-        path = self._writable("metrics.jsonl")
-        line = atomic.dumps(row, str(path)) + "\n"
-        with atomic.disk_errors(path), open(path, "ab") as file:
-            file.write(line.encode())
-            atomic.flush(file)
-
-    def truncate_metrics(self, epoch):
-        """Drops the rows after `epoch`, that of the checkpoint from which a run resumes (-1: all of them)."""
-        rows = [row for row in self.read_metrics() if row["epoch"] <= epoch]
-        self._replace("metrics.jsonl", "".join(atomic.dumps(row, "metrics.jsonl") + "\n" for row in rows).encode())
+        self.write_soon("metrics.jsonl", atomic.dump_lines(rows, str(self.path / "metrics.jsonl")))
 
     def read_metrics(self):
-        """The rows of `metrics.jsonl`; a last line that was cut off by a kill is left out."""
+        """The rows of `metrics.jsonl`."""
         path = self.path / "metrics.jsonl"
         with atomic.disk_errors(path):
-            text = path.read_text(encoding="utf-8") if path.exists() else ""
-        lines = text.split("\n")[:-1]  # what follows the last line feed was never finished
-        return [strict_json.loads(line, f"{path}, line {number}") for number, line in enumerate(lines, 1)]
+            raw = path.read_bytes() if path.exists() else b""
+        try:
+            rows = strict_json.load_lines(raw.decode(), str(path))
+        except UnicodeDecodeError:
+            raise RunError("is not UTF-8 text", where=str(path), allowed="lines of JSON") from None
+        return strict_json.require(rows, [{"epoch": int}], str(path))
 
     # --- files ---
 
@@ -181,6 +182,18 @@ class RunDirectory:
         """
         self._replace(name, (atomic.dumps(value, str(self.path / name), indent=1) + "\n").encode())
 
+    def write_soon(self, name, content):
+        """Writes the bytes `content` as the file `name`, on a full disk with the next `flush`."""
+        self._unwritten[name] = content
+        with contextlib.suppress(ResourceError):
+            self.flush()
+
+    def flush(self):
+        """Writes what a full disk kept from being written; raises ResourceError while it still does."""
+        for name, content in list(self._unwritten.items()):
+            self._replace(name, content)
+            del self._unwritten[name]
+
     def read_json(self, name):
         """The value in the JSON file `name`.
 
@@ -188,27 +201,17 @@ class RunDirectory:
             RunError: there is no such file.
             ConfigError: it is not strict JSON.
         """
-        if not (self.path / name).is_file():
+        if not os.path.isfile(self.path / name):
             raise RunError(f"has no {name}", where=str(self.path), allowed=f"a run that has written {name}")
         return strict_json.load(self.path / name)
 
     def save_arrays(self, name, arrays, meta):
-        """Writes arrays and what belongs to them as `<name>.npz`, and keeps the file before as `<name>.previous.npz`.
-
-        Args:
-            name: the file's name without its ending.
-            arrays: NumPy arrays of plain numbers by name.
-            meta: JSON values by name.
-        """
-        atomic.save_arrays(self._writable(f"{name}.npz"), arrays, meta)
+        """Writes arrays and what belongs to them as `<name>.safetensors`; see `atomic.save_arrays`."""
+        atomic.save_arrays(self._writable(f"{name}.safetensors"), arrays, meta)
 
     def load_arrays(self, name):
-        """What `save_arrays` wrote last and is whole, as (arrays, meta); None when it never wrote.
-
-        Raises:
-            RunError: all that is there is damaged.
-        """
-        return atomic.load_arrays(self.path / f"{name}.npz", repair=self._lock_file is not None)
+        """What `save_arrays` wrote, as (arrays, meta); None when it never wrote; raises RunError when it is damaged."""
+        return atomic.load_arrays(self.path / f"{name}.safetensors")
 
     def _replace(self, name, content):
         atomic.write(self._writable(name), content)
@@ -224,9 +227,10 @@ class RunDirectory:
             _remove_contents(self.path)
         self.write_json("run.json", self._facts)  # first: from here on the directory is ours
         self.write_json("recipe.json", self.recipe)
-        if (self.path / "metrics.jsonl").exists():
-            self.truncate_metrics(math.inf)  # drops a line that a kill cut off
         with atomic.disk_errors(self.path):
+            (self.path / "diverged.json").unlink(missing_ok=True)  # of an attempt before this one
+            if (self.path / "log.txt").is_symlink():  # in a directory that a stranger made, to any file
+                (self.path / "log.txt").unlink()
             self._log_handler = logging.FileHandler(self.path / "log.txt", encoding="utf-8")
         self._log_handler.handleError = lambda record: None  # a full disk is told by the next checkpoint, once
         self._log_handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
@@ -235,21 +239,16 @@ class RunDirectory:
         logger.info("%s %s run in %s", "resumed" if self.resumed else "began", self.kind, self.path)
 
 
-def find_run(path):
-    """The run in `path`, search or training, for reading only; see `RunDirectory.read`."""
-    return RunDirectory.read(path)
-
-
 # --- what is in a directory ---
 
 
 def _read_facts(path, must_exist, advice=f"{NAME_A_RUN}; to begin one, drop --resume"):
     """The contents of `run.json`; None where no run was begun and one may be."""
-    if (path / "run.json").is_file():
+    if os.path.isfile(path / "run.json"):  # unlike a Path's, it knows no name that is too long to ask for
         return _checked_facts(path)
     if must_exist:
         problem, step = "is no run directory", advice
-    elif not path.exists() or path.is_dir() and set(os.listdir(path)) <= {"lock", ".run.json.part"}:
+    elif not os.path.exists(path) or path.is_dir() and set(os.listdir(path)) <= {"lock", ".run.json.part"}:
         return None
     else:
         problem, step = "exists and is no run of ours", f"{OTHER_DIRECTORY}; --overwrite removes only runs"
@@ -274,15 +273,20 @@ def _checked_facts(path):
             allowed=f"at most {SCHEMA_VERSION}",
             next_step=f"install a version of sharpkeras that reads schema_version {version}",
         )
-    return {"versions": {}, "finished": None, **facts}
+    facts = {"versions": {}, "conditions": {}, "finished": None, **facts}
+    return strict_json.require(facts, {"versions": dict, "conditions": dict, "finished": (str, type(None))}, where)
 
 
 def _read_recipe(path):
     """The recipe of a run; None when it was killed before it had written one."""
-    return strict_json.load(path / "recipe.json") if (path / "recipe.json").is_file() else None
+    file = path / "recipe.json"
+    if not file.is_file():
+        return None
+    recipe = strict_json.require(strict_json.load(file), dict, str(file))
+    return strict_json.require(recipe, {"settings": dict} if "settings" in recipe else {}, str(file))
 
 
-def _new_facts(kind):
+def _new_facts(kind, conditions):
     return {
         "schema_version": SCHEMA_VERSION,
         "program": PROGRAM,
@@ -290,6 +294,7 @@ def _new_facts(kind):
         "created": _now(),
         "finished": None,
         "versions": _versions(),
+        "conditions": _as_json(conditions or {}),
     }
 
 
@@ -302,11 +307,17 @@ def _versions():
     return versions
 
 
-def _warn_of_versions(recorded):
-    now = _versions()
-    changes = [f"{name} {recorded[name]} -> {now.get(name)}" for name in recorded if recorded[name] != now.get(name)]
-    if changes:
-        logger.warning("not bit-exact with the run's beginning: %s", ", ".join(changes))
+def _tell_changes(path, facts, conditions, strict):
+    """Warns of other conditions than those a run began under; raises RunError for them if `strict`."""
+    before, now = {**facts["versions"], **facts["conditions"]}, {**_versions(), **_as_json(conditions)}
+    changes = [f"{name} {before[name]} -> {now.get(name)}" for name in before if before[name] != now.get(name)]
+    if not changes:
+        return
+    problem, changes = "not bit-exact with the run's beginning", ", ".join(changes)
+    if strict:
+        next_step = "go on under the conditions it began with, or without --strict-resume"
+        raise RunError(problem, where=str(path), seen=changes, next_step=next_step)
+    logger.warning("%s: %s", problem, changes)
 
 
 def _refuse_other_run(path, kind_there, recipe_there, kind, recipe):
@@ -319,14 +330,14 @@ def _refuse_other_run(path, kind_there, recipe_there, kind, recipe):
     rows = [
         (key, there.get(key, "-"), here.get(key, "-"))
         for key in sorted({*there, *here})
-        if there.get(key) != here.get(key) and NOT_RESULT_RELEVANT.isdisjoint(key.split("."))
+        if there.get(key) != here.get(key)
     ]
     if not rows:
         return
     rows = [("", "there", "asked for"), *([printable(text, 60) for text in row] for row in rows)]
     widths = [max(len(row[column]) for row in rows) for column in range(2)]
     table = "".join(f"\n    {key:{widths[0]}}  {old:{widths[1]}}  {new}" for key, old, new in rows)
-    allowed = f"the same recipe; only {', '.join(sorted(NOT_RESULT_RELEVANT))} may change"
+    allowed = "the same recipe; --device, --checkpoint-interval and what else is no setting of it may change"
     raise RunError(f"holds a run with another recipe{table}", where=str(path), allowed=allowed, next_step=choices)
 
 
@@ -352,7 +363,8 @@ def _remove_contents(path):
 
 def _lock(path):
     """The open lock file: held until it is closed, at the latest by the end of the process, however that comes."""
-    file = open(path / "lock", "a+", encoding="utf-8")
+    opened = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o666)  # no stranger's link
+    file = open(opened, "a+", encoding="utf-8")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -72,7 +72,7 @@ def _check(field, value, where=None):
         return
     number = kind in (int, float) and isinstance(value, (int, float)) and not isinstance(value, bool)
     fits = number and (kind is float or isinstance(value, int)) or kind in (bool, str) and isinstance(value, kind)
-    if not fits or number and not math.isfinite(value):
+    if not fits or number and not _is_finite(value):
         raise ConfigError("wrong type", where=path, seen=value, allowed=f"a finite {kind.__name__}")
     low, high, choices = rule["low"], rule["high"], rule["choices"]
     if low is not None and value < low or high is not None and value > high:
@@ -80,6 +80,14 @@ def _check(field, value, where=None):
         raise ConfigError("out of range", where=path, seen=value, allowed=", ".join(limits))
     if choices and value not in choices:
         raise ConfigError("unknown value", where=path, seen=value, allowed=", ".join(choices))
+
+
+def _is_finite(number):
+    """Whether it is finite as a float too, which an integer of 400 digits is not."""
+    try:
+        return math.isfinite(number)
+    except OverflowError:
+        return False
 
 
 def count(text):

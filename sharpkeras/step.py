@@ -104,6 +104,16 @@ def values(variables):
     return [ops.convert_to_tensor(variable.value) for variable in variables]
 
 
+def global_norm(tensors):
+    """The Euclidean norm of all numbers in a list of tensors, a float32 scalar: not finite if one of them is not."""
+    return ops.sqrt(sum(ops.sum(ops.square(ops.cast(tensor, "float32"))) for tensor in tensors))
+
+
+def root_mean_square(images):
+    """That of all numbers in a batch of images, a float32 scalar; about 1 for images as networks take them."""
+    return ops.sqrt(ops.mean(ops.square(ops.cast(images, "float32"))))
+
+
 def cross_entropy(labels, logits, label_smoothing=0.0):
     """Mean softmax cross-entropy in float32; labels (B,), logits (B, classes)."""
     logits = ops.cast(logits, "float32")

@@ -9,7 +9,7 @@ import math
 import re
 from pathlib import Path
 
-from sharpkeras.errors import ConfigError, UsageError
+from sharpkeras.errors import ConfigError, UsageError, printable
 
 logger = logging.getLogger(__name__)
 
@@ -17,8 +17,11 @@ MAX_BYTES = 2**20
 MAX_DEPTH = 16
 MAX_DIGITS = 100  # of one number; Python converts integers in quadratic time
 
-# Strings are matched whole, so that brackets and quotes inside them are not seen.
-TOKENS = re.compile(r'(?P<string>"(?:[^"\\]|\\.)*")(?P<colon>\s*:)?|(?P<open>[\[{])|(?P<close>[\]}])', re.DOTALL)
+# Strings are matched whole, so that brackets and quotes inside them are not seen. One without its end goes to the end
+# of the text: looking for it again from each quote inside would take hours.
+TOKENS = re.compile(
+    r'(?P<string>"(?:[^"\\]|\\.)*+(?:"|\\?\Z))(?P<colon>\s*:)?|(?P<open>[\[{])|(?P<close>[\]}])', re.DOTALL
+)
 
 
 def load(path):
@@ -34,8 +37,9 @@ def load(path):
             raise UsageError("is not a regular file", where=str(path), allowed="a JSON file")
         with open(path, "rb") as file:
             raw = file.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise UsageError(f"can not be read: {error.strerror}", where=str(path), allowed="a JSON file") from None
+    except (OSError, ValueError) as error:  # ValueError: a path with NUL or half a character, out of another file
+        seen = getattr(error, "strerror", None) or str(error)
+        raise UsageError(f"can not be read: {seen}", where=printable(str(path)), allowed="a JSON file") from None
     _refuse_size(raw, str(path))
     try:
         return loads(raw.decode("utf-8"), str(path))
@@ -78,6 +82,41 @@ def loads(text, where):
         ) from None
     _refuse_repeated_keys(text, where)
     return value
+
+
+def load_lines(text, where):
+    """The values of a text with one a line; a last line without its end, which a kill cut off, is left out."""
+    return [loads(line, f"{where}, line {number}") for number, line in enumerate(text.split("\n")[:-1], 1)]
+
+
+def require(value, form, where):
+    """Raises ConfigError, with the JSON path, unless a JSON value has a form; returns it.
+
+    Args:
+        value: the value.
+        form: a type; a tuple of types; a list with the form of each item; or an object with the form of each name,
+            which may have others too. A float may be written as an integer, and true is no number.
+        where: what the messages call it.
+    """
+    if isinstance(form, dict):
+        for name, inner in form.items():
+            if not isinstance(value, dict) or name not in value:
+                allowed = f"an object with {', '.join(form)}"
+                raise ConfigError(f"has no {name}", where=where, seen=value, allowed=allowed)
+            require(value[name], inner, f"{where}: {name}")
+    elif isinstance(form, list):
+        for index, item in enumerate(require(value, list, where)):
+            require(item, form[0], f"{where}[{index}]")
+    else:
+        kinds = form if isinstance(form, tuple) else (form,)
+        fits = type(value) in kinds or type(value) is int and float in kinds
+        if not fits:
+            raise ConfigError("wrong type", where=where, seen=value, allowed=" or ".join(map(_in_words, kinds)))
+    return value
+
+
+def _in_words(kind):
+    return {dict: "an object", list: "a list", str: "a text", type(None): "null"}.get(kind, kind.__name__)
 
 
 def _place(text, offset):

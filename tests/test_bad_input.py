@@ -17,6 +17,7 @@ import threading
 import zlib
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 from command_line import PRIMITIVES, SEARCH, TRAIN, files_below, make_images, sharpkeras
@@ -26,8 +27,9 @@ if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
     pytest.skip("these commands run on the default backend", allow_module_level=True)
 
 from sharpkeras import atomic, experiment, export, loop, precision
+from sharpkeras.checkpoints import Checkpoints
 from sharpkeras.errors import NumericalError
-from sharpkeras.experiment import assembly, running
+from sharpkeras.experiment import assembly, forecast, running
 from sharpkeras.loop import Silent
 from sharpkeras.measure import latency
 from sharpkeras.recipes import SearchRecipe
@@ -137,7 +139,7 @@ def rows(*table):
     ("5", 3, ["twice.json, line 2, column 2", "first at line 1, column 2", "epochs"], [*CONFIG, "twice.json"]),
     ("5-toml", 3, ["twice.toml", "overwrite"], [*CONFIG, "twice.toml"]),
     ("6-large", 3, ["large.json", "1 MiB"], [*CONFIG, "large.json"]),
-    ("6-large-toml", 3, ["large.toml", "1 MiB"], [*CONFIG, "large.toml"]),
+    ("6-large-toml", 3, ["large.toml", "16 KiB"], [*CONFIG, "large.toml"]),
     ("6-deep", 3, ["deep.json", "at most 16 levels"], [*CONFIG, "deep.json"]),
     ("6-deep-toml", 3, ["deep.toml", "nested too deeply"], [*CONFIG, "deep.toml"]),
     ("6-digits", 3, ["digits.json", "5000 characters", "at most 100"], [*CONFIG, "digits.json"]),
@@ -190,7 +192,12 @@ def test_settings(place, code, parts, arguments):
     ("10-read-only", 5, ["/proc/new", "--out"], [*SEARCH, "--out", "/proc/new"]),
     ("13", 7, ["--device", "no GPU", "cpu:0", "--device cpu"], [*SEARCH, *NEW, "--device", "gpu"]),
     ("28-both", 2, ["--resume, --overwrite", "contradict"], [*SEARCH_AGAIN, "--resume", "--overwrite"]),
-    ("28", 5, ["settings.epochs", "9", "only checkpoint_interval"], [*SEARCH_AGAIN, "--epochs", "9", "--resume"]),
+    (
+        "28",
+        5,
+        ["settings.epochs", "9", "--device, --checkpoint-interval"],
+        [*SEARCH_AGAIN, "--epochs", "9", "--resume"],
+    ),
     ("57", 5, ["settings.batch_size", "16", "8"], [*TRAIN, "--batch-size", "8"]),
 )
 def test_places_and_devices(place, monkeypatch, code, parts, arguments):
@@ -335,11 +342,24 @@ def test_row_11_a_nearly_full_disk(place, monkeypatch):
     assert sharpkeras(*TRAIN, *NEW, "--epochs", "1", "--ignore-disk-check").code == 0
 
 
+HOLD = """
+import json, sys, time
+from sharpkeras.runs import RunDirectory
+with RunDirectory.reserve("search", "search", json.load(open("search/recipe.json"))):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
 def test_row_12_a_run_that_another_process_holds(place):
-    run = json.loads(Path("search/recipe.json").read_text())
-    with RunDirectory.reserve("search", "search", run):
-        parts = [f"PID {os.getpid()} on {socket.gethostname()} since 2", "in use"]
+    holder = subprocess.Popen([sys.executable, "-c", HOLD], stdout=subprocess.PIPE, text=True)
+    try:
+        assert holder.stdout.readline() == "held\n"
+        parts = [f"PID {holder.pid} on {socket.gethostname()} since 2", "in use"]
         refused(5, parts, [*SEARCH, "--out", "search"])
+    finally:
+        holder.kill()
+        holder.communicate()
     assert sharpkeras(*SEARCH, "--out", "search").code == 0
 
 
@@ -394,11 +414,14 @@ def test_row_23_a_search_that_diverges_keeps_its_last_checkpoint(place, monkeypa
     models, make = [], assembly.search_model
     monkeypatch.setattr(assembly, "search_model", lambda *_: models.append(make(*_)) or models[0])
     recipe = SearchRecipe(limit=80, batch_size=16, init_channels=2, epochs=3, num_nodes=1, space=PRIMITIVES)
-    with pytest.raises(NumericalError, match="weights became NaN or infinite in epoch 1"):
-        experiment.search(recipe, "new", progress=Poison(models))
-    assert json.loads(Path("new/diverged.json").read_text())["epoch"] == 1
-    arrays, meta = atomic.load_arrays(Path("new/checkpoint.npz"), repair=False)
-    assert meta["epoch"] == 0 and all(np.isfinite(array).all() for array in arrays.values())
+    conduct = experiment.Conduct(checkpoint_s=0.0)
+    with pytest.raises(NumericalError, match="weights became NaN or infinite in epoch 1, step 0"):
+        experiment.search(recipe, "new", conduct, Poison(models))
+    told = json.loads(Path("new/diverged.json").read_text())
+    assert (told["epoch"], told["step"]) == (1, 0)
+    assert told["checkpoint"] == "000000-000002" and "weights" in told["not_finite"]
+    arrays, facts, rows = Checkpoints(Path("new/checkpoints")).load()
+    assert facts["epoch"] == 0 and rows == [] and all(np.isfinite(array).all() for array in arrays.values())
     assert len(Path("new/metrics.jsonl").read_text().splitlines()) == 1
 
 
@@ -433,11 +456,26 @@ def test_row_25_out_of_memory_at_the_first_step(place, monkeypatch, name):
 
     model = assembly.SearchModel if name == "search" else assembly.TrainingModel
     monkeypatch.setattr(model, "compiled_step", lambda self: step)
+    monkeypatch.setattr(forecast, "refuse_too_large", lambda *_: None)
     arguments = [*SEARCH, *NEW] if name == "search" else [*TRAIN, *NEW]
     result = sharpkeras(*arguments)
     assert result.code == 7 and not result.out
-    for part in ("out of memory", "shape[16,8,8,6]", "batch size 16, 2 channels, 3 cells", "MB", "lower --batch-size"):
+    for part in ("out of memory", "shape[16,8,8,6]", "batch size 16, 2 channels, 3 cells", "--remat", "--batch-size"):
         assert part in result.err
+    assert ("--accumulate" in result.err) == (name == "train")
+
+
+@pytest.mark.parametrize("name", ["search", "train"])
+def test_row_25_too_little_memory_is_known_before_the_first_step(place, monkeypatch, name):
+    monkeypatch.setattr(forecast, "memory_left", lambda: 10**6)
+    arguments = [*SEARCH, *NEW] if name == "search" else [*TRAIN, *NEW]
+    result = sharpkeras(*arguments)
+    assert result.code == 7 and not result.out and "first step done" not in result.err
+    for part in ("more memory than there is", "batch size 16, 2 channels, 3 cells: an estimated 0.", "allowed: 0.0 GB"):
+        assert part in result.err
+    assert sharpkeras(*arguments, "--ignore-memory-check", "--epochs", "1", "--overwrite").code == 0
+    told = sharpkeras(*arguments, "--dry-run", "--json").json
+    assert told["fits"] is False and told["step_s"] is None and told["peak_memory_bytes"] > 10**6
 
 
 def test_row_29_other_data_than_the_run_began_with(folders):
@@ -457,21 +495,24 @@ def stop_before_the_end(arguments):
 
 
 def test_row_30_a_damaged_checkpoint_falls_back_to_the_one_before(place):
-    stop_before_the_end([*SEARCH, *NEW])
+    stop_before_the_end([*SEARCH, *NEW, "--checkpoint-interval", "0"])
     expected = Path("new/metrics.jsonl").read_text().splitlines()[0]
-    Path("new/checkpoint.npz").write_bytes(Path("new/checkpoint.npz").read_bytes()[:-100])
+    newest = Path("new/checkpoints/000002-000000/arrays.safetensors")
+    newest.write_bytes(newest.read_bytes()[:-100])
     result = sharpkeras(*SEARCH, *NEW)
-    assert result.code == 0 and "damaged; going on from checkpoint.previous.npz" in result.err
-    assert "goes on after epoch 1 of 2" in result.err
+    assert result.code == 0 and "going on from checkpoint 000001-000002" in result.err
+    assert "checkpoint 000002-000000 is damaged (arrays.safetensors has " in result.err
+    assert "goes on after epoch 1 of 2, step 2" in result.err
     assert Path("new/metrics.jsonl").read_text().splitlines()[0] == expected
 
 
 def test_row_30_no_checkpoint_is_whole(place):
     stop_before_the_end([*SEARCH, *NEW])
-    for name in ("checkpoint.npz", "checkpoint.previous.npz"):
-        Path("new", name).write_bytes(b"PK")
-    result = sharpkeras(*SEARCH, *NEW)
-    assert result.code == 5 and "is damaged" in result.err and "--overwrite" in result.err
+    for path in Path("new/checkpoints").glob("*/manifest.json"):
+        path.unlink()
+    for _ in range(2):  # the first time puts them aside
+        result = sharpkeras(*SEARCH, *NEW)
+        assert result.code == 5 and "every checkpoint is damaged" in result.err and "--overwrite" in result.err
 
 
 def test_row_31_a_run_of_a_newer_program(place):
@@ -487,26 +528,61 @@ def test_row_32_what_can_not_be_made_again(place, lost):
     assert result.code == 5 and Path(lost).stem in result.err
 
 
-def test_row_33_another_version_is_told(place):
+def test_row_33_another_version_is_told_or_refused(place):
     facts = json.loads(Path("search/run.json").read_text())
     Path("search/run.json").write_text(json.dumps({**facts, "versions": {**facts["versions"], "keras": "3.0.0"}}))
     result = sharpkeras(*SEARCH, "--out", "search", "--resume")
     assert result.code == 0 and "not bit-exact" in result.err and "keras 3.0.0 -> 3." in result.err
+    result = sharpkeras(*SEARCH, "--out", "search", "--strict-resume")
+    assert result.code == 5 and "keras 3.0.0 -> 3." in result.err
 
 
 # --- weights and evaluation ---
 
 
 def change_weights(change):
-    arrays, meta = atomic.load_arrays(Path("train/weights.npz"), repair=False)
-    atomic.save_arrays(Path("train/weights.npz"), change(arrays), meta)
-    Path("train/weights.previous.npz").unlink()
+    arrays, meta = atomic.load_arrays(Path("train/weights.safetensors"))
+    atomic.save_arrays(Path("train/weights.safetensors"), change(arrays), meta)
 
 
 @pytest.mark.parametrize("command", ["evaluate", "export"])
 def test_row_40_weights_of_another_genotype(place, command):
     change_weights(lambda arrays: {name.replace("cells.1", "cells.7"): array for name, array in arrays.items()})
     refused(5, ["does not belong", "unused keys", "cells.7.", "unset variables", "cells.1."], [command, "train"])
+
+
+@pytest.mark.parametrize("name", ["train", "train/weights.safetensors", "weights.h5"])
+def test_row_40_initial_weights_of_another_genotype(place, name):
+    arrays, _ = atomic.load_arrays(Path("train/weights.safetensors"))
+    with h5py.File("weights.h5", "w") as file:
+        file.update(arrays)
+    genotype = json.loads(Path("search/genotype.json").read_text())
+    first = genotype["normal"][0]  # from one with weights to one without, or the other way round
+    first[0] = "max_pool_3x3" if first[0] == "sep_conv_3x3" else "sep_conv_3x3"
+    Path("other.json").write_text(json.dumps(genotype))
+    command = ["train", "other.json", *TRAIN[2:-2], "--out", "new", "--init", name]
+    refused(5, [name, "does not belong", "cells.0."], command)
+    refused(5, ["arrays of another shape (", "stem.0.weight"], [*command[:1], "search", *command[2:-2], *WIDE])
+
+
+WIDE = ["--init-channels", "4", "--init", "train"]
+
+
+@pytest.mark.parametrize(
+    ("code", "parts", "name"),
+    [
+        (2, ["--init nowhere", "no such file"], "nowhere"),
+        (2, ["typo.json", "is no file of weights"], "typo.json"),
+        (5, ["search", "holds no train run"], "search"),
+        (5, ["empty.safetensors", "is damaged"], "empty.safetensors"),
+        (5, ["empty.h5"], "empty.h5"),
+        (9, ["model.keras"], "model.keras"),
+    ],
+)
+def test_row_40_initial_weights_that_are_none(place, code, parts, name):
+    if not Path(name).exists() and name != "nowhere":
+        Path(name).write_bytes(b"")
+    refused(code, parts, [*TRAIN[:-2], "--out", "new", "--init", name])
 
 
 def test_row_41_weights_that_are_not_finite(place):
@@ -516,7 +592,7 @@ def test_row_41_weights_that_are_not_finite(place):
 
 @pytest.mark.parametrize("kind", ["missing", "directory", "empty", "truncated"])
 def test_row_58_weights_that_are_not_there(place, kind):
-    weights = Path("train/weights.npz")
+    weights = Path("train/weights.safetensors")
     content = weights.read_bytes()
     weights.unlink()
     if kind == "directory":
@@ -539,7 +615,7 @@ def test_row_58_weights_that_are_not_there(place, kind):
     ("66-high", 2, ["--opset", "999", "13 to 18"], ["export", "train", "--opset", "999", "--out", "new.onnx"]),
     ("67-exists", 5, ["model.onnx", "exists already", "--overwrite"], ["export", "train", "--out", "model.onnx"]),
     ("67-run", 5, ["train/recipe.json"], ["export", "train", "--out", "train/recipe.onnx", "--overwrite"]),
-    ("67-suffix", 2, ["ends in .onnx"], ["export", "train", "--out", "train/weights.npz", "--overwrite"]),
+    ("67-suffix", 2, ["ends in .onnx"], ["export", "train", "--out", "train/weights.safetensors", "--overwrite"]),
     ("67-place", 5, ["plain.txt"], ["export", "train", "--out", "plain.txt/new.onnx"]),
     ("67-directory", 5, ["/proc"], ["export", "train", "--out", "/proc/new.onnx"]),
 )
@@ -608,7 +684,7 @@ def test_row_55_a_loss_scale_that_never_fits(place, monkeypatch):
     monkeypatch.setattr(loop, "MAX_SKIPPED", 6)
     result = sharpkeras(*TRAIN[:-2], "--precision", "mixed_float16", "--out", "half")
     assert result.code == 6 and "8 steps in a row" in result.err and "mixed_bfloat16" in result.err
-    assert not Path("half", "weights.npz").exists()
+    assert not Path("half", "weights.safetensors").exists()
 
 
 @pytest.mark.parametrize("package", ["tf2onnx", "onnx", "tensorflow"])

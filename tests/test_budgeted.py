@@ -46,7 +46,7 @@ def load_json(path):
 
 def test_a_search_of_multichannel_leaves_its_files(cuboid):
     files = {path.name for path in (cuboid / "search").iterdir()}
-    assert {"path.json", "path.png", "alphas.png", "collapse.png", "metrics.png", "checkpoint.npz"} <= files
+    assert {"path.json", "path.png", "alphas.png", "collapse.png", "metrics.png", "checkpoints"} <= files
     assert "genotype.json" not in files and "cells.png" not in files
     path = load_json(cuboid / "search" / "path.json")
     assert path["space"] == "multichannel" and [len(route) for route in path["routes"]] == [3]
@@ -249,7 +249,7 @@ def test_the_cuboid_of_the_readme_runs(tmp_path, monkeypatch):
     names = {}
     exec(compile(code, "README.md", "exec"), names)
     assert load_json(tmp_path / "runs" / "grid" / "path.json")["space"] == names["grid"].name
-    assert (tmp_path / "runs" / "grid-network" / "weights.npz").is_file()
+    assert (tmp_path / "runs" / "grid-network" / "weights.safetensors").is_file()
     result = sharpkeras("evaluate", tmp_path / "runs" / "grid-network")
     assert result.code == 3 and "space=" in result.err
     with pytest.raises(RunError, match="space that only Python knows"):

@@ -21,7 +21,13 @@ from sharpkeras.view.collapse import draw_collapse
 
 PAIRS = [["sep_conv_3x3", 0], ["skip_connect", 1]]
 CELLS = {"normal": PAIRS, "normal_concat": [2], "reduce": PAIRS, "reduce_concat": [2]}
-FACTS = {"fingerprint": "f" * 64, "shape": [8, 8, 1], "class_names": list("0123456789")}
+FACTS = {
+    "fingerprint": "f" * 64,
+    "shape": [8, 8, 1],
+    "class_names": list("0123456789"),
+    "mean": [0.5],
+    "deviation": [0.5],
+}
 IMAGES = 100
 LABEL = "TEST-SELECTED"
 
@@ -71,8 +77,8 @@ def search(
     recipe = SearchRecipe(weighting=weighting, seed=seed, epochs=max(1, len(shares)))
     with RunDirectory.open(name, "search", {"settings": recipe.as_dict(), "backend": "tensorflow"}) as run:
         run.write_json("data.json", {**FACTS, "fingerprint": images})
-        for epoch, share in enumerate(shares):
-            run.append_metrics({"epoch": epoch, "held_out_accuracy": 0.5} | (watch(share) if watched else {}))
+        rows = [{"held_out_accuracy": 0.5} | (watch(share) if watched else {}) for share in shares]
+        run.write_metrics([{"epoch": epoch} | row for epoch, row in enumerate(rows)])
         if status == "finished":
             run.mark_finished()
     return name
@@ -239,14 +245,14 @@ def test_answers_that_do_not_belong_to_the_report(tmp_path, wrong):
     training("a", wrong=range(10))
     training("b", 1, wrong=range(10))
     if wrong == "missing":
-        (tmp_path / "b" / "predictions.npz").unlink()
+        (tmp_path / "b" / "predictions.safetensors").unlink()
     elif wrong == "an older report":
         (tmp_path / "b" / "evaluation.json").write_text('{"n": 100, "errors": 10}')
     else:
-        arrays, meta = atomic.load_arrays(tmp_path / "b" / "predictions.npz", repair=False)
+        arrays, meta = atomic.load_arrays(tmp_path / "b" / "predictions.safetensors")
         arrays["classes"][99] += wrong == "other errors"
         meta["fingerprint"] = "x" if wrong == "other images" else meta["fingerprint"]
-        atomic.save_arrays(tmp_path / "b" / "predictions.npz", arrays, meta)
+        atomic.save_arrays(tmp_path / "b" / "predictions.safetensors", arrays, meta)
     result = sharpkeras("compare", "a", "b")
     assert result.code == 5 and "sharpkeras evaluate b" in result.err and not result.out
 

@@ -45,13 +45,13 @@ def train(finished, tmp_path, monkeypatch):
 
 def select(run, selection):
     """Makes the weights of a run those of this selection."""
-    arrays, meta = atomic.load_arrays(run / "weights.npz", repair=False)
-    atomic.save_arrays(run / "weights.npz", arrays, {**meta, "selection": selection})
+    arrays, meta = atomic.load_arrays(run / "weights.safetensors")
+    atomic.save_arrays(run / "weights.safetensors", arrays, {**meta, "selection": selection})
 
 
 def answers(run, suffix=""):
     report = json.loads((run / f"evaluation{suffix}.json").read_text())
-    return report, *atomic.load_arrays(run / f"predictions{suffix}.npz", repair=False)
+    return report, *atomic.load_arrays(run / f"predictions{suffix}.safetensors")
 
 
 # --- errors and answers ---
@@ -141,7 +141,7 @@ def test_an_answer_that_is_no_number_is_no_answer():
 
 
 def test_other_data_stand_beside_the_own(train):
-    before = {name: (train / name).read_bytes() for name in ("evaluation.json", "predictions.npz")}
+    before = {name: (train / name).read_bytes() for name in ("evaluation.json", "predictions.safetensors")}
     result = sharpkeras("evaluate", "train", "--data", "folder:photos", "--json")
     assert result.code == 0, result.err
     assert {name: (train / name).read_bytes() for name in before} == before
@@ -228,8 +228,8 @@ def test_a_fingerprint_is_of_the_images_on_disk_or_not(tmp_path, monkeypatch, cr
     ],
 )
 def test_an_honest_selection_in_words(train, selection, words):
-    arrays, _ = atomic.load_arrays(train / "weights.npz", repair=False)
-    atomic.save_arrays(train / "weights.npz", arrays, {"selection": selection} if selection else {})
+    arrays, _ = atomic.load_arrays(train / "weights.safetensors")
+    atomic.save_arrays(train / "weights.safetensors", arrays, {"selection": selection} if selection else {})
     out = sharpkeras("evaluate", "train").out
     assert f"weights: {words}\n" in out and LABEL not in out
     report, _, meta = answers(train)

@@ -14,19 +14,17 @@ from command_line import PRIMITIVES, SEARCH, TRAIN, make_images, sharpkeras
 if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
     pytest.skip("these runs are TensorFlow's; JAX has its own process below", allow_module_level=True)
 
-from sharpkeras import atomic, experiment, loop
+from sharpkeras import atomic, experiment
 from sharpkeras.data import load
 from sharpkeras.experiment import assembly, running
-from sharpkeras.loop import Silent
 from sharpkeras.recipes import SearchRecipe, TrainRecipe
-from sharpkeras.runs import RunDirectory
 from sharpkeras.spaces.cell import genotype as genotypes
 
 SIZES = dict(limit=80, batch_size=16, init_channels=2, num_cells=3)
 SEARCH_RECIPE = SearchRecipe(**SIZES, epochs=3, num_nodes=1, space="max_pool_3x3,skip_connect,sep_conv_3x3")
 TRAIN_RECIPE = TrainRecipe(**SIZES, epochs=3, warmup_epochs=1, drop_path=0.4, cutout_px=2, label_smoothing=0.1)
 PICTURES = {"cells.png", "metrics.png"}
-LEFT_BY_BOTH = {"run.json", "recipe.json", "data.json", "metrics.jsonl", "genotype.json", "checkpoint.npz", "log.txt"}
+LEFT_BY_BOTH = {"run.json", "recipe.json", "data.json", "metrics.jsonl", "genotype.json", "checkpoints", "log.txt"}
 
 
 # --- what a run leaves ---
@@ -56,8 +54,8 @@ def test_a_search_leaves_its_files(finished):
 
 def test_a_training_leaves_its_files(finished):
     run = finished / "train"
-    assert LEFT_BY_BOTH | PICTURES | {"weights.npz", "evaluation.json"} <= {path.name for path in run.iterdir()}
-    arrays, _ = atomic.load_arrays(run / "weights.npz", repair=False)
+    assert LEFT_BY_BOTH | PICTURES | {"weights.safetensors", "evaluation.json"} <= {path.name for path in run.iterdir()}
+    arrays, _ = atomic.load_arrays(run / "weights.safetensors")
     assert arrays["classifier.weight"].shape[0] == 10 and "stem.0.weight" in arrays
     facts = json.loads((run / "data.json").read_text())
     assert facts["images"] == 80 and facts["shape"] == [8, 8, 1] and facts["class_names"] == list("0123456789")
@@ -87,7 +85,7 @@ def test_an_export_stands_beside_its_report(finished):
         ("search", [*SEARCH, "--out", "search"], "genotype.json"),
         ("search", [*SEARCH, "--out", "search"], "cells.png"),
         ("train", TRAIN, "genotype.json"),
-        ("train", TRAIN, "weights.npz"),
+        ("train", TRAIN, "weights.safetensors"),
     ],
 )
 def test_a_finished_run_is_complete_and_mended(finished, tmp_path, monkeypatch, name, command, missing):
@@ -98,34 +96,44 @@ def test_a_finished_run_is_complete_and_mended(finished, tmp_path, monkeypatch, 
     Path(name, missing).unlink()
     result = sharpkeras(*command)
     assert result.code == 0, result.err
-    assert "epoch 1" not in result.err and (f"{name}: already complete" in result.err or missing == "weights.npz")
+    assert "epoch 1" not in result.err
+    assert f"{name}: already complete" in result.err or missing == "weights.safetensors"
     assert Path(name, "metrics.jsonl").read_text() == metrics
     assert Path(name, missing).read_bytes() == lost or missing.endswith("png")
 
 
-class StopsAt(Silent):
-    """Ctrl-C in the middle of an epoch."""
-
-    def __init__(self, epoch):
-        self.stop = epoch
-
-    def step(self, epoch, step, loss):
-        if (epoch, step) == (self.stop, 1):
-            raise KeyboardInterrupt
-
-
-def stop_before_the_checkpoint(run, name, *arguments, save=RunDirectory.save_arrays):
-    if name == loop.CHECKPOINT:
-        raise KeyboardInterrupt
-    save(run, name, *arguments)
-
-
-def run_search(out, progress=None):
-    return experiment.search(SEARCH_RECIPE, out, progress=progress)
+def test_a_training_begins_with_the_weights_of_another(finished, tmp_path, monkeypatch):
+    """With a learning rate of nothing they come out as they went in; other weights make it another run."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(finished / "search", "search")
+    shutil.copytree(finished / "train", "train")
+    arrays, _ = atomic.load_arrays(Path("train/weights.safetensors"))
+    command = [*TRAIN[:-2], "--epochs", "1", "--learning-rate", "0", "--min-learning-rate", "0", "--out", "new"]
+    assert sharpkeras(*command, "--init", "train").code == 0
+    begun, _ = atomic.load_arrays(Path("new/weights.safetensors"))
+    trained = [name for name in arrays if "running_" not in name]
+    assert all(np.array_equal(begun[name], arrays[name]) for name in trained)
+    atomic.save_arrays(Path("other.safetensors"), {**arrays, trained[0]: arrays[trained[0]] + 1}, {})
+    for other in ([], ["--init", "other.safetensors"]):
+        result = sharpkeras(*command, *other)
+        assert result.code == 5 and "initial_weights" in result.err
+    assert sharpkeras(*command, "--init", "train/weights.safetensors").code == 0
 
 
-def run_training(out, progress=None):
-    return experiment.train(TRAIN_RECIPE, GENOTYPE, out, progress=progress)
+@pytest.mark.parametrize("command", [[*SEARCH, "--out", "new"], [*TRAIN[:-2], "--out", "new"]], ids=["search", "train"])
+def test_a_forecast_writes_nothing(finished, tmp_path, monkeypatch, command):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(finished / "search", "search")
+    result = sharpkeras(*command, "--dry-run")
+    assert result.code == 0 and "nothing was written" in result.out and "memory of a step" in result.out
+    assert sorted(path.name for path in Path().iterdir()) == ["search"]
+
+
+def test_a_run_that_computes_activations_again_is_told_apart(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert sharpkeras(*SEARCH, "--out", "new", "--epochs", "1", "--remat").code == 0
+    assert json.loads(Path("new/run.json").read_text())["conditions"]["remat"] is True
+    assert "not bit-exact" in sharpkeras(*SEARCH, "--out", "new", "--epochs", "1").err
 
 
 GENOTYPE = genotypes.Genotype(
@@ -134,39 +142,6 @@ GENOTYPE = genotypes.Genotype(
     reduce=(("sep_conv_3x3", 0), ("max_pool_3x3", 1), ("skip_connect", 2), ("sep_conv_3x3", 0)),
     reduce_concat=(2, 3),
 )
-
-
-def contents(run, names):
-    """What must be the same after a stop: arrays, metrics without times, and JSON files."""
-    found = {}
-    for name in names:
-        arrays, meta = atomic.load_arrays(run / f"{name}.npz", repair=False)
-        found |= {(name, key): array.tobytes() for key, array in arrays.items()} | {name: meta}
-    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    found["metrics"] = [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
-    return found | {path.name: path.read_text() for path in (run / "epochs").glob("*")}
-
-
-@pytest.mark.parametrize(
-    ("run", "names"),
-    [(run_search, ["checkpoint"]), (run_training, ["checkpoint", "best", "weights"])],
-    ids=["search", "train"],
-)
-def test_a_stopped_run_goes_on_bit_by_bit(tmp_path, monkeypatch, run, names):
-    """Stopped in the middle of epoch 1, then between the metrics and the checkpoint of epoch 1, then let go on."""
-    run(tmp_path / "through")
-    expected = contents(tmp_path / "through", names)
-    monkeypatch.setattr(loop, "PROGRESS_S", -1.0)  # asks for progress at every step
-    with pytest.raises(KeyboardInterrupt):
-        run(tmp_path / "stopped", StopsAt(1))
-    assert len((tmp_path / "stopped" / "metrics.jsonl").read_text().splitlines()) == 1
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(RunDirectory, "save_arrays", stop_before_the_checkpoint)
-        run(tmp_path / "stopped")
-    assert len((tmp_path / "stopped" / "metrics.jsonl").read_text().splitlines()) == 2
-    run(tmp_path / "stopped")
-    assert contents(tmp_path / "stopped", names) == expected
 
 
 # --- what a search may see ---

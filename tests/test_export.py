@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from keras import layers
 
-from sharpkeras import export
+from sharpkeras import atomic, export
 from sharpkeras.errors import ConfigError, DataError, NumericalError, RunError, UsageError, VerificationError
 from sharpkeras.export import compare, export_onnx, structural_problems
 
@@ -389,7 +389,7 @@ def test_a_full_disk_leaves_the_old_files(network, tmp_path, unconverted, monkey
         path.write_bytes(content[:10])
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(export, "write_to_disk", full)
+    monkeypatch.setattr(atomic, "write_through", full)
     with pytest.raises(RunError, match="No space left"):
         export_onnx(network, tmp_path / "a.onnx", overwrite=True)
     assert (tmp_path / "a.onnx").read_bytes() == good

@@ -38,7 +38,7 @@ def test_script_is_there(line):
 
 def test_targets_and_pictures_are_there():
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    for target in set(re.findall(r"make (\w+)", "\n".join(SPANS))):
+    for target in set(re.findall(r"make ([\w-]+)", "\n".join(SPANS))):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
     for picture in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", README):
         assert (ROOT / picture).is_file(), picture

@@ -28,14 +28,15 @@ def trained(out, **settings):
     run_training = running.run_training
 
     def noted(model, run, epochs, *arguments, weights, **options):
-        append = run.append_metrics
+        write = run.write_metrics
 
-        def append_and_note(row):
-            with model.averaged_weights():
-                after_epochs.append({name: array.copy() for name, array in weights().items()})
-            append(row)
+        def write_and_note(rows):
+            if rows:
+                with model.averaged_weights():
+                    after_epochs.append({name: array.copy() for name, array in weights().items()})
+            write(rows)
 
-        run.append_metrics = append_and_note
+        run.write_metrics = write_and_note
         return run_training(model, run, epochs, *arguments, weights=weights, **options)
 
     running.run_training = noted
@@ -43,7 +44,7 @@ def trained(out, **settings):
         experiment.train(recipe(**settings), GENOTYPE, out)
     finally:
         running.run_training = run_training
-    arrays, meta = atomic.load_arrays(out / "weights.npz", repair=False)
+    arrays, meta = atomic.load_arrays(out / "weights.safetensors")
     return arrays, meta["selection"], RunDirectory.read(out).read_metrics(), after_epochs
 
 
@@ -100,29 +101,6 @@ def test_a_moving_average_is_the_result(tmp_path):
     assert same(arrays, after_epochs[-1]) and not same(arrays, plain)
     # Statistics of BatchNorm are those of the training, which the average does not touch.
     assert np.array_equal(arrays["stem.1.running_mean"], plain["stem.1.running_mean"])
-
-
-@pytest.mark.parametrize("when", ["save_arrays", "append_metrics"])
-def test_a_stop_between_the_best_weights_and_their_checkpoint_changes_nothing(tmp_path, monkeypatch, when):
-    settings = recipe(held_out=0.2)
-    experiment.train(settings, GENOTYPE, tmp_path / "whole")
-    original, calls = getattr(RunDirectory, when), []
-
-    def stops(run, name, *arguments):
-        calls.append(name)
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        return original(run, name, *arguments)
-
-    monkeypatch.setattr(RunDirectory, when, stops)
-    with pytest.raises(KeyboardInterrupt):
-        experiment.train(settings, GENOTYPE, tmp_path / "stopped")
-    monkeypatch.undo()
-    experiment.train(settings, GENOTYPE, tmp_path / "stopped")
-    (whole, how), (stopped, how_stopped) = (
-        atomic.load_arrays(tmp_path / name / "weights.npz", repair=False) for name in ("whole", "stopped")
-    )
-    assert how == how_stopped and same(whole, stopped)
 
 
 def test_accumulated_steps_make_fewer_updates(tmp_path):

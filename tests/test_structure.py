@@ -12,41 +12,48 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 # Every part may import itself and these three, which know nothing else of sharpkeras.
-LEAVES = {"errors", "strict_json", "atomic"}
+LEAVES = {"errors", "strict_json", "strict_toml", "atomic", "interruption"}
 MAY_IMPORT = {
     "errors": "",
     "strict_json": "",
+    "strict_toml": "",
     "atomic": "",
+    "interruption": "",
+    "checkpoints": "",
     # layers, weighting, schedule, optimizers, measure, runs, data: nothing of sharpkeras
     "layers": "kernels",
     "kernels": "",
     "precision": "",
+    "remat": "",
     "weighting": "",
     "budget": "",
     "schedule": "",
     "optimizers": "",
     "measure": "",
-    "runs": "",
+    "runs": "checkpoints",
     "data": "",
     "primitives": "layers",
-    "network": "kernels layers",  # what final networks share
-    "spaces": "primitives layers weighting kernels network budget",
+    "network": "kernels layers remat",  # what final networks share
+    "spaces": "primitives layers weighting kernels network budget remat",
     "step": "step_tensorflow step_jax precision",
     "step_tensorflow": "",
     "step_jax": "",
-    "loop": "runs step",
+    "keeping": "runs step",  # what a run keeps of itself
+    "loop": "keeping runs step",
     # the protocol of spaces, not a space: see test_search_and_training_know_no_space
-    "search": "schedule optimizers runs spaces step loop precision",
-    "training": "schedule optimizers runs spaces step loop",
+    "search": "schedule optimizers runs spaces step loop keeping precision",
+    "training": "schedule optimizers runs spaces step loop keeping",
     "export": "spaces measure",
     "view": "spaces measure",
     "from_torch": "spaces measure layers",  # a state dict's keys belong to layers
     "settings": "",
     "recipes": "settings",
+    # what strangers made is looked at without Keras; spaces for their dataclasses, no network is built
+    "inspection": "checkpoints data measure primitives recipes runs spaces",
     "experiment": "everything",
     "published": "spaces",
     # measure, data and primitives: what needs no Keras is asked without it
-    "cli": "experiment recipes settings runs loop measure data primitives published",
+    "cli": "experiment inspection recipes settings runs loop measure data primitives published",
     "__init__": "",
 }
 
@@ -60,10 +67,11 @@ ONLY_IMPORTED_BY = {
     "tensorflow": [
         "sharpkeras/step_tensorflow.py",
         "sharpkeras/kernels.py",
+        "sharpkeras/remat.py",
         "sharpkeras/data",
         "sharpkeras/export.py",
     ],
-    "jax": ["sharpkeras/step_jax.py", "sharpkeras/kernels.py"],
+    "jax": ["sharpkeras/step_jax.py", "sharpkeras/kernels.py", "sharpkeras/remat.py"],
     "torch": [],
 }
 

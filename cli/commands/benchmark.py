@@ -20,8 +20,10 @@ SPACE = ("dataset", "image_size", "space", "ops", "num_nodes", "init_channels", 
 @click.command("benchmark")
 @click.argument("file", type=click.Path(path_type=Path), required=False)
 @click.option("--batch-size", type=click.IntRange(1, 65536), default=1, show_default=True, help="Images per run.")
-@click.option("--threads", type=click.IntRange(1), help="Threads of ONNX Runtime.  [default: all cores]")
-@click.option("--runs", type=click.IntRange(3), help=f"Timed runs.  [default: {RUNS}; of a primitive {RUNS_OF_PART}]")
+@click.option("--threads", type=click.IntRange(1, 4096), help="Threads of ONNX Runtime.  [default: all cores]")
+@click.option(
+    "--runs", type=click.IntRange(3, 10**6), help=f"Timed runs.  [default: {RUNS}; of a primitive {RUNS_OF_PART}]"
+)
 @click.option("--percentile", "percentiles", type=int, multiple=True, help="Further percentiles, such as 99.")
 @click.option("--providers", default="CPU", show_default=True, help="ONNX Runtime providers, such as CUDA,CPU.")
 @click.option("--fail-on-noise", is_flag=True, help="Exit with 8 when the machine is too noisy to trust the figure.")

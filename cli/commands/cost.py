@@ -20,8 +20,8 @@ SIZES = {  # stem, pixels, classes, init_channels, num_cells (Table 2 and 3)
 @click.option("--num-cells", type=click.IntRange(1), help="Cells.  [20, ImageNet 14]")
 @click.option("--mid-channels", type=click.IntRange(1), help="Middle channels of the choke primitives.  [32]")
 @click.option("--final-filters", type=click.IntRange(1), help="Filters before the classifier of a path.  [768]")
-@click.option("--num-classes", type=click.IntRange(2), help="Classes.  [10, ImageNet 1000]")
-@click.option("--input-size", type=click.IntRange(4), help="Pixels per side.  [32, ImageNet 224]")
+@click.option("--num-classes", type=click.IntRange(2, 10**6), help="Classes.  [10, ImageNet 1000]")
+@click.option("--input-size", type=click.IntRange(4, 4096), help="Pixels per side.  [32, ImageNet 224]")
 @options.as_json
 def command(
     architecture, size, ops, init_channels, num_cells, mid_channels, final_filters, num_classes, input_size, as_json

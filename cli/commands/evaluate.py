@@ -19,8 +19,11 @@ def command(run, dataset, batch_size, as_json, **data_options):
     """Test error of a training RUN, with its interval.
 
     Top-1 and top-5, with the 95 % interval of Clopper and Pearson and the number of images. The run keeps the report
-    as evaluation.json and the answer to every image as predictions.npz.
+    as evaluation.json and the answer to every image as predictions.safetensors.
     """
+    from sharpkeras import inspection
+
+    inspection.refuse_foreign_model(run)  # before Keras is imported
     from sharpkeras import experiment
 
     report = experiment.evaluate(run, dataset, batch_size, data_options)

@@ -21,6 +21,9 @@ def command(run, out, opset, overwrite, as_json):
     Refused unless the file agrees with Keras. Beside NAME.onnx stands NAME.json with genotype, cost, preprocessing and
     the differences found.
     """
+    from sharpkeras import inspection
+
+    inspection.refuse_foreign_model(run)  # before Keras is imported
     if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
         click.echo("export runs on TensorFlow, from the same weights", err=True)
     options.choose_backend("tensorflow")

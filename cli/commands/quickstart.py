@@ -26,12 +26,13 @@ def command(out, overwrite, as_json):
     from sharpkeras.measure.latency import benchmark_onnx
     from sharpkeras_cli.progress import Spoken
 
+    conduct = experiment.Conduct(overwrite=overwrite)
     click.echo("1/5 sharpkeras search", err=True)
     with Spoken("search") as searching:
-        genotype = experiment.search(SEARCHES["digits"].settings, out / "search", overwrite, progress=searching)
+        genotype = experiment.search(SEARCHES["digits"].settings, out / "search", conduct, progress=searching)
     click.echo("2/5 sharpkeras train", err=True)
     with Spoken("train") as training:
-        cost = experiment.train(TRAININGS["digits"].settings, genotype, out / "train", overwrite, progress=training)
+        cost = experiment.train(TRAININGS["digits"].settings, genotype, out / "train", conduct, progress=training)
     click.echo("3/5 sharpkeras evaluate", err=True)
     evaluation = experiment.evaluate(out / "train")
     click.echo("4/5 sharpkeras export", err=True)

@@ -17,32 +17,29 @@ UNITS = {"addmults": "AddMults", "parameters": "parameters", "latency": "ms"}
 @click.argument("name", metavar="[RECIPE]", type=options.Names(tuple(SEARCHES)), default="digits")
 @options.recipe_options(SearchRecipe, SEARCHES)
 @click.option("--out", type=click.Path(path_type=Path), help="Run directory.  [default: runs/search]")
-@options.resume
-@options.overwrite
 @options.data
-@options.check_disk
 @click.option("--fail-on-degenerate", is_flag=True, help="Exit with 6 when the genotype is degenerate.")
 @options.backend
+@options.conduct
 @options.as_json
-def command(
-    name, recipe_of, smoke, out, must_exist, overwrite, check_disk, fail_on_degenerate, as_json, **data_options
-):
+def command(name, recipe_of, smoke, out, conduct, dry_run, fail_on_degenerate, as_json, **data_options):
     """Search a genotype, on training images alone.
 
     RECIPE is a row of `sharpkeras list recipes`; every flag changes a setting of it. Leaves recipe.json, metrics.jsonl,
-    genotype.json, the alphas of every epoch, a checkpoint and pictures in the run directory. The same command goes on
+    genotype.json, the alphas of every epoch, checkpoints and pictures in the run directory. The same command goes on
     where a run was stopped.
     """
     from sharpkeras import experiment
     from sharpkeras.errors import NumericalError
     from sharpkeras_cli.progress import Spoken
 
-    recipe, overwrite = _with_network(recipe_of(name), name), overwrite or smoke and out is None
-    out = options.run_directory(out, "search", smoke)
+    recipe, out = _with_network(recipe_of(name), name), options.run_directory(out, "search", smoke)
     if not smoke:
         options.tell_printed(SEARCHES[name])
+    if dry_run:
+        return options.tell_forecast(experiment.forecast_search(recipe, conduct, data_options), as_json)
     with Spoken("search") as progress:
-        found = experiment.search(recipe, out, overwrite, must_exist, progress, data_options, check_disk)
+        found = experiment.search(recipe, out, conduct, progress, data_options)
     warning = experiment.degenerate(recipe, out)
     if warning:
         click.echo(f"WARNING: degenerate architecture: {warning}", err=True)

@@ -13,15 +13,14 @@ from sharpkeras_cli import options
 @click.command("train")
 @click.argument("architecture", metavar="RECIPE|ARCHITECTURE")
 @click.option("--recipe", "name", type=options.Names(tuple(TRAININGS)), help="Recipe.  [default: RECIPE, else digits]")
+@click.option("--init", metavar="RUN|FILE", help="Begin with these weights: a training run, .safetensors or .h5.")
 @options.recipe_options(TrainRecipe, TRAININGS)
 @click.option("--out", type=click.Path(path_type=Path), help="Run directory.  [default: runs/train]")
-@options.resume
-@options.overwrite
 @options.data
-@options.check_disk
 @options.backend
+@options.conduct
 @options.as_json
-def command(architecture, name, recipe_of, smoke, out, must_exist, overwrite, check_disk, as_json, **data_options):
+def command(architecture, name, init, recipe_of, smoke, out, conduct, dry_run, as_json, **data_options):
     """Train the network of a recipe or of an architecture.
 
     RECIPE is a row of `sharpkeras list recipes` and brings its published architecture; ARCHITECTURE is a search run, a
@@ -39,16 +38,17 @@ def command(architecture, name, recipe_of, smoke, out, must_exist, overwrite, ch
         if not smoke:
             options.tell_printed(row)
         architecture = row.architecture
-    recipe, overwrite = recipe_of(name or "digits"), overwrite or smoke and out is None
-    out = options.run_directory(out, "train", smoke)
+    recipe, out = recipe_of(name or "digits"), options.run_directory(out, "train", smoke)
     try:
         found = experiment.architecture(architecture)
     except ConfigError as error:
         near = difflib.get_close_matches(architecture, TRAININGS, n=1)
         error.next_step = f"did you mean {near[0]}? sharpkeras list recipes" if near else error.next_step
         raise
+    if dry_run:
+        return options.tell_forecast(experiment.forecast_training(recipe, found, conduct, data_options), as_json)
     with Spoken("train") as progress:
-        cost = experiment.train(recipe, found, out, overwrite, must_exist, progress, data_options, check_disk)
+        cost = experiment.train(recipe, found, out, conduct, progress, data_options, init=init)
     if as_json:
         click.echo(json.dumps({"run": str(out), **cost._asdict()}))
     else:

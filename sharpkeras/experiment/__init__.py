@@ -6,13 +6,16 @@ Every function takes plain values and returns plain values; the command line add
 from sharpkeras.experiment.architectures import architecture
 from sharpkeras.experiment.assembly import count_cost
 from sharpkeras.experiment.comparison import compare
+from sharpkeras.experiment.conduct import Conduct
 from sharpkeras.experiment.evaluation import evaluate
 from sharpkeras.experiment.extraction import extract
+from sharpkeras.experiment.forecast import forecast_search, forecast_training
 from sharpkeras.experiment.results import export, table, trained_network
 from sharpkeras.experiment.running import degenerate, search, train
 from sharpkeras.experiment.sampling import sample
 
 __all__ = [
+    "Conduct",
     "architecture",
     "compare",
     "count_cost",
@@ -20,6 +23,8 @@ __all__ = [
     "evaluate",
     "export",
     "extract",
+    "forecast_search",
+    "forecast_training",
     "sample",
     "search",
     "table",

@@ -1,5 +1,6 @@
 """What a search finds, whatever its space: a Genotype of cells or a Path of a HyperCuboid, and their files."""
 
+import os
 from pathlib import Path as FilePath
 
 from sharpkeras import published, strict_json
@@ -46,13 +47,13 @@ def architecture(source):
         RunError: for a directory that is no run, or a search that has not ended.
     """
     path = FilePath(source)
-    if path.is_dir():
+    if os.path.isdir(path):  # unlike those of a Path, these know no name that is too long to ask for
         found = in_run(RunDirectory.read(path))
         if found is None:
             step = f"sharpkeras search --out {path}"
             raise RunError("has found no architecture yet", where=str(path), next_step=step)
         return found
-    if path.suffix == ".json" or path.is_file():
+    if path.suffix == ".json" or os.path.isfile(path):
         try:
             return from_dict(strict_json.load(path), str(path))
         except ConfigError as error:

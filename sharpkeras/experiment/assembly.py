@@ -150,8 +150,8 @@ def image_preparation(recipe, dataset):
     }
 
 
-def batches(recipe, dataset, indices, epoch):
-    """The batches of one epoch over some of the images; see `streams.batches`."""
+def batches(recipe, dataset, indices, epoch, step=0):
+    """The batches of one epoch over some of the images, from a step of it on; see `streams.batches`."""
     return streams.batches(
         dataset.images,
         dataset.labels,
@@ -160,5 +160,6 @@ def batches(recipe, dataset, indices, epoch):
         recipe.seed,
         epoch,
         draws=augment.NUM_DRAWS,
+        first_batch=step,
         random_crops=recipe.random_resized_crop,
     )

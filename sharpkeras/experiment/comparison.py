@@ -11,10 +11,10 @@ import json
 from pathlib import Path
 
 from sharpkeras.errors import ConfigError, RunError, UsageError
-from sharpkeras.experiment import architectures
+from sharpkeras.experiment import architectures, records
 from sharpkeras.experiment.assembly import count_cost
 from sharpkeras.experiment.evaluation import TEST_SELECTED
-from sharpkeras.experiment.running import DATA
+from sharpkeras.experiment.records import DATA
 from sharpkeras.measure.cost import Cost
 from sharpkeras.measure.statistics import mcnemar, mean_interval, median_half_range
 from sharpkeras.recipes import TrainRecipe
@@ -105,7 +105,7 @@ def _rows(runs):
             "run": str(run.path),
             "name": name if names.count(name) == 1 else str(run.path),
             "status": "finished" if run.finished else "failed" if failed else "unfinished",
-            "seed": run.recipe.get("settings", {}).get("seed"),
+            "seed": records.settings(run)["seed"] if run.recipe else None,
         }
         rows.append(row | (_training(run) if run.kind == "train" else _search(run)))
     return rows
@@ -113,7 +113,7 @@ def _rows(runs):
 
 def _group_key(run):
     """What the runs of a group share: kind and recipe but for the seed. A run without a recipe stands alone."""
-    settings = {**run.recipe.get("settings", {"run": str(run.path)}), "seed": None}
+    settings = {**(records.settings(run) if run.recipe else {"run": str(run.path)}), "seed": None}
     return json.dumps([run.kind, {**run.recipe, "settings": settings}], sort_keys=True)
 
 
@@ -147,8 +147,8 @@ def _cost(run, found):
     space."""
     if not found or "space" in run.recipe or not (run.path / DATA).is_file():
         return dict.fromkeys(Cost._fields)
-    recipe = TrainRecipe.from_dict({**run.recipe["settings"], "seed": 0}, f"{run.path}/recipe.json")
-    facts = run.read_json(DATA)
+    recipe = TrainRecipe.from_dict({**records.settings(run), "seed": 0}, f"{run.path}/recipe.json")
+    facts = records.data(run)
     return _counted(found, recipe, tuple(facts["shape"]), len(facts["class_names"]))._asdict()
 
 
@@ -163,7 +163,8 @@ def _evaluations(run):
         if not isinstance(report, dict) or not report.keys() >= {*KEPT}:
             step = f"sharpkeras evaluate {run.path}"
             raise RunError("is no evaluation of this version", where=str(path), allowed=", ".join(KEPT), next_step=step)
-        answers = path.stem.replace("evaluation", "predictions", 1)
+        records.evaluation(run, path.name)
+        report, answers = records.evaluation(run, path.name), path.stem.replace("evaluation", "predictions", 1)
         evaluations.append({**{key: report[key] for key in KEPT}, "predictions": answers})
     return sorted(evaluations, key=lambda evaluation: evaluation["predictions"] != "predictions")
 
@@ -220,7 +221,7 @@ def _right(run, evaluation):
             return right
     problem = "does not belong to the evaluation" if loaded else "is missing"
     step = f"sharpkeras evaluate {run.path} --data {evaluation['dataset']}"
-    raise RunError(problem, where=str(run.path / f"{name}.npz"), next_step=step)
+    raise RunError(problem, where=str(run.path / f"{name}.safetensors"), next_step=step)
 
 
 # --- searches ---
@@ -228,12 +229,12 @@ def _right(run, evaluation):
 
 def _search(run):
     """Its settings, and the collapse watch of its last epoch and of the worst one."""
-    settings, rows = run.recipe.get("settings", {}), run.read_metrics()
+    settings, rows = records.settings(run) if run.recipe else {}, records.numbers(run, WATCHED)
     watched = [row for row in rows if row.keys() >= {*WEIGHTLESS}]
     worst = max(watched, key=lambda row: sum(row[share] for share in WEIGHTLESS), default=None)
     return {
         **{name: settings.get(name) for name in ("space", "ops", "weighting", "order", "epochs")},
-        "fingerprint": run.read_json(DATA)["fingerprint"] if (run.path / DATA).is_file() else None,
+        "fingerprint": records.data(run)["fingerprint"] if (run.path / DATA).is_file() else None,
         "last": _watch(rows[-1]) if rows else None,
         "worst": _watch(worst) if worst else None,
         "labels": [],

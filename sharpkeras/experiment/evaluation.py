@@ -24,7 +24,7 @@ TOP = 5  # top-5 error, and how many answers are kept
 def evaluate(path, dataset=None, batch_size=256, data_options=None, space=None):
     """The top-1 and top-5 error of a trained network on test images, with Clopper–Pearson intervals.
 
-    The run directory keeps the report as `evaluation.json` and the answers to every image as `predictions.npz`:
+    The run directory keeps the report as `evaluation.json` and the answers to every image as `predictions.safetensors`:
     `labels` (N,) and `classes` (N, 5), the most probable ones first. Those of other data than the training's own have
     the dataset behind their name.
 
@@ -69,7 +69,7 @@ def evaluate(path, dataset=None, batch_size=256, data_options=None, space=None):
     # The answers first: a report never stands without them.
     answers = {"labels": test.labels.astype(np.int32), "classes": classes}
     meta = {key: report[key] for key in ("dataset", "fingerprint", "split", "errors", "label", "selection")}
-    atomic.save_arrays(Path(path) / f"predictions{suffix}.npz", answers, meta)
+    atomic.save_arrays(Path(path) / f"predictions{suffix}.safetensors", answers, meta)
     report_text = atomic.dumps(report, "evaluation", indent=1) + "\n"
     atomic.write(Path(path) / f"evaluation{suffix}.json", report_text.encode())
     return report

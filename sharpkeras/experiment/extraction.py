@@ -2,12 +2,10 @@
 
 from pathlib import Path
 
-import numpy as np
-
 from sharpkeras import atomic
 from sharpkeras.errors import ConfigError, RunError, UsageError
-from sharpkeras.experiment import assembly, budgets
-from sharpkeras.experiment.running import DATA, last_epoch
+from sharpkeras.experiment import assembly, budgets, records
+from sharpkeras.experiment.pictures import last_epoch
 from sharpkeras.experiment.sampling import refuse_to_lose
 from sharpkeras.recipes import SearchRecipe
 from sharpkeras.runs import RunDirectory
@@ -39,11 +37,11 @@ def extract(run, out, strategy="longest", routes=1, epoch=None, changes=None, ov
     if "space" in run.recipe:
         step = "alphas are in its epochs/: space.extract(alphas)"
         raise RunError("has a space that only Python knows", where=str(run.path), next_step=step)
-    settings = {**run.recipe["settings"], **(changes or {})}
-    recipe, facts = SearchRecipe.from_dict(settings, f"{run.path}/recipe.json"), run.read_json(DATA)
+    settings = {**records.settings(run), **(changes or {})}
+    recipe, facts = SearchRecipe.from_dict(settings, f"{run.path}/recipe.json"), records.data(run)
     space, shape, classes = assembly.search_space(recipe), tuple(facts["shape"]), len(facts["class_names"])
     name = last_epoch(run) if epoch is None else f"epochs/{epoch - 1:04d}.json"
-    alphas = [np.asarray(a) for a in run.read_json(name)["alphas"]]
+    alphas = records.alphas(run, name, space)
     if not isinstance(space, HyperCuboid) and (strategy != "longest" or routes > 1):
         raise UsageError("a genotype is no path", where="--strategy, --routes", allowed="a search of multichannel")
     if strategy != "longest" and (routes > 1 or recipe.limit_of_cost is not None):

@@ -6,12 +6,11 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from sharpkeras import __version__, atomic, from_torch, published
+from sharpkeras import __version__, atomic, published
 from sharpkeras.data import load
 from sharpkeras.errors import DataError, RunError, UsageError
-from sharpkeras.experiment import architectures
+from sharpkeras.experiment import architectures, records, weights
 from sharpkeras.experiment.assembly import build_network, count_cost, image_options
-from sharpkeras.experiment.running import DATA, WEIGHTS
 from sharpkeras.measure import cost
 from sharpkeras.recipes import TRAININGS, TrainRecipe
 from sharpkeras.runs import RunDirectory
@@ -56,17 +55,14 @@ def trained_network(path, space=None):
         RunError: when there is no such run, or it has not ended, or its weights are damaged or not finite.
     """
     run = RunDirectory.read(path, "train")
-    loaded = run.load_arrays(WEIGHTS)
-    if loaded is None:
-        raise RunError("has no trained weights", where=str(path), next_step="let its training end: sharpkeras train")
-    recipe = TrainRecipe.from_dict(run.recipe["settings"], f"{path}/recipe.json")
-    facts, (weights, meta) = run.read_json(DATA), loaded
-    bad = [name for name, array in weights.items() if not np.isfinite(array).all()]
-    if bad:
-        raise RunError(f"non-finite in {len(bad)} arrays", where=f"{path}/weights.npz", seen=bad[0])
+    arrays, meta = weights.of_run(run)
+    recipe = TrainRecipe.from_dict(records.settings(run), f"{path}/recipe.json")
+    facts = records.data(run)
     found = architectures.of_recipe(run)
+    if found is None:
+        raise RunError("has no architecture", where=f"{path}/recipe.json", allowed=" or ".join(architectures.KINDS))
     network = build_network(recipe, found, facts["shape"], len(facts["class_names"]), space)
-    from_torch.load_state(network, weights)
+    weights.put_into(network, arrays, f"{path}/weights.safetensors")
     return network, recipe, facts, found, meta.get("selection", {"by": "last"})
 
 
@@ -123,7 +119,10 @@ def export(path, out, opset=17, overwrite=False, space=None):
     """
     from sharpkeras.export import check_destination, export_onnx
 
-    out, report = Path(out), Path(out).with_suffix(".json")
+    out = Path(out)
+    if out.suffix != ".onnx":  # a path such as "." has no name that could get another ending
+        raise UsageError("an exported model ends in .onnx", where="--out", seen=str(out), allowed="NAME.onnx")
+    report = out.with_suffix(".json")
     RunDirectory.read(path, "train")
     if report.exists() and not out.exists():  # such as the recipe.json of a run
         raise RunError("is no report of an export", where=str(report), next_step="choose another name with --out")

@@ -6,33 +6,30 @@ import functools
 import keras
 import numpy as np
 
-from sharpkeras import from_torch
-from sharpkeras.data import augment, load, streams
+from sharpkeras import from_torch, strict_json
 from sharpkeras.errors import ResourceError, RunError, is_out_of_memory, printable
-from sharpkeras.experiment import architectures, assembly, budgets
+from sharpkeras.experiment import architectures, assembly, budgets, forecast, pictures, prepared, records, weights
+from sharpkeras.experiment.conduct import PLAIN
+from sharpkeras.experiment.records import DATA
+from sharpkeras.experiment.weights import WEIGHTS
 from sharpkeras.loop import Silent, refuse_full_disk
 from sharpkeras.measure import cost
 from sharpkeras.runs import RunDirectory
 from sharpkeras.search.loop import search as run_search
 from sharpkeras.training.loop import train as run_training
 
-WEIGHTS = "weights"
-DATA = "data.json"
 EQUAL_ALPHAS = 1e-6  # logits that differ by less were never learned
 
 
-def search(
-    recipe, out, overwrite=False, must_exist=False, progress=None, data_options=None, check_disk=True, space=None
-):
+def search(recipe, out, conduct=PLAIN, progress=None, data_options=None, space=None):
     """Searches an architecture and leaves it in the run directory `out`, with alphas, metrics and pictures.
 
     Args:
         recipe: SearchRecipe.
         out: the run directory; a run of the same recipe goes on where it was.
-        overwrite, must_exist: see `RunDirectory.reserve`.
+        conduct: Conduct.
         progress: see `loop.Silent`.
         data_options: further arguments of `data.load`, such as download.
-        check_disk: see `loop.refuse_full_disk`.
         space: a HyperCuboid of one's own, instead of the recipe's space.
 
     Returns:
@@ -40,16 +37,16 @@ def search(
     """
     settings = {"settings": recipe.as_dict(), "backend": keras.backend.backend(), **_described(space)}
     space, progress = space or assembly.search_space(recipe), progress or Silent()
-    with RunDirectory.reserve(out, "search", settings, overwrite, must_exist) as run:
+    with conduct.reserve(out, "search", settings) as run:
         if run.finished:
             progress.complete()
             run.begin()
         else:
-            found = _search(recipe, space, run, progress, data_options, check_disk)
+            found = _search(recipe, space, run, conduct, progress, data_options)
             run.write_json(architectures.file_name(found.kind), found.as_dict())
             run.mark_finished()
         found = _last_found(run)
-        _draw_search(run, space, found)
+        pictures.draw_search(run, space, found)
         return found
 
 
@@ -58,38 +55,32 @@ def _described(space):
     return {} if space is None else {"space": space.as_dict()}
 
 
-def _search(recipe, space, run, progress, data_options, check_disk):
+def _search(recipe, space, run, conduct, progress, data_options):
     # Test images are not read here, so that no search can see them.
-    dataset = _training_data(recipe, run, progress, data_options)
-    weights_half, alphas_half = streams.search_split(len(dataset.images), recipe.train_portion, recipe.batch_size)
-    steps = len(weights_half) // recipe.batch_size
+    dataset = _checked(run, prepared.training_data(recipe, progress, data_options))
     shape, classes = dataset.images.shape[1:], len(dataset.class_names)
     costs = budgets.costs(recipe, space, shape, classes)
     extract = budgets.extraction(recipe, space, costs)
     extract(space.init_alphas(recipe.seed))  # a budget that nothing fits into is told before the search
-    with assembly.precision(recipe):
-        model = assembly.search_model(recipe, space, dataset, steps, budgets.penalty(recipe, space, costs))
-    _begin(run, dataset, model, check_disk)
-    with _memory_errors(recipe, model):
+    made = prepared.search(recipe, space, dataset, conduct.remat, budgets.penalty(recipe, space, costs))
+    _begin(run, dataset, made.model, conduct)
+    with _memory_errors(recipe, conduct):
         return run_search(
-            model,
+            made.model,
             run,
             recipe.epochs,
-            training=lambda epoch: assembly.batches(recipe, dataset, weights_half, epoch),
-            validation=lambda epoch: streams.endless(
-                dataset.images,
-                dataset.labels,
-                alphas_half,
-                recipe.batch_size,
-                recipe.seed,
-                first_step=epoch * steps,
-                draws=augment.NUM_DRAWS,
-            ),
-            held_out=lambda: streams.evaluation_batches(dataset.images, dataset.labels, recipe.batch_size, alphas_half),
+            data=made.data,
+            held_out=made.held_out,
             extract=extract,
             describe=_description(recipe, space, shape, classes, costs),
-            progress=progress,
+            **_options(recipe, conduct, progress),
         )
+
+
+def _options(recipe, conduct, progress):
+    """The arguments of `loop.run_epochs` that a search and a training have in common."""
+    check = functools.partial(forecast.refuse_too_large, recipe, conduct.remat) if conduct.check_memory else None
+    return {"progress": progress, "checkpoint_s": conduct.checkpoint_s, "check": check}
 
 
 def _description(recipe, space, input_shape, num_classes, costs):
@@ -112,92 +103,66 @@ def _description(recipe, space, input_shape, num_classes, costs):
     return describe
 
 
-def train(
-    recipe,
-    architecture,
-    out,
-    overwrite=False,
-    must_exist=False,
-    progress=None,
-    data_options=None,
-    check_disk=True,
-    space=None,
-):
+def train(recipe, architecture, out, conduct=PLAIN, progress=None, data_options=None, space=None, init=None):
     """Trains the network of an architecture and leaves its weights in the run directory `out`.
 
     Args:
         recipe: TrainRecipe.
         architecture: Genotype or Path.
-        out, overwrite, must_exist, progress, data_options, check_disk: as in `search`.
+        out, conduct, progress, data_options: as in `search`.
         space: the HyperCuboid of a Path, where it is not MultiChannelNet.
+        init: weights to begin with, a training run or a file; see `weights.initial`.
 
     Returns:
         The cost of the network (see `measure.cost`).
     """
     settings = {"settings": recipe.as_dict(), architecture.kind: architecture.as_dict(), **_described(space)}
     settings["backend"] = keras.backend.backend()
+    initial = None if init is None else weights.initial(init)
+    if initial is not None:
+        settings["initial_weights"] = weights.fingerprint(initial)
     architectures.from_dict(architecture.as_dict(), architecture.kind, recipe.ops)
     progress = progress or Silent()
-    with RunDirectory.reserve(out, "train", settings, overwrite, must_exist) as run:
+    with conduct.reserve(out, "train", settings) as run:
         if run.finished and run.load_arrays(WEIGHTS) is not None:
             progress.complete()
             run.begin()
-            facts = run.read_json(DATA)
+            facts = records.data(run)
             network = assembly.build_network(recipe, architecture, facts["shape"], len(facts["class_names"]), space)
         else:
-            build = functools.partial(assembly.build_network, recipe, architecture, space=space)
-            network, weights, selection = _train(recipe, build, run, progress, data_options, check_disk)
-            run.save_arrays(WEIGHTS, weights, {"keys": "official PyTorch names and layouts", "selection": selection})
+            build = prepared.building(recipe, architecture, space, initial, init)
+            network, trained, selection = _train(recipe, build, run, conduct, progress, data_options)
+            run.save_arrays(WEIGHTS, trained, {"keys": "official PyTorch names and layouts", "selection": selection})
             run.mark_finished()
         run.write_json(architectures.file_name(architecture.kind), architecture.as_dict())
-        _draw_training(run, architecture)
+        pictures.draw_training(run, architecture)
         return cost.count(network.counted())
 
 
-def _train(recipe, build, run, progress, data_options, check_disk):
-    """The network after its training, the selected weights, and how they were selected."""
-    dataset = _training_data(recipe, run, progress, data_options)
-    trained_on, selected_on = _selection(recipe, dataset, data_options)
-    assembly.seed_initializers(recipe.seed)
-    with assembly.precision(recipe):
-        network = build(input_shape=dataset.images.shape[1:], num_classes=len(dataset.class_names))
-        model = assembly.training_model(recipe, network, dataset, len(trained_on) // recipe.batch_size)
-    _begin(run, dataset, model, check_disk)
-    with _memory_errors(recipe, model):
-        weights, selection = run_training(
-            model,
+def _train(recipe, build, run, conduct, progress, data_options):
+    """The network after its training, the weights that were selected, and how."""
+    dataset = _checked(run, prepared.training_data(recipe, progress, data_options))
+    made = prepared.training(recipe, build, dataset, conduct.remat, data_options)
+    _begin(run, dataset, made.model, conduct)
+    with _memory_errors(recipe, conduct):
+        trained, selection = run_training(
+            made.model,
             run,
             recipe.epochs,
-            training=lambda epoch: assembly.batches(recipe, dataset, trained_on, epoch),
+            data=made.data,
             drop_path=recipe.drop_path,
-            weights=lambda: from_torch.state_dict(network),
-            selected_on=selected_on,
+            weights=lambda: from_torch.state_dict(made.model.network),
+            selected_on=made.held_out,
             selection=recipe.selection,
-            progress=progress,
+            **_options(recipe, conduct, progress),
         )
-    return network, weights, selection
+    return made.model.network, trained, selection
 
 
-def _selection(recipe, dataset, data_options):
-    """The indices of the images to train on, and () → batches of those that select the epoch; None for the last one."""
-    everything = np.arange(len(dataset.images))
-    if recipe.selection == "last":
-        return everything, None
-    if recipe.selection == "test":
-        test = load(recipe.dataset, "test", **assembly.image_options(recipe), **(data_options or {}))
-        return everything, lambda: streams.evaluation_batches(test.images, test.labels, recipe.batch_size)
-    trained_on, held_out = streams.search_split(len(dataset.images), 1 - recipe.held_out)
-    return trained_on, lambda: streams.evaluation_batches(dataset.images, dataset.labels, recipe.batch_size, held_out)
-
-
-def _training_data(recipe, run, progress, options):
-    """The training split, checked to be the one that the run began with."""
-    dataset = load(recipe.dataset, "train", limit=recipe.limit, **assembly.image_options(recipe), **(options or {}))
-    for note in (*dataset.notes, *_precision_notes(recipe)):
-        progress.note(note)
-    streams.check(dataset, recipe.batch_size)
+def _checked(run, dataset):
+    """The dataset; raises RunError where the run began with another one."""
     if run.resumed and (run.path / DATA).exists():
-        before = run.read_json(DATA)["fingerprint"]
+        before = records.data(run)["fingerprint"]
         if before != dataset.fingerprint:
             raise RunError(
                 "the run began with other data",
@@ -209,14 +174,9 @@ def _training_data(recipe, run, progress, options):
     return dataset
 
 
-def _precision_notes(recipe):
-    on_cpu = not any(device.startswith(("gpu", "tpu")) for device in keras.distribution.list_devices())
-    return [f"{recipe.precision} is slower than float32 on a CPU"] if on_cpu and recipe.precision != "float32" else []
-
-
-def _begin(run, dataset, model, check_disk):
+def _begin(run, dataset, model, conduct):
     """Begins the run, now that all that can be wrong with recipe and data would have been found."""
-    if check_disk:
+    if conduct.check_disk:
         refuse_full_disk(model, run.path)
     run.begin()
     facts = {
@@ -233,42 +193,28 @@ def _begin(run, dataset, model, check_disk):
 
 
 @contextlib.contextmanager
-def _memory_errors(recipe, model):
+def _memory_errors(recipe, conduct):
     """Turns a framework's error for want of memory into one that says what was tried and what to lower."""
     try:
         yield
     except Exception as error:
         if not is_out_of_memory(error):
             raise
-        megabytes = sum(4 * np.prod(v.shape) for v in model.variables) / 1e6
-        tried = f"batch size {recipe.batch_size}, {recipe.init_channels} channels, {recipe.num_cells} cells"
-        raise ResourceError(
-            f"out of memory: {printable(str(error).strip().splitlines()[0], 200)}" if str(error) else "out of memory",
-            seen=f"{tried}; variables take {megabytes:,.1f} MB, the rest is in proportion to the batch size",
-            next_step="lower --batch-size, --init-channels or --num-cells, with --overwrite or another --out",
-        ) from error
+        problem = (
+            f"out of memory: {printable(str(error).strip().splitlines()[0], 200)}" if str(error) else "out of memory"
+        )
+        tried, change = forecast.tried(recipe, conduct.remat), forecast.smaller(recipe, conduct.remat)
+        raise ResourceError(problem, seen=tried, next_step=f"{change}; --dry-run tells what a step needs") from error
 
 
 def _last_found(run):
     """The architecture of a finished search, from its last epoch if its file is gone."""
     if architectures.in_run(run) is None:
-        epoch = run.read_json(last_epoch(run))
-        kind = next(kind for kind in architectures.KINDS if kind in epoch)
+        epoch = run.read_json(pictures.last_epoch(run))
+        kind = next((kind for kind in architectures.KINDS if kind in epoch), "genotype")
+        strict_json.require(epoch, {kind: dict}, str(run.path / pictures.last_epoch(run)))
         run.write_json(architectures.file_name(kind), epoch[kind])
     return architectures.in_run(run)
-
-
-def last_epoch(run):
-    """The file of the alphas with which a finished search ended."""
-    return f"epochs/{_metrics(run)[-1]['epoch']:04d}.json"
-
-
-def _metrics(run):
-    """The metrics of a finished run, a row per epoch."""
-    rows = run.read_metrics()
-    if not rows:
-        raise RunError("has lost its metrics", where=str(run.path / "metrics.jsonl"), next_step="run it anew")
-    return rows
 
 
 def degenerate(recipe, out):
@@ -277,43 +223,6 @@ def degenerate(recipe, out):
     kinds = set(space.kinds_of(architectures.in_run(run)))
     if "conv" not in kinds:
         return f"no convolution, only {', '.join(sorted(kinds))}"
-    decisions = space.decisions(run.read_json(last_epoch(run))["alphas"]).values()
+    decisions = space.decisions(records.alphas(run, pictures.last_epoch(run), space)).values()
     equal = [np.ptp(logits) < EQUAL_ALPHAS for made in decisions for logits, _ in made]
     return "all alphas are equal" if all(equal) else None
-
-
-def _draw_search(run, space, found):
-    from sharpkeras.view import collapse, curves
-
-    rows = _metrics(run)
-    curves.draw_metrics(rows, run.path / "metrics.png")
-    collapse.draw_collapse({run.path.name: rows}, run.path / "collapse.png")
-    alphas = [run.read_json(f"epochs/{row['epoch']:04d}.json")["alphas"] for row in rows]
-    title = f"{run.path.name}: epoch {rows[-1]['epoch'] + 1}"
-    {"genotype": _draw_cells, "path": _draw_cuboid}[found.kind](run, space, found, alphas, title)
-
-
-def _draw_cells(run, space, found, alphas, title):
-    from sharpkeras.view import cells, curves
-
-    cells.draw_genotype(found, run.path / "cells.png", title=title)
-    for kind, name in enumerate(("normal", "reduce")):
-        by_epoch = np.array([epoch[kind] for epoch in alphas])  # (T, E, P)
-        heading = f"{name.replace('reduce', 'reduction')} cell"
-        curves.draw_alphas(by_epoch, space.primitive_names, run.path / f"alphas_{name}.png", title=heading)
-
-
-def _draw_cuboid(run, space, found, alphas, title):
-    from sharpkeras.view import hypercuboid
-
-    routes, weights = [space.route(route) for route in found.routes], space.weights(alphas[-1])
-    hypercuboid.draw_path(routes, space.lattice, space.choices, weights, run.path / "path.png", title=title)
-    hypercuboid.draw_weights(weights, space.choices, run.path / "alphas.png", title=f"weights of {title}")
-
-
-def _draw_training(run, found):
-    from sharpkeras.view import cells, curves
-
-    curves.draw_metrics(_metrics(run), run.path / "metrics.png")
-    if found.kind == "genotype":
-        cells.draw_genotype(found, run.path / "cells.png", title=found.name)

@@ -4,10 +4,8 @@ import json
 import logging
 import warnings
 
-import keras
-
 from sharpkeras import strict_json
-from sharpkeras.errors import ConfigError
+from sharpkeras.errors import ConfigError, printable
 from sharpkeras.measure.latency import device_name
 
 logger = logging.getLogger("sharpkeras")
@@ -32,6 +30,8 @@ def key(layer, input_shape):
     Raises:
         ConfigError: if the configuration does not say all, as that of a lambda or of a graph of layers.
     """
+    import keras  # here, since a table is read without it too
+
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Keras warns of a lambda, which is refused below
@@ -92,7 +92,8 @@ def load_table(path):
     for part, row in table.items():
         milliseconds = row.get("ms") if isinstance(row, dict) else None
         if type(milliseconds) not in (int, float) or milliseconds < 0:
-            raise _no_table(f"{path}: table[{part!r}].ms", milliseconds, "a number of milliseconds, 0 or more")
+            where = f"{path}: table[{printable(repr(part), 100)}].ms"
+            raise _no_table(where, milliseconds, "a number of milliseconds, 0 or more")
     if content.get("device") != device_name():
         logger.warning("%s was measured on %s, not on this machine, %s", path, content.get("device"), device_name())
     return lookup(table, path)

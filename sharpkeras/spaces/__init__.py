@@ -15,7 +15,7 @@ mean of it under the alphas, with a gradient; and `extract` takes a limit.
 import re
 from typing import NamedTuple
 
-from sharpkeras.errors import ConfigError
+from sharpkeras.errors import ConfigError, printable
 
 SCHEMA_VERSION = 1  # of the file of an architecture
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -44,12 +44,12 @@ def check_fields(fields, where, names, expected):
     if not isinstance(fields, dict):
         raise ConfigError("expected a JSON object", where=where, seen=type(fields).__name__, allowed=expected)
     version = fields.get("schema_version", SCHEMA_VERSION)
-    if version != SCHEMA_VERSION:
+    if type(version) is not int or version != SCHEMA_VERSION:
         raise ConfigError("unknown version", where=f"{where}: schema_version", seen=version, allowed=SCHEMA_VERSION)
     missing = [name for name in names if name not in fields]
     unknown = sorted(set(fields) - {*names, "schema_version", "name"})
     if missing or unknown:
-        problem = f"missing {', '.join(missing)}" if missing else f"unknown key {unknown[0]!r}"
+        problem = f"missing {', '.join(missing)}" if missing else f"unknown key {printable(repr(unknown[0]), 80)}"
         raise ConfigError(problem, where=where, allowed=expected)
 
 

@@ -2,7 +2,7 @@
 
 import contextlib
 
-from sharpkeras.step import StepModel, accuracy, cross_entropy, values
+from sharpkeras.step import StepModel, accuracy, cross_entropy, global_norm, root_mean_square, values
 
 
 class TrainingModel(StepModel):
@@ -52,10 +52,11 @@ class TrainingModel(StepModel):
         return loss, (outputs["logits"], others)
 
     def update(self, gradient, data):
-        """One step of the optimizer; the logs are the loss and the share of right answers, in training mode."""
+        """One step of the optimizer; the logs are loss and share of right answers, in training mode, and norms."""
         batch, weights = self.prepared(data), self.network.trainable_variables
         loss, (logits, others), slope = gradient(lambda w: self.network_loss(w, batch), values(weights))
         self.weight_optimizer.apply(slope, weights)
         for variable, value in zip(self.network.non_trainable_variables, others):
             variable.assign(value)
-        return {"train_loss": loss, "train_accuracy": accuracy(batch[1], logits)}
+        norms = {"weight_gradient_norm": global_norm(slope), "image_rms": root_mean_square(batch[0])}
+        return {"train_loss": loss, "train_accuracy": accuracy(batch[1], logits), **norms}

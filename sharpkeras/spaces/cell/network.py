@@ -60,20 +60,23 @@ class Network(FinalNetwork):
         rate = keras.Variable(0.0, trainable=False, autocast=False, name="drop_path_rate")
         drop_path = DropPath(rate, keras.random.SeedGenerator(drop_path_seed), name="drop_path")
         images = keras.Input(input_shape, name="images")
-        states, unread = STEMS[stem](images, init_channels), []
-        outputs = {}
+        states, unread, outputs = STEMS[stem](images, init_channels), [], {}
+        stages = [((images,), states if states[0] is not states[1] else states[:1])]
         for plan in topology.plan_cells(num_cells, init_channels, after_reduction=stem == "imagenet"):
             # The official ImageNet network concatenates normal cells by `reduce_concat`; its checkpoints fit no other.
             concat = genotype.reduce_concat if stem == "imagenet" else None
             output, unread_here = cell(states, plan, genotype, ops, mid_filters, drop_path, concat)
+            stages.append((states if states[0] is not states[1] else states[:1], (output, *unread_here)))
             states, unread = (states[1], output), unread + unread_here
             if auxiliary and plan.index == topology.auxiliary_position(num_cells):
                 head = AuxiliaryHead(num_classes, AUXILIARY_STRIDES[stem], name="auxiliary_head")
                 outputs["auxiliary"] = head(states[1])
+                stages.append((states[1:], (outputs["auxiliary"],)))
         outputs["logits"] = classify(states[1], num_classes)
+        stages.append((states[1:], (outputs["logits"],)))
         if unread:
             outputs["unread"] = unread
-        super().__init__(images, outputs, name=name)
+        super().__init__(images, outputs, stages, name=name)
         self.drop_path_rate = rate
 
 

@@ -1,11 +1,14 @@
 """The supernet of the cell space: every primitive on every edge, mixed by weights that come in as an input."""
 
+import functools
+
 import keras
 from keras import ops
 
 from sharpkeras import kernels, primitives
 from sharpkeras.layers import BatchNormalization, Conv2D
 from sharpkeras.network import dense
+from sharpkeras.remat import recomputed
 from sharpkeras.spaces.cell import network, topology
 from sharpkeras.spaces.cell.search_cell import SearchCell, weigh
 
@@ -56,7 +59,12 @@ class Supernet(keras.Model):
 
     Inputs: images (B, H, W, C) and a pair of mixing weights (E, P), normal and reduction cells. Output: logits
     (B, num_classes), float32. `build((None, H, W, C))` before the first call.
+
+    With `remat` set, a training pass keeps what goes in and out of each cell and computes the rest again for the
+    gradient.
     """
+
+    remat = False
 
     def __init__(
         self,
@@ -94,5 +102,7 @@ class Supernet(keras.Model):
         normal, reduce = mixing_weights
         older = newer = self.stem[1](self.stem[0](images), training=training)
         for cell in self.cells:
-            older, newer = newer, cell(older, newer, reduce if cell.plan.reduction else normal, training=training)
+            run = functools.partial(cell, training=training)
+            run = recomputed(run, cell.variables) if self.remat and training else run
+            older, newer = newer, run(older, newer, reduce if cell.plan.reduction else normal)
         return self.classifier(ops.mean(ops.cast(newer, self.classifier.compute_dtype), axis=(1, 2)))

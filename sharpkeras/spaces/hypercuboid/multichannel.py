@@ -10,6 +10,7 @@ from sharpkeras.spaces.hypercuboid.space import HyperCuboid
 
 NAME = "multichannel"
 FINAL_FILTERS = 768
+MOST_FILTERS = 65_536
 STRIDES = (1, 2)  # each stage is a grid of stride 1 and one of stride 2
 
 # The published name of a primitive → its layer and its kind.
@@ -110,7 +111,7 @@ def of_path(path, final_filters=FINAL_FILTERS):
     filters = sorted({step.get("filters") for step in steps if type(step.get("filters")) is int})
     primitives = sorted({step["primitive"] for step in steps if "primitive" in step} & PRIMITIVES.keys())
     positions = len(path.routes[0]) - 1
-    if not filters or not primitives or filters[0] < 1 or positions % 2:
-        allowed = "filters and a primitive at each position, two positions in each stage"
+    if not filters or not primitives or filters[0] < 1 or filters[-1] > MOST_FILTERS or positions % 2:
+        allowed = f"1 to {MOST_FILTERS} filters and a primitive at each position, two positions in each stage"
         raise ConfigError("is no path of MultiChannelNet", where=path.name, seen=path.routes[0], allowed=allowed)
     return MultiChannelNet(filters, positions // 2, primitives, final_filters)

@@ -22,11 +22,15 @@ class PathNetwork(FinalNetwork):
         routes = [cuboid.route(route, f"routes[{index}]") for index, route in enumerate(path.routes)]
         images = keras.Input(input_shape, name="images")
         states = _stems(cuboid, routes, images)
+        stages = [((images,), tuple(states.values()))]
         for position in range(len(cuboid.positions)):
-            steps = sorted({route[position] for route in routes})
+            steps, before = sorted({route[position] for route in routes}), tuple(states.values())
             states = _position(cuboid, position, steps, states)
+            stages.append((before, tuple(states.values())))
         heads = [cuboid.make_head(f"base.{i}")(state) for i, (_, state) in enumerate(sorted(states.items()))]
-        super().__init__(images, {"logits": classify(heads, num_classes)}, name=name)
+        logits = classify(heads, num_classes)
+        stages.append((tuple(states.values()), (logits,)))
+        super().__init__(images, {"logits": logits}, stages, name=name)
 
 
 def _stems(cuboid, routes, images):

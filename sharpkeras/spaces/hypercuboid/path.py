@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass
 
 from sharpkeras import strict_json
-from sharpkeras.errors import ConfigError
+from sharpkeras.errors import ConfigError, printable
 from sharpkeras.spaces import SCHEMA_VERSION, check_fields, check_name
 
 MAX_ROUTES, MAX_STEPS, MAX_AXES = 64, 256, 16
@@ -85,7 +85,8 @@ def _choice(value, where):
         raise ConfigError("expected a choice", where=where, seen=value, allowed=rule)
     for axis, label in value.items():
         if not is_label(label):
-            raise ConfigError("expected a label", where=f"{where}.{axis}", seen=label, allowed="a string or a number")
+            place = f"{where}.{printable(axis, 80)}"
+            raise ConfigError("expected a label", where=place, seen=label, allowed="a string or a number")
     return tuple(value.items())
 
 

@@ -9,6 +9,7 @@ from keras import ops
 from sharpkeras import kernels
 from sharpkeras.layers import AveragePool, BatchNormalization, MaxPool, Sequence
 from sharpkeras.network import dense
+from sharpkeras.remat import recomputed
 
 # First steps that layers share, and the settings that tell them apart (`get_config` imports TensorFlow under JAX).
 SHARED = {
@@ -45,7 +46,11 @@ class CuboidSupernet(keras.Model):
 
     Inputs: images (B, H, W, C) and a list of mixing weights (S_l, K), one per position. Output: logits
     (B, num_classes), float32. `build((None, H, W, C))` before the first call.
+
+    With `remat` set, a training pass keeps the states alone and computes each layer again for the gradient.
     """
+
+    remat = False
 
     def __init__(self, stems, grids, outcomes, heads, num_classes, **kwargs):
         super().__init__(autocast=False, **kwargs)  # the mixing weights reach the sums as they are
@@ -83,8 +88,8 @@ class CuboidSupernet(keras.Model):
         sums = {}
         for state, layers, targets, row in zip(states, grid, outcomes, ops.unstack(weights, num=len(states))):
             for layer, target, weight in zip(layers, targets, ops.unstack(row, num=len(layers))):
-                term = apply(layer, state, weight, training)
-                sums[target] = sums[target] + term if target in sums else term
+                add = _add_recomputed if self.remat and training else _add
+                sums[target] = add(sums.get(target), layer, state, weight, training)
         return [sums[target] for target in sorted(sums)]
 
 
@@ -101,6 +106,22 @@ def apply(layer, state, weight, training=None):
     for step in rest:
         outputs = _call(step, outputs, training)
     return _weigh(outputs, weight)
+
+
+def _add(before, layer, state, weight, training):
+    """`before`, which may be None, plus `apply`."""
+    term = apply(layer, state, weight, training)
+    return term if before is None else before + term
+
+
+def _add_recomputed(before, layer, state, weight, training):
+    """`_add`, computed again for the gradient, so without what layers share. Sum by sum they go one after the other."""
+
+    def run(tensor, weight, before=None):
+        return _add(before, layer, State(tensor), weight, training)
+
+    rest = () if before is None else (before,)
+    return recomputed(run, layer.variables)(state.tensor, weight, *rest)
 
 
 def _call(layer, inputs, training):

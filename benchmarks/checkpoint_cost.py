@@ -1,0 +1,81 @@
+"""What checkpoints and the watch for NaN cost: shares of a search step, at the default interval.
+
+    python benchmarks/checkpoint_cost.py [--batch-size 64] [--init-channels 16] [--num-cells 8] [--steps 5]
+
+The paper's search step as in `search_step.py`, with the norms that find NaN and without them, in turn, step by step. A
+checkpoint is written as a run writes it, to the disk of the working directory, flushed. Prints one JSON object.
+"""
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import search_step
+
+from sharpkeras.measure.latency import device_name
+from sharpkeras_cli.options import choose_backend
+
+parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+parser.add_argument("--batch-size", type=int, default=64)
+parser.add_argument("--init-channels", type=int, default=16)
+parser.add_argument("--num-cells", type=int, default=8)
+parser.add_argument("--image-size", type=int, default=32)
+parser.add_argument("--steps", type=int, default=5)
+
+
+def main():
+    arguments = parser.parse_args()
+    choose_backend("tensorflow")
+    import numpy as np
+    from keras import ops
+
+    from sharpkeras import keeping
+    from sharpkeras.runs import RunDirectory
+    from sharpkeras.search import model as searches
+
+    shape = (arguments.image_size, arguments.image_size, 3)
+    rng = np.random.default_rng(0)
+    images = rng.normal(size=(arguments.batch_size, *shape)).astype("float32")
+    batch = (images, rng.integers(0, 10, arguments.batch_size).astype("int32"))
+    options = search_step.parser.parse_args([])
+    vars(options).update(vars(arguments))
+
+    steps, checks = {}, (searches.global_norm, searches.root_mean_square)
+    for name in ("checked", "unchecked"):
+        if name == "unchecked":
+            searches.global_norm = searches.root_mean_square = lambda *_: ops.zeros(())
+        model = search_step.search_model(options, 1, shape)
+        steps[name] = search_step.timed(model.compiled_step(), (batch, batch))
+        steps[name]()  # traced here, with or without
+        searches.global_norm, searches.root_mean_square = checks
+    seconds = [{name: step() for name, step in steps.items()} for _ in range(arguments.steps)]
+    checked, saving, size = statistics.median(row["checked"] for row in seconds), [], 0
+    with tempfile.TemporaryDirectory(dir=".") as folder, RunDirectory.open(Path(folder) / "run", "search", {}) as run:
+        step, at = model.compiled_step(), keeping.Position()
+        at.begin_epoch(0.025)
+        keeper = keeping.Keeper(run, model, step, at, keeping.Kept(), keeping.CHECKPOINT_S)
+        for _ in range(5):
+            at.epoch += 1
+            started = time.perf_counter()
+            keeper.save()
+            saving.append(time.perf_counter() - started)
+        newest = run.checkpoints.path / run.checkpoints.names()[-1]
+        size = sum(file.stat().st_size for file in newest.iterdir())
+    report = {
+        "configuration": vars(arguments),
+        "step_s": checked,
+        "checks_share_of_a_step": statistics.median(row["checked"] / row["unchecked"] for row in seconds) - 1,
+        "checkpoint_s": statistics.median(saving),
+        "checkpoint_mb": size / 1e6,
+        "interval_s": keeping.CHECKPOINT_S,
+        "checkpoints_share_of_a_step": statistics.median(saving) / keeping.CHECKPOINT_S,
+        "machine": device_name(),
+    }
+    print(json.dumps(report, indent=2))
+
+
+if __name__ == "__main__":
+    main()

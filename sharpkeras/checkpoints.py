@@ -1,0 +1,196 @@
+"""The checkpoints of a run: directories that are either whole or not there.
+
+    <epoch>-<step>/arrays.safetensors   all arrays
+                   progress.json        all else
+                   metrics.jsonl        the run's rows of metrics at that time
+                   manifest.json        size and SHA-256 of the others
+    .<epoch>-<step>.part/               is being written or removed
+    <epoch>-<step>.damaged/             was whole once
+
+A directory is written aside, flushed and renamed, and the one before stays until the next is whole: whatever kills the
+process, the newest whole directory is the state before or the state after.
+"""
+
+import hashlib
+import logging
+import os
+import re
+import shutil
+from pathlib import Path
+
+import safetensors.numpy
+
+from sharpkeras import atomic, strict_json
+from sharpkeras.errors import RunError, SharpKerasError
+
+SCHEMA_VERSION = 1
+KEPT = 2
+ARRAYS, FACTS, METRICS, MANIFEST = "arrays.safetensors", "progress.json", "metrics.jsonl", "manifest.json"
+NAME = re.compile(r"\d{6,}-\d{6,}")  # epochs done, and steps of the next one
+
+logger = logging.getLogger("sharpkeras")
+
+
+class Checkpoints:
+    """The checkpoints in the directory `path`.
+
+    Args:
+        path: the directory; the first checkpoint makes it.
+        writable: whether damaged ones and leftovers may be put out of the way.
+    """
+
+    def __init__(self, path, writable=True):
+        self.path, self._writable = Path(path), writable
+
+    def names(self):
+        """The names of those that were written to their end, oldest first."""
+        if not self.path.is_dir():
+            return []
+        return sorted(entry.name for entry in self.path.iterdir() if NAME.fullmatch(entry.name) and entry.is_dir())
+
+    def save(self, epoch, step, arrays, facts, rows):
+        """Writes a checkpoint and removes all but the newest KEPT; does nothing where it is there and whole.
+
+        Args:
+            epoch, step: epochs done and steps done of the next one, which are its name.
+            arrays: NumPy arrays of plain numbers by name.
+            facts: JSON values by name.
+            rows: the rows of metrics.
+
+        Raises:
+            ResourceError: the disk is full.
+            RunError: the place can not be written.
+            NumericalError: a number in `facts` or `rows` is not finite.
+        """
+        name = f"{epoch:06d}-{step:06d}"
+        with atomic.disk_errors(self.path / name):
+            if not self._holds(name):
+                self._write(name, _files(arrays, facts, rows))
+            for old in self.names()[:-KEPT]:
+                os.replace(self.path / old, self._part(old))  # out of sight before its files go
+            self._remove_parts()
+
+    def _holds(self, name):
+        """Whether the checkpoint `name` is there and whole; a damaged one is put aside."""
+        if not (self.path / name).exists():
+            return False
+        try:
+            read(self.path / name)
+        except Damaged:
+            self._put_aside(name)
+            return False
+        return True
+
+    def _write(self, name, files):
+        if not self.path.is_dir():
+            self.path.mkdir(parents=True)
+            atomic.flush_directory(self.path.parent)
+        self._remove_parts()
+        part = self._part(name)
+        try:
+            part.mkdir()
+            for file, content in files.items():
+                atomic.write_through(part / file, content)
+            atomic.flush_directory(part)
+        except OSError:
+            shutil.rmtree(part, ignore_errors=True)  # gives a full disk its space back
+            raise
+        os.replace(part, self.path / name)
+        atomic.flush_directory(self.path)
+
+    def load(self):
+        """(arrays, facts, rows) of the newest checkpoint that is whole; None where none was written.
+
+        Raises:
+            RunError: all that are there are damaged, or one was written by a newer version.
+        """
+        problems = []
+        for name in reversed(self.names()):
+            try:
+                found = read(self.path / name)
+            except Damaged as damage:
+                problems.append(str(damage))
+                if self._writable:
+                    self._put_aside(name)
+                continue
+            for problem in problems:
+                logger.warning("%s: going on from checkpoint %s", problem, name)
+            return found
+        if problems or self._damaged():
+            next_step = "start afresh with --overwrite, or in another directory with --out"
+            seen = "; ".join(problems) or ", ".join(self._damaged())
+            raise RunError("every checkpoint is damaged", where=str(self.path), seen=seen, next_step=next_step)
+        return None
+
+    def _part(self, name):
+        return self.path / f".{name}.part"
+
+    def _remove_parts(self):
+        for entry in self.path.glob(".*.part"):
+            shutil.rmtree(entry)
+
+    def _damaged(self):
+        return sorted(entry.name for entry in self.path.glob("*.damaged"))
+
+    def _put_aside(self, name):
+        place = self.path / f"{name}.damaged"
+        shutil.rmtree(place, ignore_errors=True)
+        os.replace(self.path / name, place)
+
+
+class Damaged(Exception):
+    """A checkpoint that is not what was written."""
+
+
+def _files(arrays, facts, rows):
+    """The contents of a checkpoint's files by name."""
+    files = {ARRAYS: atomic.pack(arrays), FACTS: (atomic.dumps(facts, FACTS, indent=1) + "\n").encode()}
+    files[METRICS] = atomic.dump_lines(rows, METRICS)
+    hashes = {file: {"bytes": len(content), "sha256": _sha256(content)} for file, content in files.items()}
+    manifest = {"schema_version": SCHEMA_VERSION, "files": hashes}
+    return {**files, MANIFEST: (atomic.dumps(manifest, MANIFEST, indent=1) + "\n").encode()}
+
+
+def read(path):
+    """(arrays, facts, rows) of the checkpoint in the directory `path`.
+
+    Raises:
+        Damaged: a file of it is missing or is not what was written.
+        RunError: it was written by a newer version of sharpkeras.
+    """
+    try:
+        manifest = strict_json.load(path / MANIFEST)
+        version, files = manifest["schema_version"], manifest["files"]
+        if version > SCHEMA_VERSION:
+            raise RunError(
+                "was written by a newer version of sharpkeras",
+                where=str(path),
+                seen=f"schema_version {version}",
+                allowed=f"at most {SCHEMA_VERSION}",
+                next_step=f"install a version of sharpkeras that reads schema_version {version}",
+            )
+        contents = {name: _checked(path / name, files[name]) for name in (ARRAYS, FACTS, METRICS)}
+        facts = strict_json.loads(contents[FACTS].decode(), str(path / FACTS))
+        rows = strict_json.load_lines(contents[METRICS].decode(), str(path / METRICS))
+        return safetensors.numpy.load(contents[ARRAYS]), facts, rows
+    except RunError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, SharpKerasError, safetensors.SafetensorError) as error:
+        raise Damaged(f"checkpoint {path.name} is damaged ({_in_words(error)})") from None
+
+
+def _checked(path, expected):
+    content = path.read_bytes()
+    if len(content) != expected["bytes"]:
+        raise ValueError(f"{path.name} has {len(content)} bytes, {expected['bytes']} were written")
+    if _sha256(content) != expected["sha256"]:
+        raise ValueError(f"{path.name} has another hash than when it was written")
+    return content
+
+
+def _sha256(content):
+    return hashlib.sha256(content).hexdigest()
+
+
+def _in_words(error):
+    return error.problem if isinstance(error, SharpKerasError) else str(error) or type(error).__name__

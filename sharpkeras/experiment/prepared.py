@@ -1,0 +1,106 @@
+"""What a run computes with: its images, its model and its batches, as they are before the first step."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+
+from sharpkeras.data import augment, load, streams
+from sharpkeras.experiment import assembly, weights
+
+
+class Prepared(NamedTuple):
+    """A run that can begin.
+
+    Attributes:
+        model: SearchModel or TrainingModel.
+        data: (epoch, step) → iterable of what its step takes, from that step of the epoch on.
+        steps: of an epoch.
+        held_out: () → iterable of (images, labels, valid) that each epoch is evaluated on; None for nothing.
+        held_out_images: how many these are.
+    """
+
+    model: Any
+    data: Callable
+    steps: int
+    held_out: Callable | None
+    held_out_images: int
+
+
+def training_data(recipe, progress, options):
+    """The Dataset of a recipe's training images, whose notes are told; raises DataError where it is too small."""
+    dataset = load(recipe.dataset, "train", limit=recipe.limit, **assembly.image_options(recipe), **(options or {}))
+    for note in (*dataset.notes, *_precision_notes(recipe)):
+        progress.note(note)
+    streams.check(dataset, recipe.batch_size)
+    return dataset
+
+
+def search(recipe, space, dataset, remat=False, penalty=None):
+    """The Prepared search: half of the images trains the weights, the other half the alphas."""
+    weights_half, alphas_half = streams.search_split(len(dataset.images), recipe.train_portion, recipe.batch_size)
+    steps = len(weights_half) // recipe.batch_size
+    with assembly.precision(recipe):
+        model = assembly.search_model(recipe, space, dataset, steps, penalty)
+    model.supernet.remat = remat
+    images, labels, batch_size = dataset.images, dataset.labels, recipe.batch_size
+
+    def data(epoch, step):
+        place = {"first_step": epoch * steps + step, "draws": augment.NUM_DRAWS}
+        validation = streams.endless(images, labels, alphas_half, batch_size, recipe.seed, **place)
+        return zip(assembly.batches(recipe, dataset, weights_half, epoch, step), validation)
+
+    def held_out():
+        return streams.evaluation_batches(images, labels, batch_size, alphas_half)
+
+    return Prepared(model, data, steps, held_out, len(alphas_half))
+
+
+def training(recipe, build, dataset, remat=False, data_options=None):
+    """The Prepared training of the network that `build` makes of an input shape and a number of classes."""
+    trained_on, held_out, held_out_images = _selection(recipe, dataset, data_options)
+    steps = len(trained_on) // recipe.batch_size
+    assembly.seed_initializers(recipe.seed)
+    with assembly.precision(recipe):
+        network = build(dataset.images.shape[1:], len(dataset.class_names))
+        model = assembly.training_model(recipe, network, dataset, steps)
+    network.remat = remat
+
+    def data(epoch, step):
+        return assembly.batches(recipe, dataset, trained_on, epoch, step)
+
+    return Prepared(model, data, steps, held_out, held_out_images)
+
+
+def building(recipe, architecture, space=None, initial=None, init=None):
+    """(input shape, number of classes) → the network of an architecture, with the arrays `initial` out of `init`."""
+
+    def build(*shapes):
+        network = assembly.build_network(recipe, architecture, *shapes, space)
+        if initial is not None:
+            weights.put_into(network, initial, init)
+        return network
+
+    return build
+
+
+def _selection(recipe, dataset, data_options):
+    """The images to train on, as indices; () → batches of those that select the epoch, and their number.
+
+    None and 0 for the last epoch.
+    """
+    everything, batch_size = np.arange(len(dataset.images)), recipe.batch_size
+    if recipe.selection == "last":
+        return everything, None, 0
+    if recipe.selection == "test":
+        test = load(recipe.dataset, "test", **assembly.image_options(recipe), **(data_options or {}))
+        return everything, lambda: streams.evaluation_batches(test.images, test.labels, batch_size), len(test.labels)
+    trained_on, held_out = streams.search_split(len(dataset.images), 1 - recipe.held_out)
+    images, labels = dataset.images, dataset.labels
+    return trained_on, lambda: streams.evaluation_batches(images, labels, batch_size, held_out), len(held_out)
+
+
+def _precision_notes(recipe):
+    on_cpu = not any(device.startswith(("gpu", "tpu")) for device in keras.distribution.list_devices())
+    return [f"{recipe.precision} is slower than float32 on a CPU"] if on_cpu and recipe.precision != "float32" else []

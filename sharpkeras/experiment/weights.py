@@ -1,0 +1,82 @@
+"""The weights of a network as arrays by their official names: those of a training run, and those it begins with."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import safetensors.numpy
+
+from sharpkeras import atomic, from_torch
+from sharpkeras.errors import RunError, UsageError
+from sharpkeras.inspection import read_h5, refuse_foreign_model
+from sharpkeras.runs import RunDirectory
+
+WEIGHTS = "weights"
+INITIAL = "a run of sharpkeras train, or a .safetensors or .h5 file whose arrays have the official names"
+
+
+def of_run(run):
+    """The weights of a training run, and what was written with them.
+
+    Raises:
+        RunError: there are none, or they are damaged or not finite.
+    """
+    loaded = run.load_arrays(WEIGHTS)
+    if loaded is None:
+        raise RunError(
+            "has no trained weights", where=str(run.path), next_step="let its training end: sharpkeras train"
+        )
+    _refuse_not_finite(loaded[0], run.path / f"{WEIGHTS}.safetensors")
+    return loaded
+
+
+def initial(path):
+    """The weights in a training run or a file, for a training to begin with.
+
+    Raises:
+        UsageError: it is nothing of this kind.
+        RunError: the arrays are damaged or not finite.
+        SafetyError: the file could run code or lead to others.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return of_run(RunDirectory.read(path, "train"))[0]
+    if not path.is_file():
+        raise UsageError("there is no such file or run", where=f"--init {path}", allowed=INITIAL)
+    refuse_foreign_model(path)
+    if path.suffix == ".safetensors":
+        weights = _read_safetensors(path)
+    elif path.suffix in (".h5", ".hdf5"):
+        weights = read_h5(path)
+    else:
+        raise UsageError("is no file of weights", where=f"--init {path}", allowed=INITIAL)
+    _refuse_not_finite(weights, path)
+    return weights
+
+
+def put_into(network, weights, path):
+    """Sets every weight of a network; raises RunError, which names the arrays, where they are not its own."""
+    try:
+        from_torch.load_state(network, weights)
+    except RunError as error:
+        error.where = f"{path}: {error.where}" if error.where else str(path)
+        raise
+
+
+def fingerprint(weights):
+    """A hash of all arrays and their names."""
+    lines = "".join(f"{name} {atomic.checksum(weights[name])}\n" for name in sorted(weights))
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def _read_safetensors(path):
+    try:
+        return safetensors.numpy.load_file(path)
+    except (OSError, ValueError, safetensors.SafetensorError) as error:
+        raise RunError("is damaged", where=str(path), seen=str(error)) from None
+
+
+def _refuse_not_finite(weights, path):
+    bad = [name for name, array in weights.items() if not np.isfinite(array).all()]
+    if bad:
+        raise RunError(f"non-finite in {len(bad)} arrays", where=str(path), seen=bad[0])

@@ -1,0 +1,89 @@
+"""What a file or a run directory is, and whether it is sound: nothing in it is run, and Keras is not needed to tell.
+
+magic         what a file's first bytes say that it is
+report        what an inspection tells, and the limits that all of it keeps
+texts         JSON, TOML and lines of JSON: architectures, recipes, metrics, reports
+arrays        safetensors, npz and npy
+archives      zip files, of which Keras' own model files are some
+hdf5          HDF5 files, the other form of Keras' weights
+others        images, and ONNX files
+directories   run directories, and their repair
+"""
+
+from pathlib import Path
+
+from sharpkeras.errors import ConfigError, SafetyError, UsageError
+from sharpkeras.inspection import archives, arrays, directories, hdf5, magic, others, texts
+
+__all__ = ["inspect", "read_h5", "refuse_foreign_model"]
+
+# The kinds of `magic` that are looked into → by what.
+OPENERS = {
+    "json": texts.inspect_json,
+    "toml": texts.inspect_toml,
+    "jsonl": texts.inspect_lines,
+    "safetensors": arrays.inspect_safetensors,
+    "npy": arrays.inspect_npy,
+    "zip": archives.inspect_zip,
+    "hdf5": hdf5.inspect_hdf5,
+    "onnx": others.inspect_onnx,
+    "image": others.inspect_image,
+}
+KNOWN = "a run directory, JSON, TOML, metrics.jsonl, safetensors, npz, .keras, HDF5, ONNX, JPEG, PNG, BMP"
+PLAIN_WEIGHTS = "save its weights alone, from_torch.state_dict(network), as .safetensors, and its genotype as JSON"
+
+read_h5 = hdf5.read_h5
+
+
+def inspect(path, repair=False):
+    """The Report on a file or a run directory.
+
+    Args:
+        path: the file or directory; a stranger may have made it.
+        repair: whether the repair that a run directory needs is done, where nobody uses it.
+
+    Raises:
+        UsageError: there is no such file, or it is of no kind that has a repair.
+        ConfigError: a text is not what it should be, or the file is none that sharpkeras opens; what it is, is named.
+        DataError: a broken image.
+        RunError: no run directory, arrays that are damaged, or a directory in use that was to be repaired.
+        SafetyError: it would run code, read other files, or fill the memory.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return directories.repair(path) if repair else directories.inspect_directory(path)
+    if repair:
+        raise UsageError("only run directories can be repaired", where="--repair", seen=str(path))
+    if not path.is_file():
+        problem = "is not a regular file" if path.exists() else "there is no such file"
+        raise UsageError(problem, where=str(path), allowed=KNOWN)
+    kind, words = magic.detect(path)
+    if kind not in OPENERS:
+        raise ConfigError(f"is {words}, which sharpkeras does not open", where=str(path), allowed=KNOWN)
+    return OPENERS[kind](path)
+
+
+def refuse_foreign_model(path):
+    """Raises SafetyError for a model file that can run code or reach beyond itself when it is opened.
+
+    Every `.keras` file is one, since a model would be made from a configuration in it; a pickle is one, and so is a
+    file of PyTorch. An HDF5 file is one if a member of it is not plain numbers of its own. Other paths pass.
+
+    Args:
+        path: a file, which may be missing, or a directory.
+    """
+    path = Path(path)
+    if not path.is_file():
+        return
+    kind, words = magic.detect(path)
+    if kind == "hdf5":
+        hdf5.refuse_unsafe(path)
+    elif kind == "zip":
+        archives.refuse_model(path, PLAIN_WEIGHTS)
+    elif kind == "pickle" or path.suffix == ".keras":
+        raise SafetyError(
+            f"is {words}: opening it could run code",
+            where=str(path),
+            allowed="a run directory that train wrote",
+            next_step=PLAIN_WEIGHTS,
+        )

@@ -1,0 +1,91 @@
+"""Arrays in files: safetensors, npy, and the npy files that an npz is made of. Objects in them are never unpickled."""
+
+import math
+import tokenize
+
+import numpy as np
+import safetensors
+
+from sharpkeras import atomic
+from sharpkeras.errors import SafetyError
+from sharpkeras.inspection.report import Report, array_facts, damaged, finite_findings, names
+
+READ = ("F64", "F32", "F16")  # the types of numbers in safetensors that can be infinite, and that NumPy knows
+INTEGERS = ("BOOL", "I8", "U8", "I16", "U16", "I32", "U32", "I64", "U64")
+READERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+BROKEN = (  # what NumPy raises on a header, and what Python's own parser does, which it uses
+    OSError,
+    ValueError,
+    TypeError,
+    KeyError,
+    EOFError,
+    SyntaxError,
+    tokenize.TokenError,
+    RecursionError,
+    MemoryError,
+    OverflowError,
+)
+
+
+def inspect_safetensors(path):
+    """The Report on a safetensors file; raises RunError for a damaged one."""
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            metadata, found, bad = file.metadata() or {}, {}, []
+            for name in file.keys():  # noqa: SIM118
+                part = file.get_slice(name)
+                found[name] = (part.get_dtype(), part.get_shape())
+                if found[name][0] in READ and not np.isfinite(file.get_tensor(name)).all():
+                    bad.append(name)
+    except (OSError, ValueError, TypeError, safetensors.SafetensorError) as error:
+        raise damaged(path, error) from None
+    unread = [name for name, (dtype, _) in found.items() if dtype not in READ + INTEGERS]
+    facts = {**array_facts(found), "not looked at for NaN": names(unread)}
+    if atomic.ENTRY in metadata:
+        try:
+            _, meta = atomic.load_arrays(path)
+        except RecursionError as error:  # JSON that is nested without end
+            raise damaged(path, error) from None
+        facts |= {"checksums": f"{len(found)} right", "metadata": meta}
+    else:
+        facts |= {"checksums": "none in the file", "metadata": sorted(metadata)}
+    return Report(str(path), "arrays (safetensors)", facts, finite_findings(bad, len(found)))
+
+
+def inspect_npy(path):
+    """The Report on a single array; raises as `npy_header`."""
+    with open(path, "rb") as file:
+        dtype, shape = npy_header(file, path.stat().st_size, path, path.name)
+    return Report(str(path), "an array (npy)", array_facts({path.stem: (dtype, shape)}))
+
+
+def npy_header(file, size, path, member):
+    """(dtype, shape) that an npy file declares; the array is not read.
+
+    Args:
+        file: open for reading bytes, at its start.
+        size: of it, in bytes.
+        path, member: what messages call the file, and it.
+
+    Raises:
+        RunError: it is damaged.
+        SafetyError: it holds objects, which NumPy would unpickle, or declares more bytes than it has.
+    """
+    try:
+        version = np.lib.format.read_magic(file)
+        shape, _, dtype = READERS[version](file)
+        declared, there = math.prod(shape) * dtype.itemsize, size - file.tell()
+    except BROKEN as error:
+        raise damaged(f"{path}: {member}", error) from None
+    if dtype.hasobject:
+        raise SafetyError(
+            f"{member} holds Python objects, which only a pickle can",
+            where=str(path),
+            seen=str(dtype),
+            allowed="arrays of plain numbers",
+            next_step="save its numbers alone, best as safetensors",
+        )
+    if declared > there:
+        seen = f"{declared:,} bytes declared, {max(there, 0):,} there"
+        raise SafetyError(f"{member} declares more than it holds", where=str(path), seen=seen)
+    return str(dtype), shape

@@ -1,0 +1,92 @@
+"""SIGTERM and Ctrl-C while a run computes: the step is finished and a checkpoint written before the process ends.
+
+The first one is noted, and `check`, called where a run can stop, raises Stopped; a second one ends the process at once.
+Signals are the process's, and so is what this module remembers.
+"""
+
+import contextlib
+import logging
+import os
+import signal
+import threading
+
+from sharpkeras.errors import SharpKerasError
+
+HELD = (signal.SIGINT, signal.SIGTERM)
+ASKED = b"\nFinishing the step and writing a checkpoint ... once more ends it at once.\n"
+
+logger = logging.getLogger("sharpkeras")
+_asked = None
+
+
+class Stopped(SharpKerasError):
+    """A run that a signal stopped, in good order; its exit code is 128 and the signal's number."""
+
+    def __init__(self, number):
+        super().__init__(f"stopped by {signal.Signals(number).name}", next_step="the same command goes on from here")
+        self.exit_code = 128 + number
+
+
+def check():
+    """Raises Stopped if the run was asked to stop; for places where it can be resumed."""
+    if _asked is not None:
+        raise Stopped(_asked)
+
+
+@contextlib.contextmanager
+def held():
+    """While it lasts, the first SIGTERM or Ctrl-C is for `check`.
+
+    A thread reads the signals' numbers from a pipe into which Python's own handler, in C, writes them: Python code runs
+    only between two operations of the main thread, of which a compilation is one, and the second signal is to end that.
+    """
+    global _asked
+    if threading.current_thread() is not threading.main_thread():
+        logger.warning("not in the main thread: a signal ends the run at once, back to its last checkpoint")
+        yield
+        return
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    before = {number: signal.signal(number, lambda *_: None) for number in HELD}
+    wakeup_before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    listener = threading.Thread(target=_listen, args=(reader,), daemon=True)
+    listener.start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(wakeup_before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        os.close(writer)
+        listener.join()
+        os.close(reader)
+        _asked = None
+
+
+@contextlib.contextmanager
+def ends_in_order():
+    """While it lasts, a SIGTERM outside of `held` unwinds the process, which lets locks go, and exits with 143."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, _exit)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _exit(number, _):
+    raise SystemExit(128 + number)
+
+
+def _listen(reader):
+    """Notes the first signal and ends the process at the second, until the pipe is closed."""
+    global _asked
+    while numbers := os.read(reader, 1):
+        if numbers[0] not in HELD:
+            continue
+        if _asked is not None:
+            os._exit(128 + numbers[0])
+        _asked = numbers[0]
+        os.write(2, ASKED)

@@ -1,0 +1,84 @@
+"""Rematerialisation: activations that are computed again in the backward pass take no memory in between."""
+
+import math
+
+import keras
+from keras import ops
+
+
+def recomputed(function, variables):
+    """`function`, of whose calls only arguments and results are kept for the gradient; it is run again for the rest.
+
+    Both runs see the same variables, random states included, and what the function writes is written once.
+
+    Args:
+        function: (tensors, …) → a structure of tensors, the first one of floats. It reads and writes no other
+            variables, and does the same whenever it is called: the second call comes with the gradient, when the layers
+            around it are left.
+        variables: of the layers in it.
+    """
+    written = [variable for variable in variables if not variable.trainable]
+
+    def pure(*given):
+        mapping = list(zip(variables, given))
+        with keras.StatelessScope(state_mapping=mapping) as scope:
+            outputs = function(*given[len(variables) :])
+        return outputs, [ops.stop_gradient(scope.get_current_value(variable)) for variable in written]
+
+    def run(*arguments):
+        present = [ops.convert_to_tensor(variable.value) for variable in variables]
+        outputs, after = _CHECKPOINTS[keras.backend.backend()](pure)(*present, *arguments)
+        for variable, value in zip(written, after):
+            variable.assign(value)
+        return outputs
+
+    return run
+
+
+def _checkpoint_tensorflow(function):
+    """`tf.recompute_grad`, but in turn: each run begins when all that it reads is there, and its slopes come together.
+
+    Otherwise the executor, which takes whatever is ready, runs many calls again at once. What is no float, such as a
+    random state, has no slope.
+    """
+    import tensorflow as tf
+
+    @tf.custom_gradient
+    def checkpoint(*arguments):
+        def backward(*slopes):
+            slopes = [slope for slope, result in zip(slopes, tf.nest.flatten(outputs)) if result.dtype.is_floating]
+            with tf.GradientTape(watch_accessed_variables=False) as tape:
+                again = [tf.identity(argument) for argument in arguments]
+                floats = [argument for argument in again if argument.dtype.is_floating]
+                tape.watch(floats)
+                with tf.control_dependencies(slopes):
+                    results = [result for result in tf.nest.flatten(function(*again)) if result.dtype.is_floating]
+            found = tape.gradient(results, floats, slopes, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+            found = iter(tf.tuple(found))  # all of them or none
+            return [next(found) if argument.dtype.is_floating else None for argument in arguments]
+
+        with tf.control_dependencies(arguments):
+            outputs = function(*arguments)
+        return outputs, backward
+
+    return checkpoint
+
+
+def _checkpoint_jax(function):
+    """`jax.checkpoint`, but by data: XLA on CPU drops its barriers, then finds both runs equal and keeps the first one.
+
+    Here the second run reads its arguments plus a zero that only the slopes of the results tell, so it is another one.
+    """
+    import jax
+
+    def backward(arguments, slopes):
+        zero = jax.tree.leaves(slopes)[0].ravel()[0] > math.inf  # never, but XLA can not know
+        again = [argument + zero.astype(argument.dtype) for argument in arguments]
+        return jax.vjp(function, *again)[1](slopes)
+
+    checkpoint = jax.custom_vjp(function)
+    checkpoint.defvjp(lambda *arguments: (function(*arguments), arguments), backward)
+    return checkpoint
+
+
+_CHECKPOINTS = {"tensorflow": _checkpoint_tensorflow, "jax": _checkpoint_jax}
