@@ -29,7 +29,7 @@ if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
 from sharpkeras import atomic, experiment, export, loop, precision
 from sharpkeras.checkpoints import Checkpoints
 from sharpkeras.errors import NumericalError
-from sharpkeras.experiment import assembly, forecast, running
+from sharpkeras.experiment import assembly, forecast, prepared
 from sharpkeras.loop import Silent
 from sharpkeras.measure import latency
 from sharpkeras.recipes import SearchRecipe
@@ -203,9 +203,9 @@ def test_settings(place, code, parts, arguments):
 def test_places_and_devices(place, monkeypatch, code, parts, arguments):
     if "--device" in arguments:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-        if any(device.startswith("gpu") for device in running.keras.distribution.list_devices()):
+        if any(device.startswith("gpu") for device in assembly.keras.distribution.list_devices()):
             pytest.skip("there is a GPU")
-    monkeypatch.setattr(running, "load", lambda *_, **__: pytest.fail("data was loaded before"))
+    monkeypatch.setattr(prepared, "load", lambda *_, **__: pytest.fail("data was loaded before"))
     refused(code, parts, arguments)
 
 

@@ -16,7 +16,7 @@ if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
 
 from sharpkeras import atomic, experiment
 from sharpkeras.data import load
-from sharpkeras.experiment import assembly, running
+from sharpkeras.experiment import assembly, prepared
 from sharpkeras.recipes import SearchRecipe, TrainRecipe
 from sharpkeras.spaces.cell import genotype as genotypes
 
@@ -157,6 +157,9 @@ class Recorder:
         self.batches.append(data)
         return dict.fromkeys(("train_loss", "train_accuracy", "validation_loss", "validation_accuracy"), 0.5)
 
+    def peak_bytes(self, data):
+        return 0
+
     def sync(self):
         pass
 
@@ -167,7 +170,7 @@ def test_a_search_sees_two_halves_of_the_training_images_and_no_test_image(tmp_p
         return load(spec, split, **options)
 
     recorder = Recorder()
-    monkeypatch.setattr(running, "load", load_training)
+    monkeypatch.setattr(prepared, "load", load_training)
     monkeypatch.setattr(assembly.SearchModel, "compiled_step", lambda model: recorder)
     experiment.search(SEARCH_RECIPE, tmp_path / "run")
     assert len(recorder.batches) == 6  # 3 epochs of 2 steps
