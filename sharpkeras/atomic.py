@@ -125,7 +125,7 @@ def save_arrays(path, arrays, meta):
         arrays: arrays of plain numbers by name; their SHA-256 checksums are written with them.
         meta: JSON values by name.
     """
-    entry = {"meta": meta, "sha256": {name: checksum(array) for name, array in arrays.items()}}
+    entry = {"meta": meta, "sha256": {name: checksum(arrays[name]) for name in sorted(arrays)}}
     write(path, pack(arrays, {ENTRY: dumps(entry, "meta")}))
 
 

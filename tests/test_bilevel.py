@@ -154,7 +154,8 @@ def test_a_step_moves_alphas_weights_and_averages(order, batches):
     }
     before = {name: [v.numpy() for v in group] for name, group in groups.items()}
     logs = one_step(model, batches[0])
-    assert set(logs) == {"train_loss", "train_accuracy", "validation_loss", "validation_accuracy"}
+    norms = {"alpha_norm", "alpha_gradient_norm", "weight_gradient_norm", "image_rms"}
+    assert set(logs) == {"train_loss", "train_accuracy", "validation_loss", "validation_accuracy", *norms}
     assert all(np.isfinite(value) for value in logs.values()) and 0 <= logs["train_accuracy"] <= 1
     for name, group in groups.items():
         assert all(not np.array_equal(v.numpy(), old) for v, old in zip(group, before[name])), name
