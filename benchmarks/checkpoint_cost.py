@@ -18,17 +18,17 @@ import search_step
 from sharpkeras.measure.latency import device_name
 from sharpkeras_cli.options import choose_backend
 
-parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-parser.add_argument("--batch-size", type=int, default=64)
-parser.add_argument("--init-channels", type=int, default=16)
-parser.add_argument("--num-cells", type=int, default=8)
-parser.add_argument("--image-size", type=int, default=32)
-parser.add_argument("--steps", type=int, default=5)
+parser = argparse.ArgumentParser(
+    description=__doc__,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+    parents=[search_step.parser],  # the same configuration of the same step
+    conflict_handler="resolve",
+)
 
 
 def main():
     arguments = parser.parse_args()
-    choose_backend("tensorflow")
+    choose_backend(arguments.backend)
     import numpy as np
     from keras import ops
 
@@ -40,14 +40,12 @@ def main():
     rng = np.random.default_rng(0)
     images = rng.normal(size=(arguments.batch_size, *shape)).astype("float32")
     batch = (images, rng.integers(0, 10, arguments.batch_size).astype("int32"))
-    options = search_step.parser.parse_args([])
-    vars(options).update(vars(arguments))
 
     steps, checks = {}, (searches.global_norm, searches.root_mean_square)
     for name in ("checked", "unchecked"):
         if name == "unchecked":
             searches.global_norm = searches.root_mean_square = lambda *_: ops.zeros(())
-        model = search_step.search_model(options, 1, shape)
+        model = search_step.search_model(arguments, 1, shape)
         steps[name] = search_step.timed(model.compiled_step(), (batch, batch))
         steps[name]()  # traced here, with or without
         searches.global_norm, searches.root_mean_square = checks
@@ -74,7 +72,7 @@ def main():
         "checkpoints_share_of_a_step": statistics.median(saving) / keeping.CHECKPOINT_S,
         "machine": device_name(),
     }
-    print(json.dumps(report, indent=2))
+    print(json.dumps(report, indent=2, default=str))
 
 
 if __name__ == "__main__":

@@ -98,6 +98,11 @@ def dumps(value, where, indent=None):
         raise NumericalError(problem, where=where, seen=str(error), allowed="finite numbers") from None
 
 
+def dump_file(value, where):
+    """`value` as the content of a JSON file that people read; raises as `dumps`."""
+    return (dumps(value, where, indent=1) + "\n").encode()
+
+
 def dump_lines(rows, where):
     """JSON values as text with one a line, encoded; raises as `dumps`."""
     return "".join(f"{dumps(row, where)}\n" for row in rows).encode()

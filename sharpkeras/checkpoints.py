@@ -21,7 +21,7 @@ from pathlib import Path
 import safetensors.numpy
 
 from sharpkeras import atomic, strict_json
-from sharpkeras.errors import RunError, SharpKerasError
+from sharpkeras.errors import RunError, SharpKerasError, written_by_a_newer_version
 
 SCHEMA_VERSION = 1
 KEPT = 2
@@ -144,11 +144,11 @@ class Damaged(Exception):
 
 def _files(arrays, facts, rows):
     """The contents of a checkpoint's files by name."""
-    files = {ARRAYS: atomic.pack(arrays), FACTS: (atomic.dumps(facts, FACTS, indent=1) + "\n").encode()}
+    files = {ARRAYS: atomic.pack(arrays), FACTS: atomic.dump_file(facts, FACTS)}
     files[METRICS] = atomic.dump_lines(rows, METRICS)
     hashes = {file: {"bytes": len(content), "sha256": _sha256(content)} for file, content in files.items()}
     manifest = {"schema_version": SCHEMA_VERSION, "files": hashes}
-    return {**files, MANIFEST: (atomic.dumps(manifest, MANIFEST, indent=1) + "\n").encode()}
+    return {**files, MANIFEST: atomic.dump_file(manifest, MANIFEST)}
 
 
 def read(path):
@@ -162,13 +162,7 @@ def read(path):
         manifest = strict_json.load(path / MANIFEST)
         version, files = manifest["schema_version"], manifest["files"]
         if version > SCHEMA_VERSION:
-            raise RunError(
-                "was written by a newer version of sharpkeras",
-                where=str(path),
-                seen=f"schema_version {version}",
-                allowed=f"at most {SCHEMA_VERSION}",
-                next_step=f"install a version of sharpkeras that reads schema_version {version}",
-            )
+            raise written_by_a_newer_version(str(path), version, SCHEMA_VERSION)
         contents = {name: _checked(path / name, files[name]) for name in (ARRAYS, FACTS, METRICS)}
         facts = strict_json.loads(contents[FACTS].decode(), str(path / FACTS))
         rows = strict_json.load_lines(contents[METRICS].decode(), str(path / METRICS))

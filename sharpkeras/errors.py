@@ -76,6 +76,17 @@ class RunError(SharpKerasError):
     exit_code = 5
 
 
+def written_by_a_newer_version(where, version, newest):
+    """The RunError for a file of a schema version above the `newest` that is known."""
+    return RunError(
+        "was written by a newer version of sharpkeras",
+        where=where,
+        seen=f"schema_version {version}",
+        allowed=f"at most {newest}",
+        next_step=f"install a version of sharpkeras that reads schema_version {version}",
+    )
+
+
 class NumericalError(SharpKerasError):
     """NaN or infinity where a number was needed."""
 

@@ -23,7 +23,14 @@ from pathlib import Path
 
 from sharpkeras import atomic, strict_json
 from sharpkeras.checkpoints import Checkpoints
-from sharpkeras.errors import ResourceError, RunError, SharpKerasError, UsageError, printable
+from sharpkeras.errors import (
+    ResourceError,
+    RunError,
+    SharpKerasError,
+    UsageError,
+    printable,
+    written_by_a_newer_version,
+)
 
 SCHEMA_VERSION = 1
 PROGRAM = "sharpkeras"
@@ -180,7 +187,7 @@ class RunDirectory:
         Raises:
             NumericalError: a number in it is NaN or infinite.
         """
-        self._replace(name, (atomic.dumps(value, str(self.path / name), indent=1) + "\n").encode())
+        self._replace(name, atomic.dump_file(value, str(self.path / name)))
 
     def write_soon(self, name, content):
         """Writes the bytes `content` as the file `name`, on a full disk with the next `flush`."""
@@ -266,13 +273,7 @@ def _checked_facts(path):
         allowed = f'"program": "{PROGRAM}", a schema_version and a kind of {", ".join(KINDS)}'
         raise RunError("is no run of sharpkeras", where=where, seen=facts, allowed=allowed, next_step=OTHER_DIRECTORY)
     if version > SCHEMA_VERSION:
-        raise RunError(
-            "was written by a newer version of sharpkeras",
-            where=where,
-            seen=f"schema_version {version}",
-            allowed=f"at most {SCHEMA_VERSION}",
-            next_step=f"install a version of sharpkeras that reads schema_version {version}",
-        )
+        raise written_by_a_newer_version(where, version, SCHEMA_VERSION)
     facts = {"versions": {}, "conditions": {}, "finished": None, **facts}
     return strict_json.require(facts, {"versions": dict, "conditions": dict, "finished": (str, type(None))}, where)
 

@@ -70,8 +70,7 @@ def evaluate(path, dataset=None, batch_size=256, data_options=None, space=None):
     answers = {"labels": test.labels.astype(np.int32), "classes": classes}
     meta = {key: report[key] for key in ("dataset", "fingerprint", "split", "errors", "label", "selection")}
     atomic.save_arrays(Path(path) / f"predictions{suffix}.safetensors", answers, meta)
-    report_text = atomic.dumps(report, "evaluation", indent=1) + "\n"
-    atomic.write(Path(path) / f"evaluation{suffix}.json", report_text.encode())
+    atomic.write(Path(path) / f"evaluation{suffix}.json", atomic.dump_file(report, "evaluation"))
     return report
 
 

@@ -76,7 +76,7 @@ def measure(recipe, out, *, space=None, overwrite=False, progress=iter, runs=60,
         "warnings": call["warnings"],
         "table": table,
     }
-    atomic.write(out, (atomic.dumps(result, str(out), indent=1) + "\n").encode())
+    atomic.write(out, atomic.dump_file(result, str(out)))
     return result
 
 

@@ -34,7 +34,7 @@ def search(model, run, epochs, data, held_out, extract, describe, **options):
         alphas = [np.asarray(a) for a in model.alphas]
         found, decisions = extract(alphas), model.space.decisions(alphas)
         state = {"alphas": [a.tolist() for a in alphas], found.kind: found.as_dict()}
-        run.write_soon(f"epochs/{epoch:04d}.json", (atomic.dumps(state, "alphas", indent=1) + "\n").encode())
+        run.write_soon(f"epochs/{epoch:04d}.json", atomic.dump_file(state, "alphas"))
         row = collapse.watch(decisions)
         warning = collapse.warning(row, decisions)
         if warning and not was_collapsed:
