@@ -26,10 +26,11 @@ from PIL import Image
 if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
     pytest.skip("these commands run on the default backend", allow_module_level=True)
 
-from sharpkeras import atomic, experiment, export, loop, precision
+from sharpkeras import atomic, experiment, loop, precision
 from sharpkeras.checkpoints import Checkpoints
 from sharpkeras.errors import NumericalError
 from sharpkeras.experiment import assembly, forecast, prepared
+from sharpkeras.export import conversion
 from sharpkeras.loop import Silent
 from sharpkeras.measure import latency
 from sharpkeras.recipes import SearchRecipe
@@ -650,7 +651,7 @@ def test_row_86_and_87_seeds_that_are_missing_and_a_single_one(place):
 def test_row_69_an_altered_weight_is_noticed(place, monkeypatch):
     import onnx
 
-    convert = export.convert
+    convert = conversion.convert
 
     def altered(*arguments):
         model = convert(*arguments)
@@ -660,7 +661,7 @@ def test_row_69_an_altered_weight_is_noticed(place, monkeypatch):
         largest.CopyFrom(onnx.numpy_helper.from_array(values, largest.name))
         return model
 
-    monkeypatch.setattr(export, "convert", altered)
+    monkeypatch.setattr(conversion, "convert", altered)
     before = files_below(place)
     result = sharpkeras("export", "train", "--out", "model.onnx", "--overwrite")
     assert result.code == 8 and "model.rejected.onnx" in result.err and "image" in result.err

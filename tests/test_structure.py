@@ -60,22 +60,23 @@ MAY_IMPORT = {
 ONLY_IMPORTED_BY = {
     "click": ["cli"],
     "matplotlib": ["sharpkeras/view"],
-    "onnx": ["sharpkeras/export.py", "sharpkeras/measure/latency.py"],
-    "tf2onnx": ["sharpkeras/export.py"],
-    "onnxruntime": ["sharpkeras/export.py", "sharpkeras/measure/latency.py"],
+    "onnx": ["sharpkeras/export", "sharpkeras/measure/latency.py"],
+    "onnx_ir": ["sharpkeras/export"],
+    "tf2onnx": ["sharpkeras/export"],
+    "onnxruntime": ["sharpkeras/export", "sharpkeras/measure/latency.py"],
     "tensorflow_datasets": ["sharpkeras/data"],
     "tensorflow": [
         "sharpkeras/step_tensorflow.py",
         "sharpkeras/kernels.py",
         "sharpkeras/remat.py",
         "sharpkeras/data",
-        "sharpkeras/export.py",
+        "sharpkeras/export",
     ],
     "jax": ["sharpkeras/step_jax.py", "sharpkeras/kernels.py", "sharpkeras/remat.py"],
     "torch": [],
 }
 
-HEAVY = {"tensorflow", "tensorflow_datasets", "keras", "jax", "onnx", "onnxruntime", "matplotlib", "sklearn"}
+HEAVY = {"tensorflow", "tensorflow_datasets", "keras", "jax", "onnx", "onnx_ir", "onnxruntime", "matplotlib", "sklearn"}
 UNSAFE_MODULES = {"pickle", "yaml", "marshal", "shelve", "dill", "joblib"}
 
 # Written so that this file does not hold what it looks for.

@@ -56,10 +56,10 @@ def measure(recipe, out, *, space=None, overwrite=False, progress=iter, runs=60,
         ConfigError: for a part that can not be told from others, or a package that is missing.
         RunError: when the file is there already, or can not be written.
     """
-    from sharpkeras import export
+    from sharpkeras.export import exporting
 
     _check_destination(Path(out), overwrite)
-    export.require_packages()
+    exporting.require_packages()
     space = space or search_space(recipe)
     sizes = cost_sizes(recipe, space, *_images(recipe))
     timing |= {"runs": runs, "warmup_s": WARMUP_S}
@@ -68,7 +68,7 @@ def measure(recipe, out, *, space=None, overwrite=False, progress=iter, runs=60,
     result = {
         "schema_version": parts.SCHEMA_VERSION,
         **{name: call[name] for name in ("device", "cores", "threads", "batch_size", "runs", "providers")},
-        "versions": {name: sys.modules[name].__version__ for name in ("sharpkeras", "keras", *export.PACKAGES)},
+        "versions": {name: sys.modules[name].__version__ for name in ("sharpkeras", "keras", *exporting.PACKAGES)},
         "network": sizes,
         "call_ms": call["p50_ms"],
         "random_ms": _mean(space, space.costs(parts.lookup(table, out), **sizes)),
@@ -112,10 +112,11 @@ def parts_of(space, sizes):
 
 def _benchmark(layer, input_shape, path, timing):
     """The report of `benchmark_onnx` on a layer alone."""
-    from sharpkeras import export
+    from sharpkeras.export import conversion
 
     model = _alone(layer, input_shape)
-    path.write_bytes(export.tidy(export.convert(model, model.input_shape[1:], OPSET), "part", {}).SerializeToString())
+    converted = conversion.convert(model, model.input_shape[1:], OPSET)
+    path.write_bytes(conversion.tidy(converted, "part", {}).SerializeToString())
     return benchmark_onnx(path, **timing)
 
 

@@ -113,11 +113,11 @@ def _published_cost(name, recipe, size, classes):
 
 
 def export(path, out, opset=17, overwrite=False, space=None):
-    """Writes a trained network as ONNX, refused unless it agrees with Keras; see `export.export_onnx`.
+    """Writes a trained network as ONNX, refused unless it agrees with Keras; see `export.exporting.export_onnx`.
 
     `space` is the HyperCuboid of a path, where it is not MultiChannelNet.
     """
-    from sharpkeras.export import check_destination, export_onnx
+    from sharpkeras.export.exporting import check_destination, export_onnx
 
     out = Path(out)
     if out.suffix != ".onnx":  # a path such as "." has no name that could get another ending

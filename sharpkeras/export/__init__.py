@@ -1,0 +1,1 @@
+"""Keras → ONNX: `exporting.export_onnx` and what it is made of."""

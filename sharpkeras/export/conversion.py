@@ -1,0 +1,142 @@
+"""Keras → ONNX: traced with its weights as constants, converted operator by operator by tf2onnx, channels first."""
+
+import contextlib
+import logging
+import traceback
+
+import keras
+import tensorflow as tf
+from onnx import helper
+from tf2onnx import optimizer, tf_loader, tfonnx
+
+from sharpkeras.errors import ConfigError, VerificationError
+from sharpkeras.export.channels_first import channels_first
+from sharpkeras.export.graphs import changed
+from sharpkeras.measure.latency import first_line, onnx_messages
+
+# Of the optimizer of tf2onnx; its pass over transpositions takes time quadratic in the number of nodes.
+PASSES = ("fold_constants", "const_dequantize_optimizer", "remove_identity", "remove_back_to_back")
+IMAGES, LOGITS = "images", "logits"
+
+
+def image_shape(model):
+    """(H, W, C) of the model's one input.
+
+    Raises:
+        ConfigError: if there is not one image input of a static size, or the model does not compute in float32.
+    """
+    dtypes = sorted({layer.compute_dtype for layer in (model, *model.layers)})
+    if dtypes != ["float32"]:
+        next_step = "build it again under keras.config.set_dtype_policy('float32') and copy the weights"
+        raise ConfigError("the model does not compute in float32", seen=dtypes, next_step=next_step)
+    if getattr(model, "inputs", None):
+        shapes = [tuple(tensor.shape) for tensor in model.inputs]
+    else:  # a subclassed model only knows the shape it was built with
+        shapes = [tuple((model.get_build_config() or {}).get("input_shape") or ())]
+    if len(shapes) != 1 or len(shapes[0]) != 4 or None in shapes[0][1:]:
+        allowed = "one input (None, H, W, C) with H, W and C known"
+        raise ConfigError("the model is not built for one image input", seen=shapes, allowed=allowed)
+    return shapes[0][1:]
+
+
+def convert(model, shape, opset, log=None):
+    """The model at inference as an `onnx.ModelProto`, with the channels first inside.
+
+    `model.export(format="onnx")` converts by tf2onnx too, and its whole optimizer gives the same nodes, in ten times
+    the time. Dilated depthwise convolutions come out as Conv with `dilations`, which `structural_problems` asserts.
+
+    Args:
+        model: a built Keras model.
+        shape: (H, W, C) of its images.
+        opset: ONNX operator set.
+        log: where the converter's own words are written if it fails.
+
+    Raises:
+        ConfigError: if the model's output is not one (batch, classes) tensor.
+        VerificationError: if tf2onnx fails or knows no ONNX operator for one of TensorFlow's.
+    """
+    graph_def = frozen_graph(model, shape)
+    with silent_converter() as complaints:
+        try:
+            names = {"input_names": [f"{IMAGES}:0"], "output_names": [f"{LOGITS}:0"]}
+            with tf.Graph().as_default() as graph:
+                tf.import_graph_def(graph_def, name="")
+                renamed = {f"{name}:0": name for name in (IMAGES, LOGITS)}
+                converted = tfonnx.process_tf_graph(graph, opset=opset, tensors_to_rename=renamed, **names)
+            chosen = {name: optimizer._optimizers[name] for name in PASSES}
+            onnx_model = optimizer.optimize_graph(converted, catch_errors=False, optimizers=chosen).make_model("")
+        except Exception as error:  # whatever the handler of an operator raises
+            complaints.append(f"{type(error).__name__}: {first_line(error)}")
+            complaints += traceback.format_exc().splitlines()
+    if complaints:  # an operator that tf2onnx does not know is only logged, and stays in the file
+        problem = VerificationError("the model can not be converted to ONNX", seen=complaints[0], where=log)
+        if log is not None:
+            log.write_text("\n".join(complaints) + "\n", encoding="utf-8")
+        raise problem
+    return changed(onnx_model, channels_first)
+
+
+def frozen_graph(model, shape):
+    """The model as a TensorFlow GraphDef from `images` to `logits`, its variables replaced by their values.
+
+    Raises:
+        ConfigError: if the model's output is not one (batch, classes) tensor.
+    """
+    values = [(variable, keras.ops.convert_to_numpy(variable)) for variable in model.variables]
+    with tf.Graph().as_default() as graph:
+        images = tf.compat.v1.placeholder(input_dtype(model), (None, *shape), name=IMAGES)
+        with keras.StatelessScope(state_mapping=[(variable, tf.constant(value)) for variable, value in values]):
+            logits = model(images, training=False)
+        if getattr(logits, "dtype", None) != tf.float32 or len(logits.shape) != 2 or logits.shape[1] is None:
+            allowed = "float32 (None, classes)"
+            raise ConfigError("the model has another output than logits", seen=logits, allowed=allowed)
+        tf.identity(logits, name=LOGITS)
+        return tf_loader.tf_optimize([f"{IMAGES}:0"], [f"{LOGITS}:0"], graph.as_graph_def(add_shapes=True))
+
+
+def input_dtype(model):
+    """ "float32", or "uint8" of a model with its preprocessing."""
+    return model.inputs[0].dtype if getattr(model, "inputs", None) else "float32"
+
+
+def with_preprocessing(model, mean, deviation):
+    """The same model for images as they are stored, uint8: (x / 255 - mean) / deviation comes first.
+
+    Args:
+        model: a model of one float32 image input.
+        mean, deviation: of each channel, for images in [0, 1].
+    """
+    images = keras.Input(model.input_shape[1:], dtype="uint8", name=IMAGES)
+    scale = [1 / (255 * spread) for spread in deviation]
+    offset = [-center / spread for center, spread in zip(mean, deviation)]
+    return keras.Model(images, model(keras.layers.Rescaling(scale, offset)(images)), name=model.name)
+
+
+@contextlib.contextmanager
+def silent_converter():
+    """Keeps tf2onnx from printing; gives the list of the errors that it logs."""
+    logger, complaints = logging.getLogger("tf2onnx"), []
+    handler = logging.Handler(level=logging.ERROR)
+    handler.emit = lambda record: complaints.append(record.getMessage())
+    propagated, logger.propagate = logger.propagate, False
+    logger.addHandler(handler)
+    try:
+        yield complaints
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = propagated
+
+
+def tidy(onnx_model, name, properties):
+    """The same model with names and metadata, without doc strings (they carry local paths) and unused domains."""
+    for message in onnx_messages(onnx_model):
+        if "doc_string" in message.DESCRIPTOR.fields_by_name:
+            message.ClearField("doc_string")
+    used = {"", *(node.domain for node in onnx_model.graph.node)}
+    for entry in [entry for entry in onnx_model.opset_import if entry.domain not in used]:
+        onnx_model.opset_import.remove(entry)
+    helper.set_model_props(onnx_model, properties)
+    onnx_model.graph.name = name
+    for value in (*onnx_model.graph.input, *onnx_model.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_param = "batch"
+    return onnx_model

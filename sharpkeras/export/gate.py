@@ -1,0 +1,160 @@
+"""What a file has to be before it gets its name: a plain inference graph whose answers are those of the Keras model."""
+
+from functools import partial
+
+import keras
+import numpy as np
+import onnx
+import onnxruntime
+
+from sharpkeras.errors import DataError, NumericalError, VerificationError
+from sharpkeras.measure.latency import first_line, onnx_messages
+
+BATCH_SIZES = (1, 3, 17)
+
+RANDOM = [
+    "Bernoulli",
+    "Dropout",
+    "Multinomial",
+    "RandomNormal",
+    "RandomNormalLike",
+    "RandomUniform",
+    "RandomUniformLike",
+]
+BLOCKS = ["SpaceToDepth", "DepthToSpace"]  # how converters write a dilation that they did not recognise
+
+
+def structural_problems(onnx_model):
+    """What keeps a model from being a plain inference graph, one sentence each; empty if it is one."""
+    problems = []
+    try:
+        onnx.checker.check_model(onnx_model, full_check=True)
+    except Exception as error:  # ValidationError, InferenceError, and those of protobuf
+        problems.append(f"the ONNX check fails: {first_line(error)}")
+    for message in onnx_messages(onnx_model):
+        if message.DESCRIPTOR.name == "TensorProto" and message.external_data:
+            problems.append(f"the data of {message.name} lie in another file")
+        if message.DESCRIPTOR.name != "NodeProto":
+            continue
+        if message.domain not in ("", "ai.onnx"):
+            problems.append(f"{message.op_type} {message.name} is of the domain {message.domain}")
+        if message.op_type in RANDOM:
+            problems.append(f"{message.op_type} {message.name} is random")
+        if message.op_type in BLOCKS:
+            problems.append(f"{message.op_type} {message.name} stands for a dilation, which belongs into the Conv")
+        if message.op_type == "BatchNormalization" and len(message.output) > 1:
+            problems.append(f"{message.op_type} {message.name} is in training mode")
+    for name, rank, values in (("images", 4, onnx_model.graph.input), ("logits", 2, onnx_model.graph.output)):
+        found = [(value.name, value.type.tensor_type) for value in values]
+        static = [[dim.HasField("dim_value") for dim in tensor.shape.dim] for _, tensor in found]
+        if [seen for seen, _ in found] != [name] or static != [[False] + [True] * (rank - 1)]:
+            problems.append(f"expected one tensor {name} of rank {rank}, free in its batch alone, found {found}")
+    return problems
+
+
+def open_session(onnx_model, path):
+    """The written file in ONNX Runtime, which is given it only if its structure is plain.
+
+    Raises:
+        VerificationError: with the structural problems, or what ONNX Runtime says.
+    """
+    problems = structural_problems(onnx_model)
+    if problems:
+        raise VerificationError(f"not a plain inference graph: {problems[0]}", seen="; ".join(problems[1:]) or None)
+    options = onnxruntime.SessionOptions()
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # Keras computes on the same cores
+    try:
+        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime's exceptions have no common base
+        raise VerificationError("ONNX Runtime refuses the file", seen=first_line(error)) from error
+
+
+def agreement_cases(shape, dtype, images):
+    """(kind, batch size) → images: noise, constant images of different brightness, and the real ones.
+
+    Args:
+        shape: (H, W, C).
+        dtype: "float32", of preprocessed images, or "uint8".
+        images: (N, H, W, C) of that type, or None.
+
+    Raises:
+        DataError: if the real images do not fit the model.
+    """
+    if images is not None and (images.dtype != dtype or images.shape[1:] != tuple(shape) or not len(images)):
+        seen, allowed = f"{images.dtype} {images.shape}", f"{dtype} (N, {', '.join(map(str, shape))}), N > 0"
+        raise DataError("the images do not fit the model", seen=seen, allowed=allowed)
+    generator = np.random.default_rng(0)
+    cases = {}
+    for size in BATCH_SIZES:
+        if dtype == "uint8":
+            cases["noise", size] = generator.integers(0, 256, (size, *shape), dtype="uint8")
+            brightness = np.linspace(0, 255, size).astype("uint8").reshape(size, 1, 1, 1)
+        else:
+            cases["noise", size] = generator.standard_normal((size, *shape), dtype="float32")
+            brightness = np.linspace(-1, 1, size, dtype="float32").reshape(size, 1, 1, 1)
+        cases["constant", size] = np.tile(brightness, (1, *shape))
+        if images is not None:
+            cases["real", size] = images[np.arange(size) % len(images)]
+    return cases
+
+
+def check_agreement(model, session, cases, tolerance):
+    """What the report says about the largest differences over all cases.
+
+    Raises:
+        VerificationError: if one exceeds the tolerance or a clear answer changes; names the worst image.
+    """
+    # Run eagerly: the traced graph is what was converted and could hide its own mistakes.
+    results = {case: compare(partial(model, training=False), session, x, tolerance) for case, x in cases.items()}
+    worst = max(results, key=lambda case: results[case]["relative_difference"])
+    relative = results[worst]["relative_difference"]
+    if relative > tolerance or any(result["changed_answers"] for result in results.values()):
+        kind, size = worst
+        image = f"{kind} image {results[worst]['worst_image']} in a batch of {size}"
+        raise VerificationError(
+            f"the file disagrees with the Keras model, most on {image}",
+            seen=f"a difference of {results[worst]['largest_difference']:.3g}, {relative:.3g} of the largest logit",
+            allowed=f"{tolerance:g} of the largest logit",
+        )
+    return {
+        "largest_difference": max(result["largest_difference"] for result in results.values()),
+        "relative_difference": relative,
+        "tolerance": tolerance,
+        "batch_sizes": list(BATCH_SIZES),
+        "compared_on": list(dict.fromkeys(kind for kind, _ in cases)),
+        "clear_answers": sum(result["clear_answers"] for result in results.values()),
+    }
+
+
+def compare(model_fn, session, images, tolerance=1e-4):
+    """How far the file's logits are from the model's on one batch.
+
+    Args:
+        model_fn: images → logits (B, classes).
+        session: an `onnxruntime.InferenceSession` with input `images` and output `logits`.
+        images: (B, H, W, C), float32.
+        tolerance: as in `export_onnx`. An answer is clear, and must not change, where the best class leads the
+            second by more than ten times the allowed difference.
+
+    Returns:
+        `largest_difference`, `relative_difference` (to the largest |logit|; infinite if a logit of the file is not
+        finite), `worst_image` (its index), `clear_answers` and `changed_answers` (numbers of images).
+
+    Raises:
+        NumericalError: if the model's logits are not finite.
+    """
+    expected = keras.ops.convert_to_numpy(model_fn(images))  # (B, classes)
+    if not np.isfinite(expected).all():
+        raise NumericalError("the Keras model's own logits are not finite", next_step="export another checkpoint")
+    (received,) = session.run(["logits"], {"images": images})  # (B, classes)
+    difference = np.nan_to_num(np.abs(expected - received), nan=np.inf).max(axis=1)  # (B,)
+    scale = np.abs(expected).max() or 1.0
+    ranked = np.sort(expected, axis=1)[:, -2:]  # (B, 2), second and best
+    clear = ranked[:, -1] - ranked[:, 0] > 10 * tolerance * scale
+    return {
+        "largest_difference": float(difference.max()),
+        "relative_difference": float(difference.max() / scale),
+        "worst_image": int(difference.argmax()),
+        "clear_answers": int(clear.sum()),
+        "changed_answers": int((clear & (expected.argmax(axis=1) != received.argmax(axis=1))).sum()),
+    }

@@ -1,0 +1,92 @@
+"""Small words for reading and changing an `onnx_ir` graph."""
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+from onnx_ir.passes import Sequential, common
+
+_CLEAN = Sequential(
+    common.IdentityEliminationPass(),
+    common.CommonSubexpressionEliminationPass(),
+    common.RemoveUnusedNodesPass(),
+    common.RemoveUnusedOpsetsPass(),
+    common.TopologicalSortPass(),
+)
+
+
+def changed(model, *rewrites):
+    """A copy of an `onnx.ModelProto` whose graph each function has rewritten in turn, without what nothing uses.
+
+    Args:
+        rewrites: functions that take an `ir.Graph`, with shapes, and change it in place.
+    """
+    for rewrite in rewrites:
+        intermediate = ir.from_proto(onnx.shape_inference.infer_shapes(model))
+        rewrite(intermediate.graph)
+        intermediate = _CLEAN(intermediate).model
+        model = ir.to_proto(intermediate)
+        del model.graph.value_info[:]  # shapes of before; whoever reads the file infers them
+    return model
+
+
+def attribute(node, name, default=None):
+    """The value of an attribute, integers as a list; the default where the node does not have it."""
+    found = node.attributes.get(name)
+    if found is None:
+        return default
+    return list(found.value) if isinstance(found.value, tuple) else found.value
+
+
+def array(value):
+    """The content of a constant as a NumPy array; None for any other value, or for an input that is left out."""
+    known = value is not None and value.const_value is not None and not value.is_graph_input()
+    return value.const_value.numpy() if known else None
+
+
+def constant(graph, content):
+    """A new initializer with the content of a NumPy array."""
+    content = np.ascontiguousarray(content)
+    number = len(graph.initializers)
+    while f"constant_{number}" in graph.initializers:
+        number += 1
+    value = ir.val(f"constant_{number}", const_value=ir.tensor(content), shape=content.shape)
+    value.dtype = value.const_value.dtype
+    graph.register_initializer(value)
+    return value
+
+
+def insert(before, operator, inputs, attributes=None, shape=None):
+    """The output of a new node, of the type of the first output of the node that it is put before."""
+    node = ir.node(operator, inputs, attributes or {})
+    before.graph.insert_before(before, node)
+    (output,) = node.outputs
+    output.type = before.outputs[0].type
+    output.shape = None if shape is None else ir.Shape(shape)
+    return output
+
+
+def replace(value, other):
+    """Lets all that reads a value read another one, which takes its place and name among the graph's outputs."""
+    if value.is_graph_output():
+        name, value.name = value.name, f"{value.name}_replaced"
+        other.name = name
+    ir.convenience.replace_all_uses_with(value, other, replace_graph_outputs=True)
+
+
+def only_reader(value):
+    """The node that reads a value, if there is exactly one and the value is no output of the graph; else None."""
+    uses = list(value.uses())
+    return uses[0].node if len(uses) == 1 and not value.is_graph_output() else None
+
+
+def is_pointwise(node):
+    """Whether a node is an ungrouped 1×1 convolution of stride 1 with a constant kernel."""
+    return (
+        node is not None
+        and node.op_type == "Conv"
+        and attribute(node, "group", 1) == 1
+        and array(node.inputs[1]) is not None
+        and array(node.inputs[1]).shape[2:] == (1, 1)
+        and set(attribute(node, "strides", [1, 1])) == {1}
+        and not any(attribute(node, "pads", [0]))
+    )
