@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test crash-test fuzz audit lock clean
+.PHONY: help setup demo test crash-test export-test fuzz audit lock clean
 .DELETE_ON_ERROR:
 
 help:  ## List these targets
@@ -22,6 +22,9 @@ test: setup  ## Run the whole test suite on two processes
 
 crash-test: setup  ## Kill a search and a training at 20 random instants each; the end must be the same (CRASH="--seed 1")
 	@$(BIN)/python tests/crash.py --kills 20 $(CRASH)
+
+export-test: setup  ## Export 200 networks of random genotypes, each compared with Keras (EXPORTS="--seed 1000")
+	@$(BIN)/python tests/exports.py --count 200 $(EXPORTS)
 
 fuzz: setup  ## Hostile files and command lines, two minutes of each kind (FUZZ="--minutes 1 --seed 1")
 	@$(BIN)/python tests/fuzz.py --minutes 2 $(FUZZ)

@@ -32,6 +32,40 @@ as_json = click.option("--json", "as_json", is_flag=True, help="Print the result
 overwrite = click.option("--overwrite", is_flag=True, help="Replace what is there.")
 
 
+NETWORKS = {  # stem, pixels, classes, init_channels, num_cells (Table 2 and 3)
+    "cifar10": ("cifar", 32, 10, 36, 20),
+    "imagenet": ("imagenet", 224, 1000, 48, 14),
+}
+
+
+def network_sizes(function):
+    """The sizes of an architecture's network, handed on as `sizes`: TrainRecipe, (H, W, C), number of classes."""
+
+    @click.option("--for", "kind", type=click.Choice(tuple(NETWORKS)), default="cifar10", help="Network.  [cifar10]")
+    @click.option("--ops", type=click.Choice(("sharp", "darts")), default="sharp", help="Op table.  [sharp]")
+    @click.option("--init-channels", type=click.IntRange(2), help="Channels of the first cell.  [36, ImageNet 48]")
+    @click.option("--num-cells", type=click.IntRange(1), help="Cells.  [20, ImageNet 14]")
+    @click.option("--mid-channels", type=click.IntRange(1), help="Middle channels of the choke primitives.  [32]")
+    @click.option("--final-filters", type=click.IntRange(1), help="Filters before the classifier of a path.  [768]")
+    @click.option("--num-classes", type=click.IntRange(2, 10**6), help="Classes.  [10, ImageNet 1000]")
+    @click.option("--input-size", type=click.IntRange(4, 4096), help="Pixels per side.  [32, ImageNet 224]")
+    @functools.wraps(function)
+    def command(
+        *arguments, kind, ops, init_channels, num_cells, mid_channels, final_filters, num_classes, input_size, **options
+    ):
+        from sharpkeras.recipes import TrainRecipe
+
+        stem, pixels, classes, channels, cells = NETWORKS[kind]
+        settings = {"ops": ops, "stem": stem, "mid_channels": mid_channels}
+        settings |= {"init_channels": init_channels or channels, "num_cells": num_cells or cells}
+        settings |= {"final_filters": final_filters} if final_filters else {}
+        side = input_size or pixels
+        sizes = (TrainRecipe(auxiliary_weight=0.0, **settings), (side, side, 3), num_classes or classes)
+        return function(*arguments, sizes=sizes, **options)
+
+    return command
+
+
 def data(function):
     """How images are read: the further arguments of `data.load`, for every command that reads some."""
     function = click.option("--follow-symlinks", is_flag=True, help="Follow links that lead out of an image folder.")(

@@ -695,14 +695,18 @@ def test_row_70_a_package_for_the_export_is_missing(place, monkeypatch, package)
 
 
 def test_row_71_the_converter_fails(place, monkeypatch):
-    import tf2onnx
+    from tf2onnx import tfonnx
 
-    def from_function(*_, **__):
+    def process_tf_graph(*_, **__):
         logging.getLogger("tf2onnx").error("Tensorflow op [cells/1: Foo] is not supported")
         raise ValueError("no mapping for Foo")
 
-    monkeypatch.setattr(tf2onnx.convert, "from_function", from_function)
-    refused(8, ["can not be converted", "cells/1: Foo", "no mapping for Foo"], ["export", "train", "--out", "new.onnx"])
+    monkeypatch.setattr(tfonnx, "process_tf_graph", process_tf_graph)
+    result = sharpkeras("export", "train", "--out", "new.onnx")
+    assert result.code == 8 and not result.out and "can not be converted" in result.err
+    assert "cells/1: Foo" in result.err and "new.conversion.log" in result.err
+    assert "no mapping for Foo" in Path("new.conversion.log").read_text()
+    assert not Path("new.onnx").exists()
 
 
 # --- ONNX files of strangers ---

@@ -10,32 +10,50 @@ from sharpkeras_cli import options
 
 
 @click.command("export")
-@click.argument("run", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), help="The file.  [default: exported/RUN.onnx]")
+@click.argument("source", metavar="SOURCE")
+@click.option("--out", type=click.Path(path_type=Path), help="The file.  [default: exported/SOURCE.onnx]")
 @click.option("--opset", type=int, default=17, show_default=True, help="ONNX operator set.")
+@click.option(
+    "--input",
+    "pixels",
+    type=click.Choice(("float32", "uint8")),
+    default="float32",
+    show_default=True,
+    help="Images that the file takes: preprocessed, or as they are stored.",
+)
+@click.option("--no-optimize", is_flag=True, help="Leave the graph as the converter makes it.")
+@options.network_sizes
 @options.overwrite
 @options.as_json
-def command(run, out, opset, overwrite, as_json):
-    """Write the network of a training RUN as ONNX.
+def command(source, out, opset, pixels, no_optimize, sizes, overwrite, as_json):
+    """Write the network of SOURCE as ONNX.
 
-    Refused unless the file agrees with Keras. Beside NAME.onnx stands NAME.json with genotype, cost, preprocessing and
-    the differences found.
+    A training run; or, with random weights, an architecture (a file or a published name, of the sizes that are given)
+    or a model of keras.applications (keras:MobileNetV2). Refused unless the file agrees with Keras. Beside NAME.onnx
+    stands NAME.json with architecture, cost, preprocessing and the differences found.
     """
     from sharpkeras import inspection
 
-    inspection.refuse_foreign_model(run)  # before Keras is imported
+    inspection.refuse_foreign_model(Path(source))  # before Keras is imported
     if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
         click.echo("export runs on TensorFlow, from the same weights", err=True)
     options.choose_backend("tensorflow")
     from sharpkeras import experiment
 
-    out = out or Path("exported") / f"{run.resolve().name}.onnx"
-    report = experiment.export(run, out, opset, overwrite)
-    if report["recipe"]["precision"] != "float32":
+    name = Path(source).resolve().stem if Path(source).exists() else source.replace(":", "-")
+    out = out or Path("exported") / f"{name}.onnx"
+    stored_pixels, optimize = pixels == "uint8", not no_optimize
+    settings = {"opset": opset, "overwrite": overwrite, "optimize": optimize, "stored_pixels": stored_pixels}
+    report = experiment.export(source, out, sizes=sizes, **settings)
+    if report.get("recipe", {}).get("precision", "float32") != "float32":
         click.echo(f"note: trained in {report['recipe']['precision']}; the file computes in float32", err=True)
+    if report["selected"]["by"] == "nothing":
+        click.echo("note: the weights are random; export a training run for a network that knows something", err=True)
     if as_json:
         click.echo(json.dumps(report))
-    else:
-        click.echo(f"{out}: {report['bytes']:,} bytes, {report['nodes']} nodes, opset {opset}")
-        click.echo(f"largest difference ONNX − Keras: {report['largest_difference']:.2g}")
-        options.say_next("benchmark", out)
+        return
+    before = f" ({report['nodes_before_rewrites']} before)" if optimize else ""
+    click.echo(f"{out}: {report['bytes']:,} bytes, {report['nodes']} nodes{before}, opset {opset}")
+    relative = f"{report['relative_difference']:.1g} of the largest logit"
+    click.echo(f"largest difference ONNX − Keras: {report['largest_difference']:.2g}, {relative}")
+    options.say_next("benchmark", out)

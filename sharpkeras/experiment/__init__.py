@@ -7,10 +7,11 @@ from sharpkeras.experiment.architectures import architecture
 from sharpkeras.experiment.assembly import count_cost
 from sharpkeras.experiment.comparison import compare
 from sharpkeras.experiment.conduct import Conduct
+from sharpkeras.experiment.deployment import export
 from sharpkeras.experiment.evaluation import evaluate
 from sharpkeras.experiment.extraction import extract
 from sharpkeras.experiment.forecast import forecast_search, forecast_training
-from sharpkeras.experiment.results import export, table, trained_network
+from sharpkeras.experiment.results import table, trained_network
 from sharpkeras.experiment.running import degenerate, search, train
 from sharpkeras.experiment.sampling import sample
 

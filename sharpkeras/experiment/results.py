@@ -1,21 +1,16 @@
-"""What was found, and the numbers of it: architectures, test error, cost, tables, ONNX files."""
+"""What was found, and the numbers of it: trained networks, and the tables of the paper."""
 
 import functools
-from pathlib import Path
 
 import keras
-import numpy as np
 
-from sharpkeras import __version__, atomic, published
-from sharpkeras.data import load
-from sharpkeras.errors import DataError, RunError, UsageError
+from sharpkeras import published
+from sharpkeras.errors import RunError
 from sharpkeras.experiment import architectures, records, weights
-from sharpkeras.experiment.assembly import build_network, count_cost, image_options
+from sharpkeras.experiment.assembly import build_network, count_cost
 from sharpkeras.measure import cost
 from sharpkeras.recipes import TRAININGS, TrainRecipe
 from sharpkeras.runs import RunDirectory
-
-REAL_IMAGES = 17  # that the export is checked on
 
 # Rows whose architecture Keras has, and one whose configuration the paper leaves to its reader.
 APPLICATIONS = {
@@ -110,48 +105,3 @@ def _measured(number, row, count):
 
 def _published_cost(name, recipe, size, classes):
     return count_cost(published.architecture(name), recipe, (size, size, 3), classes)
-
-
-def export(path, out, opset=17, overwrite=False, space=None):
-    """Writes a trained network as ONNX, refused unless it agrees with Keras; see `export.exporting.export_onnx`.
-
-    `space` is the HyperCuboid of a path, where it is not MultiChannelNet.
-    """
-    from sharpkeras.export.exporting import check_destination, export_onnx
-
-    out = Path(out)
-    if out.suffix != ".onnx":  # a path such as "." has no name that could get another ending
-        raise UsageError("an exported model ends in .onnx", where="--out", seen=str(out), allowed="NAME.onnx")
-    report = out.with_suffix(".json")
-    RunDirectory.read(path, "train")
-    if report.exists() and not out.exists():  # such as the recipe.json of a run
-        raise RunError("is no report of an export", where=str(report), next_step="choose another name with --out")
-    with atomic.disk_errors(out.parent):
-        out.parent.mkdir(parents=True, exist_ok=True)
-    check_destination(out, opset, overwrite)
-    network, recipe, facts, found, selected = trained_network(path, space)
-    numbers = cost.count(network.counted())
-    metadata = {
-        found.kind: found.as_dict(),
-        "classes": facts["class_names"],
-        "preprocessing": {"scale": "x / 255", "mean": facts["mean"], "deviation": facts["deviation"], "layout": "NHWC"},
-        "cost": numbers._asdict(),
-        "recipe": recipe.as_dict(),
-        "selected": selected,
-        "sharpkeras": __version__,
-    }
-    return export_onnx(
-        network.deployed(), out, opset=opset, images=_real_images(recipe, facts), metadata=metadata, overwrite=overwrite
-    )
-
-
-def _real_images(recipe, facts):
-    """A few training images as the network takes them; None where the data is not there (any more)."""
-    try:
-        dataset = load(recipe.dataset, "train", limit=REAL_IMAGES * 2, **image_options(recipe))
-    except (DataError, UsageError):
-        return None
-    if list(dataset.images.shape[1:]) != facts["shape"]:
-        return None
-    images = dataset.images[:REAL_IMAGES].astype("float32") / 255.0
-    return ((images - np.array(facts["mean"])) / np.array(facts["deviation"])).astype("float32")

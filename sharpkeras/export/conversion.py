@@ -7,6 +7,7 @@ import traceback
 import keras
 import tensorflow as tf
 from onnx import helper
+from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 from tf2onnx import optimizer, tf_loader, tfonnx
 
 from sharpkeras.errors import ConfigError, VerificationError
@@ -83,15 +84,21 @@ def frozen_graph(model, shape):
         ConfigError: if the model's output is not one (batch, classes) tensor.
     """
     values = [(variable, keras.ops.convert_to_numpy(variable)) for variable in model.variables]
-    with tf.Graph().as_default() as graph:
-        images = tf.compat.v1.placeholder(input_dtype(model), (None, *shape), name=IMAGES)
+
+    def infer(images):
         with keras.StatelessScope(state_mapping=[(variable, tf.constant(value)) for variable, value in values]):
             logits = model(images, training=False)
         if getattr(logits, "dtype", None) != tf.float32 or len(logits.shape) != 2 or logits.shape[1] is None:
             allowed = "float32 (None, classes)"
             raise ConfigError("the model has another output than logits", seen=logits, allowed=allowed)
-        tf.identity(logits, name=LOGITS)
-        return tf_loader.tf_optimize([f"{IMAGES}:0"], [f"{LOGITS}:0"], graph.as_graph_def(add_shapes=True))
+        return tf.identity(logits, name=LOGITS)
+
+    signature = tf.TensorSpec((None, *shape), input_dtype(model), name=IMAGES)
+    traced = tf.function(infer, [signature], autograph=False).get_concrete_function()
+    if traced.captured_inputs:  # what a layer keeps beside its variables, such as the mean of a Normalization
+        traced = convert_variables_to_constants_v2(traced, lower_control_flow=False)
+    with tf.Graph().as_default():
+        return tf_loader.tf_optimize([f"{IMAGES}:0"], [f"{LOGITS}:0"], traced.graph.as_graph_def(add_shapes=True))
 
 
 def input_dtype(model):

@@ -1,7 +1,5 @@
 """What a file has to be before it gets its name: a plain inference graph whose answers are those of the Keras model."""
 
-from functools import partial
-
 import keras
 import numpy as np
 import onnx
@@ -103,9 +101,10 @@ def check_agreement(model, session, cases, tolerance):
 
     Raises:
         VerificationError: if one exceeds the tolerance or a clear answer changes; names the worst image.
+        NumericalError: if the model's logits are not finite.
     """
-    # Run eagerly: the traced graph is what was converted and could hide its own mistakes.
-    results = {case: compare(partial(model, training=False), session, x, tolerance) for case, x in cases.items()}
+    expected = expected_logits(model, cases)
+    results = {case: compare(expected[case], logits(session, x), tolerance) for case, x in cases.items()}
     worst = max(results, key=lambda case: results[case]["relative_difference"])
     relative = results[worst]["relative_difference"]
     if relative > tolerance or any(result["changed_answers"] for result in results.values()):
@@ -126,27 +125,39 @@ def check_agreement(model, session, cases, tolerance):
     }
 
 
-def compare(model_fn, session, images, tolerance=1e-4):
+def expected_logits(model, cases):
+    """Case → the Keras model's logits (B, classes), from one pass over the images of all cases.
+
+    The model runs eagerly: the traced graph is what was converted and could hide its own mistakes.
+
+    Raises:
+        NumericalError: if the logits are not finite.
+    """
+    images = np.concatenate(list(cases.values()))
+    expected = keras.ops.convert_to_numpy(model(images, training=False))
+    if not np.isfinite(expected).all():
+        raise NumericalError("the Keras model's own logits are not finite", next_step="export another checkpoint")
+    ends = np.cumsum([len(images) for images in cases.values()])
+    return dict(zip(cases, np.split(expected, ends[:-1])))
+
+
+def logits(session, images):
+    """(B, classes) of the file for images (B, H, W, C)."""
+    return session.run(["logits"], {"images": images})[0]
+
+
+def compare(expected, received, tolerance=1e-4):
     """How far the file's logits are from the model's on one batch.
 
     Args:
-        model_fn: images → logits (B, classes).
-        session: an `onnxruntime.InferenceSession` with input `images` and output `logits`.
-        images: (B, H, W, C), float32.
+        expected, received: (B, classes), of the model and of the file.
         tolerance: as in `export_onnx`. An answer is clear, and must not change, where the best class leads the
             second by more than ten times the allowed difference.
 
     Returns:
         `largest_difference`, `relative_difference` (to the largest |logit|; infinite if a logit of the file is not
         finite), `worst_image` (its index), `clear_answers` and `changed_answers` (numbers of images).
-
-    Raises:
-        NumericalError: if the model's logits are not finite.
     """
-    expected = keras.ops.convert_to_numpy(model_fn(images))  # (B, classes)
-    if not np.isfinite(expected).all():
-        raise NumericalError("the Keras model's own logits are not finite", next_step="export another checkpoint")
-    (received,) = session.run(["logits"], {"images": images})  # (B, classes)
     difference = np.nan_to_num(np.abs(expected - received), nan=np.inf).max(axis=1)  # (B,)
     scale = np.abs(expected).max() or 1.0
     ranked = np.sort(expected, axis=1)[:, -2:]  # (B, 2), second and best

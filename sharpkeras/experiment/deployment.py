@@ -1,0 +1,168 @@
+"""What is exported, and with what: a trained network, an architecture with random weights, or a model of Keras'."""
+
+import functools
+import inspect
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from sharpkeras import __version__, atomic
+from sharpkeras.data import load
+from sharpkeras.errors import DataError, RunError, SharpKerasError, UsageError
+from sharpkeras.experiment import architectures
+from sharpkeras.experiment.assembly import build_network, image_options, seed_initializers
+from sharpkeras.experiment.results import trained_network
+from sharpkeras.measure import cost
+from sharpkeras.recipes import TrainRecipe
+from sharpkeras.runs import RunDirectory
+
+KERAS = "keras:"  # in front of the name of a model in keras.applications
+REAL_IMAGES = 17  # that the export is checked on
+UNTRAINED = {"by": "nothing", "weights": "random"}
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model to export.
+
+    Args:
+        model: from images (B, H, W, C), float32, preprocessed → logits.
+        metadata: what the file tells of it.
+        load: split, images at most → Dataset, as the network's training read it; None where there is no data.
+    """
+
+    model: keras.Model
+    metadata: dict
+    load: object = field(default=None)
+
+
+def export(source, out, *, opset=17, overwrite=False, optimize=True, stored_pixels=False, sizes=None, space=None):
+    """Writes a model as ONNX, refused unless it agrees with Keras; see `export.exporting.export_onnx`.
+
+    Args:
+        source: a training run; an architecture (a file, a published name), which gets random weights; or
+            "keras:NAME" of keras.applications, which gets them too.
+        out: the file, NAME.onnx; NAME.json is written beside it.
+        opset, overwrite, optimize: as in `export_onnx`.
+        stored_pixels: whether the file takes uint8 images as they are stored, with their preprocessing inside.
+        sizes: of the network of an architecture: a TrainRecipe, (H, W, C) and the number of classes.
+        space: the HyperCuboid of a path, where it is not MultiChannelNet.
+
+    Returns:
+        The report of `export_onnx`.
+    """
+    from sharpkeras.export.exporting import check_destination, export_onnx, require_packages
+
+    out = Path(out)
+    if out.suffix != ".onnx":  # a path such as "." has no name that could get another ending
+        raise UsageError("an exported model ends in .onnx", where="--out", seen=str(out), allowed="NAME.onnx")
+    report = out.with_suffix(".json")
+    find = _finder(source)
+    if report.exists() and not out.exists():  # such as the recipe.json of a run
+        raise RunError("is no report of an export", where=str(report), next_step="choose another name with --out")
+    with atomic.disk_errors(out.parent):
+        out.parent.mkdir(parents=True, exist_ok=True)
+    check_destination(out, opset, overwrite)
+    require_packages()
+    found = find(source, sizes, space)
+    model, metadata, images = found.model, found.metadata, _real_images(found)
+    if stored_pixels:
+        from sharpkeras.export.conversion import with_preprocessing
+
+        statistics = metadata["preprocessing"]
+        if "mean" not in statistics:
+            raise UsageError("the preprocessing of this model is not known", where="--input", seen=str(source))
+        model = with_preprocessing(model, statistics["mean"], statistics["deviation"])
+        metadata["preprocessing"] = {"scale": "none: pixels as they are stored", "layout": "NHWC"}
+    elif images is not None:
+        images = _normalised(images, metadata["preprocessing"])
+    return export_onnx(
+        model, out, opset=opset, images=images, metadata=metadata, overwrite=overwrite, optimize=optimize
+    )
+
+
+def _finder(source):
+    """The function that makes a Source of it; raises where nothing of the name is there, before anything is built."""
+    if str(source).startswith(KERAS):
+        _application(source)
+        return _keras_source
+    if Path(source).is_dir():
+        RunDirectory.read(source, "train")
+        return _run_source
+    architectures.architecture(source)
+    return _architecture_source
+
+
+# ---- the sources ----
+
+
+def _run_source(path, sizes, space):
+    network, recipe, facts, found, selected = trained_network(path, space)
+    preprocessing = {"scale": "x / 255", "mean": facts["mean"], "deviation": facts["deviation"], "layout": "NHWC"}
+    settings = {"classes": facts["class_names"], "recipe": recipe.as_dict(), "selected": selected}
+    metadata = _metadata(network.counted(), preprocessing, **{found.kind: found.as_dict()}, **settings)
+    return Source(network.deployed(), metadata, functools.partial(_load, recipe, facts))
+
+
+def _load(recipe, facts, split, limit):
+    """Images of the training's data; None where they are not there (any more), or are others."""
+    try:
+        dataset = load(recipe.dataset, split, limit=limit, **image_options(recipe))
+    except (DataError, UsageError):
+        return None
+    return dataset if list(dataset.images.shape[1:]) == facts["shape"] else None
+
+
+def _architecture_source(source, sizes, space):
+    found = architectures.architecture(source)
+    recipe, input_shape, num_classes = sizes or (TrainRecipe(auxiliary_weight=0.0), (32, 32, 3), 10)
+    seed_initializers(recipe.seed)
+    network = build_network(recipe, found, input_shape, num_classes, space)
+    classes = [str(number) for number in range(num_classes)]
+    settings = {"classes": classes, "recipe": recipe.as_dict(), "selected": UNTRAINED}
+    return Source(network.deployed(), _metadata(network.counted(), {}, **{found.kind: found.as_dict()}, **settings))
+
+
+def _keras_source(source, sizes, space):
+    build, settings = _application(source), {"weights": None}
+    if "classifier_activation" in inspect.signature(build).parameters:
+        settings["classifier_activation"] = None  # logits, not probabilities
+    seed_initializers(0)
+    try:
+        model = build(**settings)
+    except SharpKerasError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise UsageError("Keras can not build this model", seen=f"{source}: {error}") from error
+    return Source(model, _metadata(model, {}, application=str(source), selected=UNTRAINED))
+
+
+def _application(source):
+    """The function of keras.applications that builds a model; raises UsageError with their names."""
+    names = [name for name in dir(keras.applications) if name[0].isupper()]
+    name = str(source).removeprefix(KERAS)
+    if name not in names:
+        raise UsageError("no model of keras.applications", seen=str(source), allowed=", ".join(names))
+    return getattr(keras.applications, name)
+
+
+def _metadata(counted, preprocessing, **others):
+    numbers = cost.count(counted)._asdict()
+    return {**others, "preprocessing": preprocessing, "cost": numbers, "sharpkeras": __version__}
+
+
+# ---- images ----
+
+
+def _real_images(source):
+    """A few training images, uint8; None where there are none."""
+    dataset = source.load and source.load("train", 2 * REAL_IMAGES)
+    return None if dataset is None else np.asarray(dataset.images[:REAL_IMAGES])
+
+
+def _normalised(images, preprocessing):
+    """Images as the network takes them."""
+    pixels = images.astype("float32") / 255.0
+    return ((pixels - np.array(preprocessing["mean"])) / np.array(preprocessing["deviation"])).astype("float32")
