@@ -29,8 +29,8 @@ if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
 from sharpkeras import atomic, experiment, loop, precision
 from sharpkeras.checkpoints import Checkpoints
 from sharpkeras.errors import NumericalError
-from sharpkeras.experiment import assembly, forecast, prepared
-from sharpkeras.export import conversion
+from sharpkeras.experiment import assembly, deployment, forecast, prepared
+from sharpkeras.export import conversion, exporting
 from sharpkeras.loop import Silent
 from sharpkeras.measure import latency
 from sharpkeras.recipes import SearchRecipe
@@ -707,6 +707,27 @@ def test_row_71_the_converter_fails(place, monkeypatch):
     assert "cells/1: Foo" in result.err and "new.conversion.log" in result.err
     assert "no mapping for Foo" in Path("new.conversion.log").read_text()
     assert not Path("new.onnx").exists()
+
+
+INT8 = ("export", "train", "--out", "new.onnx", "--quantize", "int8")
+
+
+def test_row_72_too_few_images_to_calibrate_on(place):
+    refused(4, ["--calibration-images", "at least 100"], [*INT8, "--calibration-images", "99"])
+    refused(4, ["calibrated on images of training"], [*INT8, "--calibration-images", "0"])
+
+
+def test_row_72_calibrated_on_test_images(place, monkeypatch):
+    load = deployment.load
+    monkeypatch.setattr(deployment, "load", lambda spec, split, **options: load(spec, "test", **options))
+    refused(4, ["calibration images are test images"], INT8)
+
+
+def test_row_73_int8_that_loses_too_much(place, monkeypatch):
+    monkeypatch.setattr(exporting, "LEAST_OF_TOP_1", 1.5)  # a network that was trained for two epochs knows nothing
+    result = sharpkeras(*INT8)
+    assert result.code == 8 and "int8 loses too much" in result.err and not result.out
+    assert result.err.count("interval") >= 2 and "new.rejected.onnx" in result.err
 
 
 # --- ONNX files of strangers ---

@@ -21,11 +21,20 @@ from sharpkeras_cli import options
     show_default=True,
     help="Images that the file takes: preprocessed, or as they are stored.",
 )
+@click.option("--quantize", type=click.Choice(("int8",)), help="Compute in 8 bits, calibrated on training images.")
+@click.option(
+    "--calibration-images", type=click.IntRange(0), default=512, show_default=True, help="Those of --quantize."
+)
+@click.option(
+    "--test-images", type=click.IntRange(0), default=1000, show_default=True, help="Those that the file is tested on."
+)
 @click.option("--no-optimize", is_flag=True, help="Leave the graph as the converter makes it.")
 @options.network_sizes
 @options.overwrite
 @options.as_json
-def command(source, out, opset, pixels, no_optimize, sizes, overwrite, as_json):
+def command(
+    source, out, opset, pixels, quantize, calibration_images, test_images, no_optimize, sizes, overwrite, as_json
+):
     """Write the network of SOURCE as ONNX.
 
     A training run; or, with random weights, an architecture (a file or a published name, of the sizes that are given)
@@ -44,6 +53,7 @@ def command(source, out, opset, pixels, no_optimize, sizes, overwrite, as_json):
     out = out or Path("exported") / f"{name}.onnx"
     stored_pixels, optimize = pixels == "uint8", not no_optimize
     settings = {"opset": opset, "overwrite": overwrite, "optimize": optimize, "stored_pixels": stored_pixels}
+    settings |= {"test_images": test_images, "calibration_images": calibration_images if quantize else None}
     report = experiment.export(source, out, sizes=sizes, **settings)
     if report.get("recipe", {}).get("precision", "float32") != "float32":
         click.echo(f"note: trained in {report['recipe']['precision']}; the file computes in float32", err=True)
@@ -56,4 +66,17 @@ def command(source, out, opset, pixels, no_optimize, sizes, overwrite, as_json):
     click.echo(f"{out}: {report['bytes']:,} bytes, {report['nodes']} nodes{before}, opset {opset}")
     relative = f"{report['relative_difference']:.1g} of the largest logit"
     click.echo(f"largest difference ONNX − Keras: {report['largest_difference']:.2g}, {relative}")
+    if "accuracy" in report:
+        click.echo(f"test error of the file: {report['accuracy']['file']['text']}; Keras: {_short(report, 'keras')}")
+    if "quantization" in report:
+        lost = report["quantization"]
+        click.echo(f"in int8, which is in the file: {lost['int8']['text']}")
+        click.echo(f"int8 against float32: {lost['mcnemar']}")
+        worst = ", ".join(f"{row['layer']} ({row['signal_to_noise_db']} dB)" for row in lost["worst_layers"][:3])
+        click.echo(f"most is lost in {worst}")
     options.say_next("benchmark", out)
+
+
+def _short(report, name):
+    """An error on the same images in few words."""
+    return f"{100 * report['accuracy'][name]['error']:.2f} %"

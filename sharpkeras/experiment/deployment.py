@@ -38,7 +38,19 @@ class Source:
     load: object = field(default=None)
 
 
-def export(source, out, *, opset=17, overwrite=False, optimize=True, stored_pixels=False, sizes=None, space=None):
+def export(
+    source,
+    out,
+    *,
+    opset=17,
+    overwrite=False,
+    optimize=True,
+    stored_pixels=False,
+    test_images=1000,
+    calibration_images=None,
+    sizes=None,
+    space=None,
+):
     """Writes a model as ONNX, refused unless it agrees with Keras; see `export.exporting.export_onnx`.
 
     Args:
@@ -47,6 +59,8 @@ def export(source, out, *, opset=17, overwrite=False, optimize=True, stored_pixe
         out: the file, NAME.onnx; NAME.json is written beside it.
         opset, overwrite, optimize: as in `export_onnx`.
         stored_pixels: whether the file takes uint8 images as they are stored, with their preprocessing inside.
+        test_images: on how many test images, where they are there, the file's top-1 is reported beside the network's.
+        calibration_images: on how many training images int8 is calibrated; None leaves the file in float32.
         sizes: of the network of an architecture: a TrainRecipe, (H, W, C) and the number of classes.
         space: the HyperCuboid of a path, where it is not MultiChannelNet.
 
@@ -67,20 +81,51 @@ def export(source, out, *, opset=17, overwrite=False, optimize=True, stored_pixe
     check_destination(out, opset, overwrite)
     require_packages()
     found = find(source, sizes, space)
-    model, metadata, images = found.model, found.metadata, _real_images(found)
+    statistics, model, metadata = found.metadata["preprocessing"], found.model, found.metadata
     if stored_pixels:
-        from sharpkeras.export.conversion import with_preprocessing
+        model, metadata = _with_preprocessing(found, str(source))
 
-        statistics = metadata["preprocessing"]
-        if "mean" not in statistics:
-            raise UsageError("the preprocessing of this model is not known", where="--input", seen=str(source))
-        model = with_preprocessing(model, statistics["mean"], statistics["deviation"])
-        metadata["preprocessing"] = {"scale": "none: pixels as they are stored", "layout": "NHWC"}
-    elif images is not None:
-        images = _normalised(images, metadata["preprocessing"])
+    def prepared(split, count):
+        """Images as the file takes them and their labels, or None."""
+        dataset = found.load and count and found.load(split, count)
+        if not dataset:
+            return None
+        pixels = np.asarray(dataset.images[:count])
+        return (pixels if stored_pixels else _normalised(pixels, statistics)), np.asarray(dataset.labels[:count])
+
+    real = prepared("train", REAL_IMAGES)
     return export_onnx(
-        model, out, opset=opset, images=images, metadata=metadata, overwrite=overwrite, optimize=optimize
+        model,
+        out,
+        opset=opset,
+        images=real and real[0],
+        test=prepared("test", test_images),
+        calibration=None if calibration_images is None else _calibration(prepared, calibration_images),
+        metadata=metadata,
+        overwrite=overwrite,
+        optimize=optimize,
     )
+
+
+def _calibration(prepared, count):
+    """Training images, as the file takes them; raises DataError where there are none."""
+    found = prepared("train", count)
+    if found is None:
+        problem = "int8 is calibrated on images of training, and there are none"
+        raise DataError(problem, where="--quantize", next_step="export a training run whose data are there")
+    return found[0]
+
+
+def _with_preprocessing(found, source):
+    """The model for pixels as they are stored, and what its file tells of itself."""
+    from sharpkeras.export.conversion import with_preprocessing
+
+    statistics = found.metadata["preprocessing"]
+    if "mean" not in statistics:
+        raise UsageError("the preprocessing of this model is not known", where="--input uint8", seen=source)
+    inside = {"scale": "none: pixels as they are stored", "layout": "NHWC"}
+    model = with_preprocessing(found.model, statistics["mean"], statistics["deviation"])
+    return model, found.metadata | {"preprocessing": inside}
 
 
 def _finder(source):
@@ -154,12 +199,6 @@ def _metadata(counted, preprocessing, **others):
 
 
 # ---- images ----
-
-
-def _real_images(source):
-    """A few training images, uint8; None where there are none."""
-    dataset = source.load and source.load("train", 2 * REAL_IMAGES)
-    return None if dataset is None else np.asarray(dataset.images[:REAL_IMAGES])
 
 
 def _normalised(images, preprocessing):

@@ -7,7 +7,7 @@ that nothing reads any more are left out. The sweep takes time linear in the num
 
 import numpy as np
 
-from sharpkeras.export.graphs import array, attribute, constant, insert, replace
+from sharpkeras.export.graphs import array, attribute, constant, hand_on_name, insert, replace
 
 TO_FIRST, TO_LAST = [0, 3, 1, 2], [0, 2, 3, 1]
 AXIS = {0: 0, 1: 2, 2: 3, 3: 1}  # of a tensor with the channels last → the same one with the channels first
@@ -59,6 +59,7 @@ class _Sweep:
         attributes = {name: found.value for name, found in node.attributes.items()} | (attributes or {})
         (old,) = node.outputs
         result = insert(node, node.op_type, inputs, attributes, None if keeps_rank else old.shape)
+        hand_on_name(old, result)
         if keeps_rank:
             last = insert(node, "Transpose", [result], {"perm": TO_LAST}, old.shape)
             self.first[last] = result

@@ -1,5 +1,6 @@
 """Keras → ONNX, refused unless the file's structure is plain and its answers are the model's."""
 
+import contextlib
 import importlib
 import json
 import os
@@ -9,15 +10,29 @@ from hashlib import sha256
 from pathlib import Path
 
 import keras
+import numpy as np
 
 from sharpkeras import atomic
-from sharpkeras.errors import ConfigError, RunError, UsageError, VerificationError
+from sharpkeras.errors import ConfigError, DataError, RunError, UsageError, VerificationError
 
 OPSETS = range(13, 19)  # the table of tf2onnx 1.17 ends at 18
+LEAST_OF_TOP_1 = 0.99  # of what the network has in float32 that an int8 file has to keep
 PACKAGES = ("tensorflow", "tf2onnx", "onnx", "onnx_ir", "onnxruntime")
 
 
-def export_onnx(model, path, *, opset=17, images=None, metadata=None, overwrite=False, tolerance=1e-4, optimize=True):
+def export_onnx(
+    model,
+    path,
+    *,
+    opset=17,
+    images=None,
+    test=None,
+    calibration=None,
+    metadata=None,
+    overwrite=False,
+    tolerance=1e-4,
+    optimize=True,
+):
     """Writes `path` (`.onnx`) and a report beside it (`.json`), or neither of them.
 
     The file has one input `images` (batch, H, W, C) with a free batch size, of the model's own type: float32,
@@ -28,7 +43,9 @@ def export_onnx(model, path, *, opset=17, images=None, metadata=None, overwrite=
         model: a built Keras model with one image input and one output of logits, computing in float32.
         path: where the file shall be.
         opset: ONNX operator set, 13 to 18.
-        images: (N, H, W, C) float32, real images as the model gets them, compared besides noise and constant images.
+        images: (N, H, W, C), real images as the model gets them, compared besides noise and constant images.
+        test: (images, labels), on which the file's top-1 is reported beside the model's; needed for int8.
+        calibration: (N, H, W, C), images of training; with them the file computes in int8.
         metadata: what else the file and the report shall tell (architecture, classes, preprocessing, cost), as JSON.
         overwrite: whether files that are already there may be replaced.
         tolerance: largest difference of logits allowed, relative to the largest logit of the batch.
@@ -41,10 +58,10 @@ def export_onnx(model, path, *, opset=17, images=None, metadata=None, overwrite=
         UsageError: if the opset is not supported, or the path does not end in `.onnx`.
         RunError: if a file is there already, or the directory can not be written to.
         ConfigError: if the backend is not TensorFlow, a package is missing, or the model is of another form.
-        DataError: if the images do not fit the model.
-        VerificationError: if an operator can not be converted, or if the file is not plain or disagrees with the
-            model; in the last two cases it is kept as `<name>.rejected.onnx`, in the first the converter's words as
-            `<name>.conversion.log`.
+        DataError: if the images do not fit the model, or int8 can not be calibrated on them.
+        VerificationError: if an operator can not be converted, or if the file is not plain, disagrees with the model,
+            or has lost more than 1 % of the top-1 to int8; it is kept as `<name>.rejected.onnx`, or the converter's
+            words as `<name>.conversion.log`.
     """
     path, metadata = Path(path), metadata or {}
     check_destination(path, opset, overwrite)
@@ -60,24 +77,37 @@ def export_onnx(model, path, *, opset=17, images=None, metadata=None, overwrite=
     if optimize:
         onnx_model = rewrites.optimize(onnx_model)
     onnx_model = conversion.tidy(onnx_model, model.name, properties)
-    content = onnx_model.SerializeToString()
     report = metadata | {
         "file": path.name,
-        "bytes": len(content),
-        "sha256": sha256(content).hexdigest(),
         "opset": opset,
-        "nodes": len(onnx_model.graph.node),
+        "precision": "float32",
         "nodes_before_rewrites": converted_nodes,
         "rewrites": list(rewrites.DEFAULT) if optimize else [],
         "input_shape": [None, *shape],
         "convert_seconds": round(time.monotonic() - start, 2),
         "versions": {name: sys.modules[name].__version__ for name in ("keras", *PACKAGES)},
     }
+    with _written_aside(path) as aside:
+        atomic.write_through(aside, onnx_model.SerializeToString())
+        session = gate.open_session(onnx_model, aside)
+        report |= gate.check_agreement(model, session, cases, tolerance)
+        if test is not None:
+            report["accuracy"] = _accuracy(model, session, test)
+        if calibration is not None:
+            onnx_model, lost = _to_int8(onnx_model, session, aside, calibration, test)
+            report |= {"precision": "int8", "quantization": lost}
+        content = aside.read_bytes()
+        report |= {"bytes": len(content), "sha256": sha256(content).hexdigest(), "nodes": len(onnx_model.graph.node)}
+        atomic.write_through(aside.with_suffix(".json"), json.dumps(report, indent=2).encode())
+    return report
+
+
+@contextlib.contextmanager
+def _written_aside(path):
+    """The place of a file that gets its name, with its report, at the end; `.rejected.onnx` where it is refused."""
     aside = path.with_name(f".{path.stem}.{os.getpid()}.partial.onnx")
     try:
-        atomic.write_through(aside, content)
-        report |= gate.check_agreement(model, gate.open_session(onnx_model, aside), cases, tolerance)
-        atomic.write_through(aside.with_suffix(".json"), json.dumps(report, indent=2).encode())
+        yield aside
         os.replace(aside, path)
         os.replace(aside.with_suffix(".json"), path.with_suffix(".json"))
     except VerificationError as error:
@@ -89,7 +119,47 @@ def export_onnx(model, path, *, opset=17, images=None, metadata=None, overwrite=
     finally:
         aside.unlink(missing_ok=True)
         aside.with_suffix(".json").unlink(missing_ok=True)
-    return report
+
+
+def _accuracy(model, session, test):
+    """Top-1 of the Keras model and of its file, side by side."""
+    from sharpkeras.export import answers
+
+    images, labels = test
+    return answers.beside(answers.of_model(model, images), answers.of_file(session, images), labels, ("keras", "file"))
+
+
+def _to_int8(onnx_model, session, aside, calibration, test):
+    """The model in int8, written in the place of the one in float32, and what it has lost.
+
+    Raises:
+        DataError: if there are no test images, or the others can not calibrate.
+        VerificationError: if less than 99 % of the top-1 is left; names both and the layers that lose most.
+    """
+    from sharpkeras.export import answers, conversion, gate, quantization
+
+    if test is None:
+        raise DataError("no int8 file without its measured accuracy", where="--quantize", allowed="with test images")
+    images, labels = test
+    kept = quantization.calibration_images(calibration, images)
+    quantized = conversion.tidy(quantization.quantize(onnx_model, kept), onnx_model.graph.name, _properties(onnx_model))
+    atomic.write_through(aside, quantized.SerializeToString())
+    before, after = (answers.of_file(s, images) for s in (session, gate.open_session(quantized, aside)))
+    report = answers.beside(before, after, labels, ("float32", "int8"))
+    report |= {"calibration_images": len(kept), "worst_layers": quantization.worst_layers(onnx_model, quantized, kept)}
+    left, all_right = np.mean(after == labels), np.mean(before == labels)
+    if left < LEAST_OF_TOP_1 * all_right:
+        worst = ", ".join(f"{row['layer']} ({row['signal_to_noise_db']} dB)" for row in report["worst_layers"])
+        raise VerificationError(
+            "int8 loses too much",
+            seen=f"test error {report['int8']['text']}; {report['mcnemar']}; most is lost in {worst}",
+            allowed=f"{LEAST_OF_TOP_1:.0%} of the top-1 in float32, whose error is {report['float32']['text']}",
+        )
+    return quantized, report
+
+
+def _properties(onnx_model):
+    return {entry.key: entry.value for entry in onnx_model.metadata_props}
 
 
 # ---- what can be refused before the work ----

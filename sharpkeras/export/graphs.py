@@ -5,6 +5,7 @@ import onnx
 import onnx_ir as ir
 from onnx_ir.passes import Sequential, common
 
+NEW, REPLACED = "val_", "_replaced"  # how names of values begin that onnx_ir has given, and end of those given away
 _CLEAN = Sequential(
     common.IdentityEliminationPass(),
     common.CommonSubexpressionEliminationPass(),
@@ -66,11 +67,16 @@ def insert(before, operator, inputs, attributes=None, shape=None):
 
 
 def replace(value, other):
-    """Lets all that reads a value read another one, which takes its place and name among the graph's outputs."""
-    if value.is_graph_output():
-        name, value.name = value.name, f"{value.name}_replaced"
-        other.name = name
+    """Lets all that reads a value read another one, which takes its name and its place among the graph's outputs."""
+    hand_on_name(value, other)
     ir.convenience.replace_all_uses_with(value, other, replace_graph_outputs=True)
+
+
+def hand_on_name(value, other):
+    """Gives a new value the name of the one whose place it takes: it tells the layer, and the graph's outputs."""
+    if value.is_graph_output() or other.name.startswith(NEW):
+        name, value.name = value.name, f"{value.name}{REPLACED}"
+        other.name = name.removesuffix(REPLACED)
 
 
 def only_reader(value):
