@@ -341,3 +341,12 @@ def test_ctrl_c_is_no_error(monkeypatch):
     monkeypatch.setattr(experiment, "table", interrupted)
     result = sharpkeras("table", "3")
     assert result.code == 130 and "Interrupted" in result.err and "Traceback" not in result.err
+
+
+def test_cost_per_layer_adds_up():
+    arguments = ("cost", "SHARP_DARTS", "--init-channels", "4", "--num-cells", "2", "--per-layer")
+    report = sharpkeras(*arguments, "--json").json
+    for name in ("parameters", "addmults_paper", "addmults_conv_dense"):
+        assert sum(row[name] for row in report["layers"]) == report[name]
+    table = sharpkeras(*arguments).out
+    assert "classifier" in table and "stem.0" in table and f"{report['addmults_paper']:,}" in table

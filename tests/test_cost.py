@@ -153,6 +153,7 @@ def test_models_may_stand_in_models():
     inner = keras.Sequential([keras.Input((H, W, C)), kl.Conv2D(C, 1, use_bias=False), layers.ReLUConvBN(C)])
     model = keras.Model(images, inner(inner(images)))  # shared weights count once, work twice
     once = count(inner)
+    assert sum(row.parameters for row in per_layer(model)) == once.parameters  # called twice, counted once
     assert once == Cost(9 + 9 + 6, 24 * 9 + N + 24 * 9 + 2 * N, 2 * 24 * 9)
     assert count(model) == Cost(once.parameters, 2 * once.addmults_paper, 2 * once.addmults_conv_dense)
 
@@ -164,6 +165,7 @@ def test_rows_sum_to_the_count_and_say_where_they_are():
     rows, cost = per_layer(network.counted()), count(network.counted())
     assert sum(row.addmults_paper for row in rows) == cost.addmults_paper
     assert sum(row.addmults_conv_dense for row in rows) == cost.addmults_conv_dense
+    assert sum(row.parameters for row in rows) == cost.parameters
     assert (
         rows[0].name == "stem.0" and rows[0].output_shape == (32, 32, 24) and rows[0].addmults_paper == 1024 * 27 * 24
     )

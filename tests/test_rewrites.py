@@ -16,6 +16,7 @@ from sharpkeras import primitives  # noqa: E402
 from sharpkeras.errors import VerificationError  # noqa: E402
 from sharpkeras.export import conversion, exporting, rewrites  # noqa: E402
 from sharpkeras.export.gate import structural_problems  # noqa: E402
+from sharpkeras.measure import cost  # noqa: E402
 from sharpkeras.spaces.cell.genotype import from_dict  # noqa: E402
 from sharpkeras.spaces.cell.network import Network  # noqa: E402
 
@@ -213,6 +214,29 @@ def test_a_layer_that_keeps_more_than_variables(tmp_path):
     norm = layers.Normalization(mean=[0.1, 0.2, 0.3], variance=[1.0, 2.0, 3.0])
     model = randomize(keras.Model(images, layers.Dense(4)(layers.Flatten()(norm(images)))))
     assert export(model, tmp_path)["relative_difference"] < 1e-5
+
+
+# ---- costs, counted from the file ----
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_file_has_the_addmults_of_the_network(tmp_path, seed):
+    network = random_network(seed)
+    counted = cost.count(network).addmults_conv_dense
+    assert export(network, tmp_path, addmults=counted)["addmults_conv_dense_of_file"] == counted
+    (tmp_path / "a.onnx").unlink()
+    with pytest.raises(VerificationError, match="other convolutions"):
+        export(network, tmp_path, addmults=counted + 1)
+    assert not (tmp_path / "a.onnx").exists()
+
+
+def test_addmults_of_a_file_by_hand(tmp_path):
+    images = keras.Input((8, 8, 3))
+    x = layers.Conv2D(6, 3, strides=2, padding="same")(images)  # 4·4·6 outputs of 3·3·3
+    x = layers.DepthwiseConv2D(3, padding="same", dilation_rate=2)(x)  # 4·4·6 outputs of 3·3
+    model = keras.Model(images, layers.Dense(5)(layers.GlobalAveragePooling2D()(x)))  # 6·5
+    expected = 16 * 6 * 27 + 16 * 6 * 9 + 30
+    assert export(model, tmp_path)["addmults_conv_dense_of_file"] == expected == cost.count(model).addmults_conv_dense
 
 
 # ---- pixels as they are stored ----

@@ -10,8 +10,9 @@ from sharpkeras_cli import options
 @click.command("cost")
 @click.argument("architecture")
 @options.network_sizes
+@click.option("--per-layer", is_flag=True, help="Every layer, in the order of computation.")
 @options.as_json
-def command(architecture, sizes, as_json):
+def command(architecture, sizes, per_layer, as_json):
     """Parameters and AddMults of an ARCHITECTURE.
 
     A run, a genotype or path file, or a published name; exact integers. The auxiliary head does not count, as in
@@ -23,9 +24,13 @@ def command(architecture, sizes, as_json):
     recipe, (side, *_), _ = sizes
     found = experiment.architecture(architecture)
     cost = experiment.count_cost(found, *sizes)
+    rows = experiment.cost_per_layer(found, *sizes) if per_layer else []
     if as_json:
-        click.echo(json.dumps({"architecture": architecture, **cost._asdict()}))
+        layers = {"layers": [row._asdict() for row in rows]} if per_layer else {}
+        click.echo(json.dumps({"architecture": architecture, **cost._asdict(), **layers}))
         return
+    if per_layer:
+        _print_layers(rows)
     size = {"cifar": "cifar10", "imagenet": "imagenet"}[recipe.stem]
     words = {
         "genotype": f"for {size}: {recipe.init_channels} channels, {recipe.num_cells} cells, {recipe.ops} ops",
@@ -36,3 +41,16 @@ def command(architecture, sizes, as_json):
     click.echo(f"  AddMults (paper)       {cost.addmults_paper:>15,}   with BatchNorm, ReLU and pooling")
     click.echo(f"  AddMults (conv, dense) {cost.addmults_conv_dense:>15,}   plain multiply-adds")
     options.say_next("train", architecture)
+
+
+def _print_layers(rows):
+    from rich.table import Table
+
+    table = Table("layer", "kind", "output")
+    for name in ("parameters", "AddMults (paper)", "AddMults (conv, dense)"):
+        table.add_column(name, justify="right")
+    for row in rows:
+        shape = "×".join(map(str, row.output_shape))
+        numbers = (row.parameters, row.addmults_paper, row.addmults_conv_dense)
+        table.add_row(row.name, row.layer, shape, *(f"{number:,}" for number in numbers))
+    options.show(table, width=160)

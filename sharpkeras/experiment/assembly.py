@@ -103,8 +103,18 @@ def _path_network(recipe, path, input_shape, num_classes, space):
 
 def count_cost(architecture, recipe, input_shape, num_classes, space=None):
     """Parameters and AddMults (see `measure.cost.Cost`) of the network of an architecture, without auxiliary head."""
+    return cost.count(counted_network(architecture, recipe, input_shape, num_classes, space))
+
+
+def cost_per_layer(architecture, recipe, input_shape, num_classes, space=None):
+    """The rows, `measure.cost.LayerCost`, that `count_cost` adds up."""
+    return cost.per_layer(counted_network(architecture, recipe, input_shape, num_classes, space))
+
+
+def counted_network(architecture, recipe, input_shape, num_classes, space=None):
+    """The network of an architecture that the paper counts."""
     recipe = dataclasses.replace(recipe, auxiliary_weight=0.0, drop_path=0.0)  # which a path has not
-    return cost.count(build_network(recipe, architecture, input_shape, num_classes, space).counted())
+    return build_network(recipe, architecture, input_shape, num_classes, space).counted()
 
 
 def search_model(recipe, space, dataset, steps, penalty=None):

@@ -37,6 +37,12 @@ class Source:
     metadata: dict
     load: object = field(default=None)
 
+    @property
+    def addmults(self):
+        """Of convolutions and dense layers; None of a model that may have layers for which there is no rule."""
+        ours = "application" not in self.metadata
+        return cost.count(self.model).addmults_conv_dense if ours else None
+
 
 def export(
     source,
@@ -104,6 +110,7 @@ def export(
         metadata=metadata,
         overwrite=overwrite,
         optimize=optimize,
+        addmults=found.addmults,
     )
 
 

@@ -32,6 +32,7 @@ def export_onnx(
     overwrite=False,
     tolerance=1e-4,
     optimize=True,
+    addmults=None,
 ):
     """Writes `path` (`.onnx`) and a report beside it (`.json`), or neither of them.
 
@@ -50,6 +51,8 @@ def export_onnx(
         overwrite: whether files that are already there may be replaced.
         tolerance: largest difference of logits allowed, relative to the largest logit of the batch.
         optimize: whether the graph is rewritten for inference (see `rewrites`), which changes no answer.
+        addmults: of the model's convolutions and dense layers for one image, where they are known; the file's own
+            count, before its rewrites, has to be the same.
 
     Returns:
         The report, as a dictionary.
@@ -73,7 +76,10 @@ def export_onnx(
     cases = gate.agreement_cases(shape, conversion.input_dtype(model), images)
     start = time.monotonic()
     onnx_model = conversion.convert(model, shape, opset, path.with_suffix(".conversion.log"))
-    converted_nodes = len(onnx_model.graph.node)
+    converted_nodes, counted = len(onnx_model.graph.node), gate.conv_dense_addmults(onnx_model)
+    if addmults not in (None, counted):
+        problem = "the file has other convolutions and dense layers than the model"
+        raise VerificationError(problem, where=path, seen=f"{counted} multiply-adds", allowed=addmults)
     if optimize:
         onnx_model = rewrites.optimize(onnx_model)
     onnx_model = conversion.tidy(onnx_model, model.name, properties)
@@ -82,6 +88,7 @@ def export_onnx(
         "opset": opset,
         "precision": "float32",
         "nodes_before_rewrites": converted_nodes,
+        "addmults_conv_dense_of_file": counted,
         "rewrites": list(rewrites.DEFAULT) if optimize else [],
         "input_shape": [None, *shape],
         "convert_seconds": round(time.monotonic() - start, 2),

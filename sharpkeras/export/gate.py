@@ -1,5 +1,7 @@
 """What a file has to be before it gets its name: a plain inference graph whose answers are those of the Keras model."""
 
+import math
+
 import keras
 import numpy as np
 import onnx
@@ -48,6 +50,27 @@ def structural_problems(onnx_model):
         if [seen for seen, _ in found] != [name] or static != [[False] + [True] * (rank - 1)]:
             problems.append(f"expected one tensor {name} of rank {rank}, free in its batch alone, found {found}")
     return problems
+
+
+def conv_dense_addmults(onnx_model):
+    """Multiply-adds of a graph's convolutions and dense layers for one image, without bias.
+
+    It counts what `measure.cost` does, from the other end: the shapes that ONNX infers. None where one is not known.
+    """
+    inferred = onnx.shape_inference.infer_shapes(onnx_model, data_prop=True).graph
+    values = (*inferred.value_info, *inferred.input, *inferred.output)
+    shapes = {value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim][1:] for value in values}
+    constants = {tensor.name: list(tensor.dims) for tensor in inferred.initializer}
+    total = 0
+    for node in inferred.node:
+        if node.op_type not in ("Conv", "Gemm", "MatMul") or node.input[1] not in constants:
+            continue
+        kernel, output = constants[node.input[1]], shapes.get(node.output[0], [])
+        if 0 in output or not output:
+            return None
+        each = math.prod(kernel[1:]) if node.op_type == "Conv" else math.prod(kernel) // output[-1]
+        total += math.prod(output) * each
+    return total
 
 
 def open_session(onnx_model, path):

@@ -74,9 +74,8 @@ def replace(value, other):
 
 def hand_on_name(value, other):
     """Gives a new value the name of the one whose place it takes: it tells the layer, and the graph's outputs."""
-    if value.is_graph_output() or other.name.startswith(NEW):
-        name, value.name = value.name, f"{value.name}{REPLACED}"
-        other.name = name.removesuffix(REPLACED)
+    if not value.name.endswith(REPLACED) and (value.is_graph_output() or other.name.startswith(NEW)):
+        value.name, other.name = f"{value.name}{REPLACED}", value.name
 
 
 def only_reader(value):

@@ -26,11 +26,15 @@ class Cost(NamedTuple):
 
 
 class LayerCost(NamedTuple):
-    """The cost of one call of one layer, with its output shape (without the batch)."""
+    """The cost of one call of one layer, with its output shape (without the batch).
+
+    The parameters of a layer that is called twice stand at its first call.
+    """
 
     name: str
     layer: str
     output_shape: tuple
+    parameters: int
     addmults_paper: int
     addmults_conv_dense: int
 
@@ -53,8 +57,11 @@ def per_layer(model):
 
     Composite layers and models are opened until core layers are reached, by calling them on symbolic tensors.
     """
-    function = model if isinstance(model, keras.Function) else _open(model, model.input_shape)
-    return [row for node in _nodes(function) for row in _node_costs(node)]
+    return _function_costs(model if isinstance(model, keras.Function) else _open(model, model.input_shape), set())
+
+
+def _function_costs(function, counted):
+    return [row for node in _nodes(function) for row in _node_costs(node, counted)]
 
 
 def _nodes(function):
@@ -62,7 +69,8 @@ def _nodes(function):
     return [node for depth in sorted(by_depth, reverse=True) for node in by_depth[depth] if not node.is_input]
 
 
-def _node_costs(node):
+def _node_costs(node, counted):
+    """The rows of a call; `counted` are the ids of the weights that have been counted, and grows."""
     layer = node.operation
     if not isinstance(layer, keras.layers.Layer):
         return []
@@ -71,13 +79,16 @@ def _node_costs(node):
         if isinstance(layer, kinds):
             paper, conv_dense = rule(layer, inputs, outputs)
             shape = tuple(node.output_tensors[0].shape[1:])
-            return [LayerCost(layer.name, type(layer).__name__, shape, paper, conv_dense)]
+            fresh = [weight for weight in layer.trainable_variables if id(weight) not in counted]
+            counted.update(map(id, fresh))
+            parameters = sum(math.prod(weight.shape) for weight in fresh)
+            return [LayerCost(layer.name, type(layer).__name__, shape, parameters, paper, conv_dense)]
     if isinstance(layer, keras.Function):
-        return per_layer(layer)
+        return _function_costs(layer, counted)
     if not list(layer._flatten_layers(include_self=False)):
         return []  # a leaf without a rule (padding, concatenation, drop path, …) counts 0
     opened = _open(layer, *(tensor.shape for tensor in node.input_tensors))
-    return [row._replace(name=f"{layer.name}/{row.name}") for row in per_layer(opened)]
+    return [row._replace(name=f"{layer.name}/{row.name}") for row in _function_costs(opened, counted)]
 
 
 def _open(layer, *shapes):
