@@ -16,7 +16,7 @@ import numpy as np
 
 from sharpkeras import atomic
 from sharpkeras.errors import ConfigError, DataError, NumericalError, RunError, UsageError, VerificationError
-from sharpkeras.measure.latency import first_line, onnx_messages
+from sharpkeras.measure.onnx_files import first_line, onnx_messages
 
 OPSETS = range(13, 19)  # the table of tf2onnx 1.17 ends at 18
 BATCH_SIZES = (1, 3, 17)

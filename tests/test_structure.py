@@ -60,9 +60,9 @@ MAY_IMPORT = {
 ONLY_IMPORTED_BY = {
     "click": ["cli"],
     "matplotlib": ["sharpkeras/view"],
-    "onnx": ["sharpkeras/export.py", "sharpkeras/measure/latency.py"],
+    "onnx": ["sharpkeras/export.py", "sharpkeras/measure/onnx_files.py"],
     "tf2onnx": ["sharpkeras/export.py"],
-    "onnxruntime": ["sharpkeras/export.py", "sharpkeras/measure/latency.py"],
+    "onnxruntime": ["sharpkeras/export.py", "sharpkeras/measure/worker.py"],
     "tensorflow_datasets": ["sharpkeras/data"],
     "tensorflow": [
         "sharpkeras/step_tensorflow.py",
