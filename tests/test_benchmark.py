@@ -28,7 +28,7 @@ QUICK = ("--runs", 60, "--threads", 1)
 def test_two_files_are_compared(two):
     result = sharpkeras("benchmark", "fast.onnx", "slow.onnx", *QUICK, "--batch-size", 64)
     assert result.code == 0, result.err
-    assert "time in that of the first" in result.out and "slower" in result.out and "faster" not in result.out
+    assert "time in that of" in result.out and "slower" in result.out and "faster" not in result.out
     assert "1 threads, 60 runs of each, in turns" in result.out
     assert "CPUExecutionProvider" in result.out
 
@@ -58,4 +58,4 @@ def test_the_99th_percentile_comes_with_a_thousand_runs(two):
 def test_a_name_is_no_markup(two, tmp_path):
     (tmp_path / "[bold]a.onnx").write_bytes((tmp_path / "fast.onnx").read_bytes())
     result = sharpkeras("benchmark", "[bold]a.onnx", "fast.onnx", *QUICK)
-    assert "│ [bold]a.onnx" in result.out
+    assert "│ [bold]a" in result.out

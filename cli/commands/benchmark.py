@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import sys
 from pathlib import Path
 
 import click
@@ -10,8 +11,10 @@ import click
 from sharpkeras.errors import LONGEST, VerificationError, printable
 from sharpkeras.recipes import SearchRecipe
 from sharpkeras_cli import options
+from sharpkeras_cli.versions import require_backend
 
 RUNS, RUNS_OF_PART = 300, 60
+NOISY = "\nUNSTABLE"
 TABLE = Path("latencies.json")
 NETWORK = "digits"  # the network of which `sharpkeras search` means a budget where neither says another one
 # What the parts of a final network depend on.
@@ -19,7 +22,7 @@ SPACE = ("dataset", "image_size", "space", "ops", "num_nodes", "init_channels", 
 
 
 @click.command("benchmark")
-@click.argument("models", nargs=-1, metavar="[FILE]...")
+@click.argument("models", nargs=-1, metavar="[FILE|BACKEND:RUN]...")
 @click.option(
     "--batch-size",
     "batch_sizes",
@@ -42,10 +45,12 @@ SPACE = ("dataset", "image_size", "space", "ops", "num_nodes", "init_channels", 
 @options.overwrite
 @options.as_json
 def command(models, batch_sizes, threads, runs, percentiles, providers, fail_on_noise, primitives, as_json, **others):
-    """Latency of ONNX FILEs in ONNX Runtime side by side, or of the --primitives of a search.
+    """Latency of networks side by side, or of the --primitives of a search.
+
+    A FILE is an ONNX file, run by ONNX Runtime; tensorflow:RUN and jax:RUN are the network of a training run in Keras.
 
     The 50th and 90th percentile with 95 % intervals (the 99th from 1000 runs on), measured in three rounds of fresh
-    processes with a fixed number of threads. Several files take turns, and each is compared with the first: "faster"
+    processes with a fixed number of threads. Several networks take turns, and each is compared with the first: "faster"
     and "slower" are said only where the interval of the ratio does not hold 1. With --primitives, a table of what takes
     how long, for `sharpkeras search --max-latency-ms`; say which by the options of the search.
     """
@@ -72,9 +77,9 @@ def command(models, batch_sizes, threads, runs, percentiles, providers, fail_on_
 
 def _time_models(models, as_json, timing, percentiles):
     """Prints the latencies of networks that take turns; returns what makes them unstable, in words."""
-    from sharpkeras.measure.latency import OnnxFile, benchmark
+    from sharpkeras.measure.latency import benchmark
 
-    report = benchmark([OnnxFile(model) for model in models], percentiles=percentiles, **timing)
+    report = benchmark([_contender(model) for model in models], percentiles=percentiles, **timing)
     doubts = [
         f"{row['name']}, batch {row['batch_size']}: {' and '.join(row['unstable_because'])}" for row in _noisy(report)
     ]
@@ -95,6 +100,21 @@ def _time_models(models, as_json, timing, percentiles):
     return "; ".join(doubts)
 
 
+def _contender(model):
+    """What `latency.benchmark` takes for an argument: an ONNX file, or a backend of Keras and a training run."""
+    from sharpkeras.measure.latency import OnnxFile
+
+    backend, colon, run = model.partition(":")
+    if not colon or backend not in options.BACKENDS:
+        return OnnxFile(model)
+    require_backend(backend)
+    if "keras" not in sys.modules:
+        options.choose_backend(backend)
+    from sharpkeras.experiment.peers import KerasRun
+
+    return KerasRun(backend, run)
+
+
 def _noisy(report):
     return [row for row in report["models"] if row["unstable"]]
 
@@ -106,30 +126,32 @@ def _engine(row):
 
 
 def _table(report):
-    """The figures of a report of `latency.benchmark`, a row for each batch size and network."""
+    """The figures of a report of `latency.benchmark`, a row for each batch size and network; intervals below."""
     from rich.markup import escape
     from rich.table import Column, Table
 
     rows, pairs = report["models"], {(pair["model"], pair["batch_size"]): pair for pair in report["comparisons"]}
     percentiles = [name.removesuffix("_ms") for name in rows[0] if re.fullmatch(r"p\d+_ms", name)]
-    headers = ["batch", *(f"{name}, ms" for name in percentiles), "images/s", "memory, MiB", "file, MiB"]
-    table = Table(Column("network", overflow="fold"), *headers)
-    if pairs:
-        table.add_column("time in that of the first", no_wrap=True)
+    headers = ["batch", *(f"{name}\nms" for name in percentiles), "images\nper s", "memory\nMiB", "file\nMiB"]
+    headers += ["time in that of\nthe first"] if pairs else []
+    table = Table(Column("network", overflow="fold"), *(Column(header, no_wrap=True) for header in headers))
     for row in rows:
-        times = [_between(row[f"{name}_ms"], row[f"{name}_interval_ms"]) for name in percentiles]
-        sizes = (f"{row['images_per_second']:.4g}", f"{row['peak_memory_mib']:.0f}", f"{row['bytes'] / 2**20:.2f}")
-        name = f"{escape(printable(row['name']))}{'  UNSTABLE' if row['unstable'] else ''}"
+        name = f"{escape(printable(row['name']))}{NOISY if row['unstable'] else ''}"
+        times = [f"{_short(row[f'{p}_ms'])}\n{_between(row[f'{p}_interval_ms'])}" for p in percentiles]
+        sizes = [_short(row["images_per_second"]), f"{row['peak_memory_mib']:.0f}", f"{row['bytes'] / 2**20:.2f}"]
         pair = pairs.get((row["name"], row["batch_size"]))
-        verdict = [f"{_between(pair['ratio'], pair['interval'])}\n{pair['verdict']}"] if pair else []
-        table.add_row(name, str(row["batch_size"]), *times, *sizes, *verdict)
+        ratio = [f"{_short(pair['ratio'])} ({_between(pair['interval'])})\n{pair['verdict']}"] if pair else []
+        table.add_row(name, str(row["batch_size"]), *times, *sizes, *ratio)
     return table
 
 
-def _between(value, interval):
-    """ "2.31 (2.25–2.40)"."""
-    low, high = interval
-    return f"{value:.3g} ({low:.3g}–{high:.3g})"
+def _between(interval):
+    return "–".join(map(_short, interval))
+
+
+def _short(value):
+    """Three digits, without an exponent where there are more: "0.0523", "18.0", "5,146"."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:#.3g}".rstrip(".")
 
 
 def _time_primitives(given, as_json, timing):

@@ -3,7 +3,7 @@
 Runs of one process are not independent. Neighbours share what else the machine did at that moment, and a whole process
 shares where its memory happens to lie: a resampling of single runs, or of blocks alone, claims to know more than it
 does. (Simulated, three processes of ten blocks of ten runs that differ by 1 % from process to process: 95 % intervals
-of resampled blocks hold the true median in 73 % of all cases, those made here in 96 %.)
+of resampled blocks hold the true median in 73 % of all cases, those made here in 95 %.)
 """
 
 import numpy as np

@@ -13,6 +13,7 @@ import time
 
 import numpy as np
 
+from sharpkeras.errors import SharpKerasError
 from sharpkeras.measure.machine import peak_memory_bytes
 
 WARMUP_FACTOR = 10  # how many times as long as it should a warm-up lasts at most
@@ -35,7 +36,10 @@ def serve(open_engine):
 
     request = json.loads(sys.argv[1])
     warmup_s = request.pop("warmup_s")
-    one_run, facts = open_engine(**request)
+    try:
+        one_run, facts = open_engine(**request)
+    except SharpKerasError as error:
+        sys.exit(" ".join(str(error).split()))  # the last line is what is told
     reply(facts | {"warmup_runs": warm_up(one_run, warmup_s)})
     for line in sys.stdin:
         one_run()  # untimed, since another model may have had the caches meanwhile
