@@ -9,11 +9,11 @@ pytest.importorskip("onnxruntime")
 
 @pytest.fixture
 def two(tmp_path, monkeypatch):
-    """`fast.onnx` and `slow.onnx` in the working directory: one matrix product, and a hundred of them."""
+    """`fast.onnx` and `slow.onnx` in the working directory: one matrix product, and four hundred of them."""
     monkeypatch.chdir(tmp_path)
     value, kind = onnx.helper.make_tensor_value_info, onnx.TensorProto.FLOAT
     weights = onnx.helper.make_tensor("weights", kind, [64, 64], [1 / 64] * 64**2)
-    for name, count in (("fast", 1), ("slow", 100)):
+    for name, count in (("fast", 1), ("slow", 400)):
         names = ["images", *(f"n{i}" for i in range(1, count)), "logits"]
         nodes = [onnx.helper.make_node("MatMul", [a, "weights"], [b]) for a, b in zip(names, names[1:])]
         ends = [value("images", kind, ("batch", 64))], [value("logits", kind, ("batch", 64))]
