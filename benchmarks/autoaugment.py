@@ -14,7 +14,7 @@ import sys
 import time
 from pathlib import Path
 
-from sharpkeras.measure.latency import device_name
+from sharpkeras.measure.machine import device_name
 from sharpkeras_cli.options import choose_backend
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

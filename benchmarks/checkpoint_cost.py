@@ -15,7 +15,7 @@ from pathlib import Path
 
 import search_step
 
-from sharpkeras.measure.latency import device_name
+from sharpkeras.measure.machine import device_name
 from sharpkeras_cli.options import choose_backend
 
 parser = argparse.ArgumentParser(

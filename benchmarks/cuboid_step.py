@@ -27,7 +27,7 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from typing import NamedTuple
 
-from sharpkeras.measure.latency import device_name
+from sharpkeras.measure.machine import device_name
 from sharpkeras_cli.options import choose_backend
 
 OURS, PEERS = "sharpkeras", ("torch", "torch_channels_last")

@@ -16,7 +16,7 @@ import resource
 import statistics
 import time
 
-from sharpkeras.measure.latency import device_name
+from sharpkeras.measure.machine import device_name
 from sharpkeras.recipes import PRECISIONS
 from sharpkeras_cli.options import choose_backend
 

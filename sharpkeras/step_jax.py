@@ -4,6 +4,7 @@ import os
 
 import jax
 import keras
+import numpy as np
 
 JIT_COMPILE = True
 
@@ -69,6 +70,19 @@ class CompiledStep:
         sizes = self._compiled[_signature(data)].memory_analysis()
         results = sizes.output_size_in_bytes - sizes.alias_size_in_bytes  # what does not take the place of the state
         return sizes.temp_size_in_bytes + sizes.argument_size_in_bytes + results
+
+
+def inference(model):
+    """A compiled function from images to a model's output, both arrays of NumPy, and one that tells where it computes:
+    from images to "CPU" or "GPU".
+    """
+    groups = (model.trainable_variables, model.non_trainable_variables)
+    values = tuple([variable.value for variable in variables] for variables in groups)
+    compiled = jax.jit(lambda values, images: model.stateless_call(*values, images, training=False)[0])
+    return (
+        lambda images: np.asarray(compiled(values, images)),
+        lambda images: next(iter(compiled(values, images).devices())).platform.upper(),
+    )
 
 
 def _signature(data):

@@ -69,6 +69,17 @@ class CompiledStep:
         return tensors + sum(map(_bytes, variables)) + OPERATION_BYTES * operations
 
 
+def inference(model):
+    """A compiled function from images to a model's output, both arrays of NumPy, and one that tells where it computes:
+    from images to "CPU" or "GPU".
+    """
+    compiled = tf.function(lambda images: model(images, training=False), autograph=False, jit_compile=JIT_COMPILE)
+    return (
+        lambda images: compiled(tf.convert_to_tensor(images)).numpy(),
+        lambda images: tf.DeviceSpec.from_string(compiled(tf.convert_to_tensor(images)).device).device_type,
+    )
+
+
 def live_bytes(graph):
     """What the tensors of a graph take at the fullest moment, and how many operations it has.
 

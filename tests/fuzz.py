@@ -71,7 +71,7 @@ FUNCTIONS = {
     results._measured: lambda *_: None,
 }
 CUTS = {  # the same elsewhere
-    "sharpkeras.measure.latency.run_in_fresh_process": enough,
+    "sharpkeras.measure.latency.take_turns": enough,
     "sharpkeras.measure.latency.busy_share": lambda: 0.0,
     "sharpkeras.spaces.cell.space.CellSpace.costs": enough,
     "sharpkeras.spaces.hypercuboid.space.HyperCuboid.costs": enough,

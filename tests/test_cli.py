@@ -130,7 +130,7 @@ def test_json_is_all_that_stdout_holds(finished, tmp_path, monkeypatch):
         "compare": (["compare", "search", "train"], {"trainings", "training_groups", "pairs", "searches"}),
         "sample": (["sample", "--num-nodes", "2"], {"genotypes"}),
         "export": (["export", "train", "--out", "model.onnx"], {"bytes", "opset", "largest_difference", "cost"}),
-        "benchmark": (["benchmark", "model.onnx", "--runs", "9"], {"p50_ms", "p90_ms", "providers", "threads"}),
+        "benchmark": (["benchmark", "model.onnx", "--runs", "9"], {"models", "comparisons", "unstable", "seed"}),
         "list": (["list", "datasets"], {"datasets"}),
     }
     for name, (command, keys) in commands.items():

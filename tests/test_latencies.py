@@ -13,7 +13,7 @@ from sharpkeras.errors import ConfigError, RunError, UsageError
 from sharpkeras.experiment import assembly, budgets, latencies
 from sharpkeras.layers import ConvBN, FactorizedReduce, Identity, MaxPool, ReLUConvBN, SharpSepConv
 from sharpkeras.measure import parts
-from sharpkeras.measure.latency import device_name
+from sharpkeras.measure.machine import device_name
 from sharpkeras.recipes import SearchRecipe
 from sharpkeras.spaces.hypercuboid.space import HyperCuboid
 
@@ -221,6 +221,7 @@ def test_what_is_there_is_not_lost(counted, written):
         ([], "Missing argument 'FILE'"),
         (["model.onnx", "--primitives"], "takes no FILE"),
         (["--primitives", "--percentile", "99"], "no --percentile"),
+        (["--primitives", "--batch-size", "1", "--batch-size", "8"], "one --batch-size"),
         (["model.onnx", "--num-nodes", "2"], "--num-nodes goes with --primitives"),
         (["model.onnx", "--out", "table.json"], "--out goes with --primitives"),
     ],

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from sharpkeras.errors import ConfigError, SafetyError, UsageError, VerificationError
-from sharpkeras.measure import latency
-from sharpkeras.measure.latency import benchmark_onnx, check_request, summary
+from sharpkeras.measure import latency, machine, worker
+from sharpkeras.measure.latency import benchmark_onnx, check_request
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -75,33 +75,13 @@ def test_more_threads_than_cores_is_recorded(written, monkeypatch):
 
 
 def test_cores_respect_affinity():
-    assert 1 <= latency.available_cores() <= os.cpu_count()
-    assert 0 <= latency.busy_share(0.05) <= 1 or not os.path.exists("/proc/stat")
-
-
-# ---- figures ----
-
-
-def test_summary_of_known_times():
-    times = [[1_000_000] * 50 + [3_000_000] * 50, [2_000_000] * 100, [2_100_000] * 100]
-    report = summary(times, 4, [50, 90], busy=0.1)
-    assert (report["p50_ms"], report["p90_ms"]) == (2.05, 3.0)
-    assert report["mean_ms"] == pytest.approx(6.1 / 3)
-    assert report["images_per_second"] == pytest.approx(4000 / (6.1 / 3))
-    assert report["spread"] == pytest.approx(0.05)
-    assert not report["unstable"]
-
-
-@pytest.mark.parametrize(("slow", "busy", "reasons"), [(105, 0.6, 1), (120, 0.0, 1), (120, 0.6, 2), (109, 0.5, 0)])
-def test_a_noisy_machine_is_flagged(slow, busy, reasons):
-    report = summary([[100] * 9, [100] * 9, [slow] * 9], 1, [50], busy)
-    assert report["unstable"] is (reasons > 0)
-    assert len(report["unstable_because"]) == reasons
+    assert 1 <= machine.available_cores() <= os.cpu_count()
+    assert 0 <= machine.busy_share(0.05) <= 1 or not os.path.exists("/proc/stat")
 
 
 def test_warm_up_goes_on_until_the_times_settle(monkeypatch):
     clock = [0]
-    monkeypatch.setattr(latency, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    monkeypatch.setattr(worker, "time", SimpleNamespace(monotonic=lambda: clock[0]))
 
     def runs(time_of_run, seconds):
         def one_run():  # takes a second of the clock
@@ -109,7 +89,7 @@ def test_warm_up_goes_on_until_the_times_settle(monkeypatch):
             return time_of_run(clock[0])
 
         clock[0] = 0
-        return latency.warm_up(one_run, seconds)
+        return worker.warm_up(one_run, seconds)
 
     assert runs(lambda run: 1, 30) == 31  # settled, but not for long enough
     assert 60 < runs(lambda run: max(100 - run, 40), 20) < 85
@@ -256,10 +236,10 @@ def test_a_model_that_onnx_runtime_can_not_run_costs_only_the_child(written):
         quick(written(model))
 
 
-def test_a_child_that_dies(monkeypatch):
+def test_a_child_that_dies_at_once(written, monkeypatch):
     monkeypatch.setattr(latency.sys, "executable", "/bin/false")
     with pytest.raises(ConfigError, match="could not run"):
-        latency.run_in_fresh_process({}, "model.onnx")
+        quick(written(one_node_model()))
 
 
 def test_a_file_above_two_gibibytes_is_not_read(written):

@@ -60,10 +60,10 @@ MAY_IMPORT = {
 ONLY_IMPORTED_BY = {
     "click": ["cli"],
     "matplotlib": ["sharpkeras/view"],
-    "onnx": ["sharpkeras/export", "sharpkeras/measure/latency.py"],
+    "onnx": ["sharpkeras/export", "sharpkeras/measure/onnx_files.py"],
     "onnx_ir": ["sharpkeras/export"],
     "tf2onnx": ["sharpkeras/export"],
-    "onnxruntime": ["sharpkeras/export", "sharpkeras/measure/latency.py"],
+    "onnxruntime": ["sharpkeras/export", "sharpkeras/measure/worker.py"],
     "tensorflow_datasets": ["sharpkeras/data"],
     "tensorflow": [
         "sharpkeras/step_tensorflow.py",

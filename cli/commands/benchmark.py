@@ -2,15 +2,19 @@
 
 import json
 import os
+import re
+import sys
 from pathlib import Path
 
 import click
 
-from sharpkeras.errors import VerificationError
+from sharpkeras.errors import LONGEST, VerificationError, printable
 from sharpkeras.recipes import SearchRecipe
 from sharpkeras_cli import options
+from sharpkeras_cli.versions import require_backend
 
 RUNS, RUNS_OF_PART = 300, 60
+NOISY = "\nUNSTABLE"
 TABLE = Path("latencies.json")
 NETWORK = "digits"  # the network of which `sharpkeras search` means a budget where neither says another one
 # What the parts of a final network depend on.
@@ -18,9 +22,17 @@ SPACE = ("dataset", "image_size", "space", "ops", "num_nodes", "init_channels", 
 
 
 @click.command("benchmark")
-@click.argument("file", type=click.Path(path_type=Path), required=False)
-@click.option("--batch-size", type=click.IntRange(1, 65536), default=1, show_default=True, help="Images per run.")
-@click.option("--threads", type=click.IntRange(1, 4096), help="Threads of ONNX Runtime.  [default: all cores]")
+@click.argument("models", nargs=-1, metavar="[FILE|BACKEND:RUN]...")
+@click.option(
+    "--batch-size",
+    "batch_sizes",
+    type=click.IntRange(1, 65536),
+    multiple=True,
+    default=(1,),
+    show_default=True,
+    help="Images per run; may be given several times.",
+)
+@click.option("--threads", type=click.IntRange(1, 4096), help="Threads of an engine.  [default: all cores]")
 @click.option(
     "--runs", type=click.IntRange(3, 10**6), help=f"Timed runs.  [default: {RUNS}; of a primitive {RUNS_OF_PART}]"
 )
@@ -32,47 +44,114 @@ SPACE = ("dataset", "image_size", "space", "ops", "num_nodes", "init_channels", 
 @options.settings(SearchRecipe, *SPACE, "final_filters", "cost_of")
 @options.overwrite
 @options.as_json
-def command(file, batch_size, threads, runs, percentiles, providers, fail_on_noise, primitives, as_json, **others):
-    """Latency of an ONNX FILE in ONNX Runtime, or of the --primitives of a search.
+def command(models, batch_sizes, threads, runs, percentiles, providers, fail_on_noise, primitives, as_json, **others):
+    """Latency of networks side by side, or of the --primitives of a search.
 
-    The 50th and 90th percentile, measured in three fresh processes with a fixed number of threads. With --primitives, a
-    table of what takes how long, for `sharpkeras search --max-latency-ms`; say which by the options of the search.
+    A FILE is an ONNX file, run by ONNX Runtime; tensorflow:RUN and jax:RUN are the network of a training run in Keras.
+
+    The 50th and 90th percentile with 95 % intervals (the 99th from 1000 runs on), measured in three rounds of fresh
+    processes with a fixed number of threads. Several networks take turns, and each is compared with the first: "faster"
+    and "slower" are said only where the interval of the ratio does not hold 1. With --primitives, a table of what takes
+    how long, for `sharpkeras search --max-latency-ms`; say which by the options of the search.
     """
     names = tuple(f"{name.strip().removesuffix('ExecutionProvider')}ExecutionProvider" for name in providers.split(","))
-    timing = {"batch_size": batch_size, "threads": threads, "providers": names}
+    timing = {"threads": threads, "providers": names}
     given = {name: value for name, value in others.items() if value}
-    if primitives and (file or percentiles):
+    if primitives and (models or percentiles):
         raise click.UsageError("--primitives takes no FILE and no --percentile.")
+    if primitives and len(batch_sizes) > 1:
+        raise click.UsageError("--primitives takes one --batch-size.")
     if primitives:
-        unstable = _time_primitives(given, as_json, timing | {"runs": runs or RUNS_OF_PART})
-    elif not file:
+        timing |= {"runs": runs or RUNS_OF_PART, "batch_size": batch_sizes[0]}
+        unstable = _time_primitives(given, as_json, timing)
+    elif not models:
         raise click.UsageError("Missing argument 'FILE', or --primitives.")
     elif given:
         raise click.UsageError(f"--{next(iter(given)).replace('_', '-')} goes with --primitives.")
     else:
-        unstable = _time_file(file, as_json, timing | {"runs": runs or RUNS}, tuple(sorted({50, 90, *percentiles})))
+        timing |= {"runs": runs or RUNS, "batch_sizes": tuple(dict.fromkeys(batch_sizes))}
+        unstable = _time_models(models, as_json, timing, tuple(sorted({50, 90, *percentiles})) if percentiles else None)
     if unstable and fail_on_noise:
-        raise VerificationError("the machine is too noisy", where=str(file or "--primitives"), seen=unstable)
+        raise VerificationError("the machine is too noisy", where=" ".join(models) or "--primitives", seen=unstable)
 
 
-def _time_file(file, as_json, timing, percentiles):
-    """Prints the latency of a file; returns what makes it unstable, in words."""
-    from sharpkeras.measure.latency import benchmark_onnx
+def _time_models(models, as_json, timing, percentiles):
+    """Prints the latencies of networks that take turns; returns what makes them unstable, in words."""
+    from sharpkeras.measure.latency import benchmark
 
-    report = benchmark_onnx(file, percentiles=percentiles, **timing)
+    report = benchmark([_contender(model) for model in models], percentiles=percentiles, **timing)
+    doubts = [
+        f"{row['name']}, batch {row['batch_size']}: {' and '.join(row['unstable_because'])}" for row in _noisy(report)
+    ]
     if as_json:
         click.echo(json.dumps(report))
-    else:
-        label = "  UNSTABLE: the machine is noisy" if report["unstable"] else ""
-        times = ", ".join(f"p{p} {report[f'p{p}_ms']:.3f} ms" for p in percentiles)
-        click.echo(f"{file}: {times}{label}")
-        speed = f"{report['images_per_second']:.0f} images/s at batch {report['batch_size']}"
-        click.echo(f"{speed}, {report['threads']} threads, {report['runs']} runs")
-        click.echo(f"{report['device']}, {', '.join(report['providers'])}, ONNX Runtime {report['onnxruntime']}")
-        for warning in report["warnings"]:
-            click.echo(f"note: {warning}", err=True)
-        options.say_next("list")
-    return f"spread {report['spread']:.0%}" if report["unstable"] else None
+        return "; ".join(doubts)
+    options.show(_table(report))
+    rows = report["models"]
+    each = " of each, in turns" if len(models) > 1 else ""
+    click.echo(f"{rows[0]['device']}, {rows[0]['threads']} threads, {rows[0]['runs']} runs{each}; 95 % intervals")
+    for line in dict.fromkeys(_engine(row) for row in rows):
+        click.echo(line)
+    for doubt in doubts:
+        click.echo(f"UNSTABLE: the machine is noisy: {printable(doubt, LONGEST)}")
+    for warning in dict.fromkeys(warning for row in rows for warning in row["warnings"]):
+        click.echo(f"note: {warning}", err=True)
+    options.say_next("list")
+    return "; ".join(doubts)
+
+
+def _contender(model):
+    """What `latency.benchmark` takes for an argument: an ONNX file, or a backend of Keras and a training run."""
+    from sharpkeras.measure.latency import OnnxFile
+
+    backend, colon, run = model.partition(":")
+    if not colon or backend not in options.BACKENDS:
+        return OnnxFile(model)
+    require_backend(backend)
+    if "keras" not in sys.modules:
+        options.choose_backend(backend)
+    from sharpkeras.experiment.peers import KerasRun
+
+    return KerasRun(backend, run)
+
+
+def _noisy(report):
+    return [row for row in report["models"] if row["unstable"]]
+
+
+def _engine(row):
+    """ "ONNX Runtime (onnxruntime 1.32.0): CPUExecutionProvider"."""
+    versions = ", ".join(f"{name} {version}" for name, version in row["versions"].items())
+    return f"{row['engine']} ({versions}): {', '.join(row['providers'])}"
+
+
+def _table(report):
+    """The figures of a report of `latency.benchmark`, a row for each batch size and network; intervals below."""
+    from rich.markup import escape
+    from rich.table import Column, Table
+
+    rows, pairs = report["models"], {(pair["model"], pair["batch_size"]): pair for pair in report["comparisons"]}
+    percentiles = [name.removesuffix("_ms") for name in rows[0] if re.fullmatch(r"p\d+_ms", name)]
+    headers = ["batch", *(f"{name}\nms" for name in percentiles), "images\nper s", "memory\nMiB", "file\nMiB"]
+    headers += ["time in that of\nthe first"] if pairs else []
+    table = Table(Column("network", overflow="fold"), *(Column(header, no_wrap=True) for header in headers))
+    for row in rows:
+        name = f"{escape(printable(row['name']))}{NOISY if row['unstable'] else ''}"
+        times = [f"{_short(row[f'{p}_ms'])}\n{_between(row[f'{p}_interval_ms'])}" for p in percentiles]
+        sizes = [_short(row["images_per_second"]), f"{row['peak_memory_mib']:.0f}", f"{row['bytes'] / 2**20:.2f}"]
+        pair = pairs.get((row["name"], row["batch_size"]))
+        ratio = [f"{_short(pair['ratio'])} ({_between(pair['interval'])})\n{pair['verdict']}"] if pair else []
+        table.add_row(name, str(row["batch_size"]), *times, *sizes, *ratio)
+    return table
+
+
+def _between(interval):
+    return "–".join(map(_short, interval))
+
+
+def _short(value):
+    """Three digits, without an exponent where there are more: "0.0523", "18.0", "5,146"."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:#.3g}".rstrip(".")
 
 
 def _time_primitives(given, as_json, timing):

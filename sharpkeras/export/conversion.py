@@ -13,7 +13,7 @@ from tf2onnx import optimizer, tf_loader, tfonnx
 from sharpkeras.errors import ConfigError, VerificationError
 from sharpkeras.export.channels_first import channels_first
 from sharpkeras.export.graphs import changed
-from sharpkeras.measure.latency import first_line, onnx_messages
+from sharpkeras.measure.onnx_files import first_line, onnx_messages
 
 # Of the optimizer of tf2onnx; its pass over transpositions takes time quadratic in the number of nodes.
 PASSES = ("fold_constants", "const_dequantize_optimizer", "remove_identity", "remove_back_to_back")

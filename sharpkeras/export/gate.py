@@ -8,7 +8,7 @@ import onnx
 import onnxruntime
 
 from sharpkeras.errors import DataError, NumericalError, VerificationError
-from sharpkeras.measure.latency import first_line, onnx_messages
+from sharpkeras.measure.onnx_files import first_line, onnx_messages
 
 BATCH_SIZES = (1, 3, 17)
 

@@ -5,7 +5,7 @@ import math
 from sharpkeras.data.images import BOMBS, BROKEN, MAX_PIXELS, kind_of, open_image
 from sharpkeras.errors import DataError
 from sharpkeras.inspection.report import Report
-from sharpkeras.measure.latency import read_onnx
+from sharpkeras.measure.onnx_files import read_onnx
 
 
 def inspect_image(path):

@@ -6,7 +6,7 @@ import warnings
 
 from sharpkeras import strict_json
 from sharpkeras.errors import ConfigError, printable
-from sharpkeras.measure.latency import device_name
+from sharpkeras.measure.machine import device_name
 
 logger = logging.getLogger("sharpkeras")
 

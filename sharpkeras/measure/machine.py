@@ -1,0 +1,59 @@
+"""The machine that a measurement holds for: its processor, its cores, and who else is at work on them."""
+
+import os
+import platform
+import sys
+import time
+from pathlib import Path
+
+
+def available_cores():
+    """Cores that this process may use: its affinity, and the container's quota where there is one."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return min(cores, max(1, int(quota) // int(period)))
+    except (OSError, ValueError):  # no quota: no such file, or "max"
+        return cores
+
+
+def busy_share(seconds=0.3):
+    """Share of the machine's cores at work while this process sleeps.
+
+    The load average would count the export that came just before.
+    """
+
+    def ticks():
+        fields = [int(field) for field in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
+        return sum(fields), fields[3] + fields[4]  # all, idle and waiting for a disk
+
+    try:
+        all_before, idle_before = ticks()
+        time.sleep(seconds)
+        all_after, idle_after = ticks()
+        return 1 - (idle_after - idle_before) / (all_after - all_before)
+    except (OSError, ValueError, ZeroDivisionError, IndexError):
+        return os.getloadavg()[0] / os.cpu_count()
+
+
+def peak_memory_bytes():
+    """Largest resident size of this process.
+
+    Linux hands `ru_maxrss` on from the process that started it, so that a small model measured by a large program
+    would look as large as the program; VmHWM starts afresh.
+    """
+    try:
+        status = Path("/proc/self/status").read_text()
+        return 1024 * int(status.split("VmHWM:")[1].split()[0])
+    except (OSError, IndexError):
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def device_name():
+    """Name of the CPU."""
+    try:
+        return Path("/proc/cpuinfo").read_text().split("model name")[1].split("\n")[0].strip(" \t:")
+    except (OSError, IndexError):
+        return platform.processor() or platform.machine()

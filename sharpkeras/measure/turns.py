@@ -1,0 +1,177 @@
+"""Several networks timed side by side: a fresh process for each, all alive, of which one runs at a time.
+
+What one machine does to one network a moment later it may no longer do to the next; so they take turns, a block of runs
+each, in an order that is drawn anew for every turn. `worker` is the other end.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from sharpkeras.errors import ConfigError, VerificationError
+from sharpkeras.measure.onnx_files import INSTALL
+
+PROCESSES = 3  # rounds: fresh processes for each network
+BLOCK = 10  # runs of a turn, about
+MOST_BLOCKS = 50  # of one process
+
+
+@dataclass(frozen=True)
+class Launch:
+    """How the process that times a network is started, and what its figures hold for.
+
+    Args:
+        where: what the network is called in messages: a file, or engine and run directory.
+        engine: what runs it, in words.
+        command: the program and its arguments, but for the request.
+        request: arguments of the engine's `open_…`, as JSON has them.
+        providers: which have to be used, by the engine's own names.
+        environment: variables that the process has besides those of this one.
+        facts: what a report says beside times.
+        warnings: sentences on what could not be as it was asked for.
+    """
+
+    where: str
+    engine: str
+    command: tuple
+    request: dict
+    providers: tuple = ()
+    environment: dict = field(default_factory=dict)
+    facts: dict = field(default_factory=dict)
+    warnings: tuple = ()
+
+
+@dataclass(frozen=True)
+class Times:
+    """What one process measured: nanoseconds, a list for each block, and the facts that its worker told."""
+
+    blocks: list
+    facts: dict
+
+
+class Worker:
+    """A process that times one network when it is told to; a context, at whose end the process has ended.
+
+    Args:
+        launch: what to start. The constructor returns once it is open and warm.
+        warmup_s: seconds of its warm-up at least.
+
+    Raises:
+        ConfigError: from any method, when the process has died; with the last line that it wrote to stderr.
+        VerificationError: from the constructor, when it runs without a provider that it was asked for.
+    """
+
+    def __init__(self, launch, warmup_s):
+        self._launch = launch
+        self._errors = tempfile.TemporaryFile()  # a pipe that no one reads would fill up
+        self._process = subprocess.Popen(
+            [*launch.command, json.dumps(launch.request | {"warmup_s": warmup_s})],
+            cwd=Path(__file__).resolve().parents[2],  # `-m` finds sharpkeras from here, installed or not
+            env=os.environ | launch.environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            text=True,
+            errors="replace",
+        )
+        try:
+            self.facts = self._reply()
+            self._check_providers()
+        except BaseException:
+            self.close()
+            raise
+
+    def time(self, runs):
+        """The nanoseconds of so many runs, a list."""
+        with contextlib.suppress(BrokenPipeError):  # of a dead process; that there is no reply tells
+            self._process.stdin.write(f"{runs}\n")
+            self._process.stdin.flush()
+        return self._reply()
+
+    def finish(self):
+        """Lets the process end; returns the facts that it told at its start and its end."""
+        self._process.stdin.close()
+        return self.facts | self._reply()
+
+    def close(self):
+        """Ends the process if it is still there."""
+        self._process.kill()
+        self._process.wait()
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.close()
+        self._process.stdout.close()
+        self._errors.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def _reply(self):
+        line = self._process.stdout.readline()
+        if line.endswith("\n"):
+            return json.loads(line)
+        code = self._process.wait()
+        self._errors.seek(0)
+        said = self._errors.read().decode(errors="replace").strip().splitlines()[-1:]
+        if code < 0:  # what it said last may have nothing to do with it
+            said.insert(0, f"ended by {signal.Signals(-code).name}")
+        seen = "; ".join(said) or f"exit code {code}"
+        next_step = INSTALL if "No module named 'onnx" in seen else None
+        problem = f"{self._launch.engine} could not run the model"
+        raise ConfigError(problem, where=self._launch.where, seen=seen, next_step=next_step)
+
+    def _check_providers(self):
+        """ONNX Runtime falls back to the CPU in silence."""
+        if not set(self._launch.providers) <= set(self.facts["providers"]):
+            problem = f"{self._launch.engine} did not use {', '.join(self._launch.providers)}"
+            seen, allowed = self.facts["providers"], self.facts["available"]
+            raise VerificationError(problem, where="--providers", seen=seen, allowed=allowed)
+
+
+def take_turns(launches, runs, warmup_s=0.5, seed=0):
+    """Times several networks side by side.
+
+    Args:
+        launches: a Launch for each.
+        runs: timed runs of each, shared out among `PROCESSES` rounds; at least that many.
+        warmup_s: seconds of untimed runs of each process at least.
+        seed: of the order in which the networks take their turns.
+
+    Returns:
+        For each network a list of `Times`, one for each round. Block b of round r of one network was measured right
+        before or after block b of round r of the others.
+
+    Raises:
+        ConfigError, VerificationError: as Worker.
+    """
+    generator = np.random.default_rng(seed)
+    shares = [len(range(number, runs, PROCESSES)) for number in range(PROCESSES)]
+    rounds = [_one_round(launches, blocks_of(share), warmup_s, generator) for share in shares]
+    return [list(times) for times in zip(*rounds)]
+
+
+def blocks_of(runs):
+    """The runs of one process in blocks of about equal size: (100) → ten of 10."""
+    count = min(MOST_BLOCKS, max(1, runs // BLOCK))
+    return [len(range(block, runs, count)) for block in range(count)]
+
+
+def _one_round(launches, blocks, warmup_s, generator):
+    """The `Times` of a fresh process for each network."""
+    with contextlib.ExitStack() as stack:
+        # One after the other, since each warms up by itself.
+        workers = [stack.enter_context(Worker(launch, warmup_s)) for launch in launches]
+        times = [[] for _ in workers]
+        for runs in blocks:
+            for index in generator.permutation(len(workers)):
+                times[index].append(workers[index].time(runs))
+        return [Times(measured, worker.finish()) for measured, worker in zip(times, workers)]

@@ -1,0 +1,61 @@
+"""`sharpkeras benchmark`: several files beside each other, for people and as JSON."""
+
+import pytest
+from command_line import sharpkeras
+
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+
+
+@pytest.fixture
+def two(tmp_path, monkeypatch):
+    """`fast.onnx` and `slow.onnx` in the working directory: one matrix product, and four hundred of them."""
+    monkeypatch.chdir(tmp_path)
+    value, kind = onnx.helper.make_tensor_value_info, onnx.TensorProto.FLOAT
+    weights = onnx.helper.make_tensor("weights", kind, [64, 64], [1 / 64] * 64**2)
+    for name, count in (("fast", 1), ("slow", 400)):
+        names = ["images", *(f"n{i}" for i in range(1, count)), "logits"]
+        nodes = [onnx.helper.make_node("MatMul", [a, "weights"], [b]) for a, b in zip(names, names[1:])]
+        ends = [value("images", kind, ("batch", 64))], [value("logits", kind, ("batch", 64))]
+        graph = onnx.helper.make_graph(nodes, name, *ends, [weights])
+        model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
+        (tmp_path / f"{name}.onnx").write_bytes(model.SerializeToString())
+
+
+QUICK = ("--runs", 60, "--threads", 1)
+
+
+def test_two_files_are_compared(two):
+    result = sharpkeras("benchmark", "fast.onnx", "slow.onnx", *QUICK, "--batch-size", 64)
+    assert result.code == 0, result.err
+    assert "time in that of" in result.out and "slower" in result.out and "faster" not in result.out
+    assert "1 threads, 60 runs of each, in turns" in result.out
+    assert "CPUExecutionProvider" in result.out
+
+
+def test_json_of_several_files_and_batch_sizes(two):
+    sizes = ("--batch-size", 64, "--batch-size", 8, "--batch-size", 8)
+    report = sharpkeras("benchmark", "slow.onnx", "fast.onnx", *QUICK, *sizes, "--json").json
+    keys = [("slow.onnx", 64), ("fast.onnx", 64), ("slow.onnx", 8), ("fast.onnx", 8)]
+    assert [(row["name"], row["batch_size"]) for row in report["models"]] == keys
+    assert [(pair["model"], pair["to"], pair["batch_size"]) for pair in report["comparisons"]] == [
+        ("fast.onnx", "slow.onnx", 64),
+        ("fast.onnx", "slow.onnx", 8),
+    ]
+    assert report["comparisons"][0]["verdict"] == "faster" and report["comparisons"][0]["ratio"] < 1
+    for row in report["models"]:
+        assert row["bytes"] and row["peak_memory_mib"] > 0 and row["engine"] == "ONNX Runtime"
+        assert row["providers"] == ["CPUExecutionProvider"] and row["input_shape"] == [row["batch_size"], 64]
+
+
+def test_the_99th_percentile_comes_with_a_thousand_runs(two):
+    report = sharpkeras("benchmark", "fast.onnx", "--runs", 1000, "--threads", 1, "--json").json
+    assert "p99_ms" in report["models"][0] and not report["comparisons"]
+    assert "p99" in sharpkeras("benchmark", "fast.onnx", "--runs", 1000, "--threads", 1).out
+    assert "p99" not in sharpkeras("benchmark", "fast.onnx", "--runs", 999, "--threads", 1).out
+
+
+def test_a_name_is_no_markup(two, tmp_path):
+    (tmp_path / "[bold]a.onnx").write_bytes((tmp_path / "fast.onnx").read_bytes())
+    result = sharpkeras("benchmark", "[bold]a.onnx", "fast.onnx", *QUICK)
+    assert "│ [bold]a" in result.out
