@@ -78,6 +78,25 @@ def test_the_accuracy_of_a_float_file(exported):
     assert accuracy["different_answers"] == 0 and accuracy["mcnemar_p"] == 1
 
 
+def test_half_precision(network, test, tmp_path):
+    path = tmp_path / "half.onnx"
+    report = exporting.export_onnx(network, path, test=test, half=True)
+    model = onnx.load(path)
+    kernels = [tensor for tensor in model.graph.initializer if len(tensor.dims) == 4]
+    assert kernels and {tensor.data_type for tensor in kernels} == {onnx.TensorProto.FLOAT16}
+    ends = [value.type.tensor_type.elem_type for value in (*model.graph.input, *model.graph.output)]
+    assert ends == [onnx.TensorProto.FLOAT] * 2
+    assert report["precision"] == "float16" and 1e-6 < report["relative_difference"] < 1e-2
+    assert report["accuracy"]["file"]["errors"] <= 3  # of 300 of which the network is sure
+
+
+def test_half_precision_that_disagrees_is_refused(network, tmp_path, monkeypatch):
+    monkeypatch.setattr(exporting, "HALF_TOLERANCE", 1e-7)
+    with pytest.raises(VerificationError, match="disagrees"):
+        exporting.export_onnx(network, tmp_path / "a.onnx", half=True)
+    assert [file.name for file in tmp_path.iterdir()] == ["a.rejected.onnx"]
+
+
 def test_a_file_that_loses_too_much_is_refused(network, test, tmp_path, monkeypatch):
     quantize = quantization.quantize
 

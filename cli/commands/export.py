@@ -21,7 +21,11 @@ from sharpkeras_cli import options
     show_default=True,
     help="Images that the file takes: preprocessed, or as they are stored.",
 )
-@click.option("--quantize", type=click.Choice(("int8",)), help="Compute in 8 bits, calibrated on training images.")
+@click.option(
+    "--quantize",
+    type=click.Choice(("int8", "float16")),
+    help="Compute in 8 bits, calibrated on training images; or in 16, for GPUs.",
+)
 @click.option(
     "--calibration-images", type=click.IntRange(0), default=512, show_default=True, help="Those of --quantize."
 )
@@ -53,7 +57,8 @@ def command(
     out = out or Path("exported") / f"{name}.onnx"
     stored_pixels, optimize = pixels == "uint8", not no_optimize
     settings = {"opset": opset, "overwrite": overwrite, "optimize": optimize, "stored_pixels": stored_pixels}
-    settings |= {"test_images": test_images, "calibration_images": calibration_images if quantize else None}
+    settings |= {"test_images": test_images, "calibration_images": calibration_images if quantize == "int8" else None}
+    settings["half"] = quantize == "float16"
     report = experiment.export(source, out, sizes=sizes, **settings)
     if report.get("recipe", {}).get("precision", "float32") != "float32":
         click.echo(f"note: trained in {report['recipe']['precision']}; the file computes in float32", err=True)

@@ -54,6 +54,7 @@ def export(
     stored_pixels=False,
     test_images=1000,
     calibration_images=None,
+    half=False,
     sizes=None,
     space=None,
 ):
@@ -67,6 +68,7 @@ def export(
         stored_pixels: whether the file takes uint8 images as they are stored, with their preprocessing inside.
         test_images: on how many test images, where they are there, the file's top-1 is reported beside the network's.
         calibration_images: on how many training images int8 is calibrated; None leaves the file in float32.
+        half: whether the file computes in float16.
         sizes: of the network of an architecture: a TrainRecipe, (H, W, C) and the number of classes.
         space: the HyperCuboid of a path, where it is not MultiChannelNet.
 
@@ -107,6 +109,7 @@ def export(
         images=real and real[0],
         test=prepared("test", test_images),
         calibration=None if calibration_images is None else _calibration(prepared, calibration_images),
+        half=half,
         metadata=metadata,
         overwrite=overwrite,
         optimize=optimize,

@@ -16,6 +16,7 @@ from sharpkeras import atomic
 from sharpkeras.errors import ConfigError, DataError, RunError, UsageError, VerificationError
 
 OPSETS = range(13, 19)  # the table of tf2onnx 1.17 ends at 18
+HALF_TOLERANCE = 2e-2  # eleven bits in each of some hundred operators in a row
 LEAST_OF_TOP_1 = 0.99  # of what the network has in float32 that an int8 file has to keep
 PACKAGES = ("tensorflow", "tf2onnx", "onnx", "onnx_ir", "onnxruntime")
 
@@ -28,6 +29,7 @@ def export_onnx(
     images=None,
     test=None,
     calibration=None,
+    half=False,
     metadata=None,
     overwrite=False,
     tolerance=1e-4,
@@ -47,6 +49,7 @@ def export_onnx(
         images: (N, H, W, C), real images as the model gets them, compared besides noise and constant images.
         test: (images, labels), on which the file's top-1 is reported beside the model's; needed for int8.
         calibration: (N, H, W, C), images of training; with them the file computes in int8.
+        half: whether the file computes in float16, for GPUs, which has to agree within 2 % of the largest logit.
         metadata: what else the file and the report shall tell (architecture, classes, preprocessing, cost), as JSON.
         overwrite: whether files that are already there may be replaced.
         tolerance: largest difference of logits allowed, relative to the largest logit of the batch.
@@ -98,6 +101,9 @@ def export_onnx(
         atomic.write_through(aside, onnx_model.SerializeToString())
         session = gate.open_session(onnx_model, aside)
         report |= gate.check_agreement(model, session, cases, tolerance)
+        if half:
+            onnx_model, session = _to_half(onnx_model, aside)
+            report |= {"precision": "float16"} | gate.check_agreement(model, session, cases, HALF_TOLERANCE)
         if test is not None:
             report["accuracy"] = _accuracy(model, session, test)
         if calibration is not None:
@@ -134,6 +140,16 @@ def _accuracy(model, session, test):
 
     images, labels = test
     return answers.beside(answers.of_model(model, images), answers.of_file(session, images), labels, ("keras", "file"))
+
+
+def _to_half(onnx_model, aside):
+    """The model in float16, written in the place of the one in float32, and its session."""
+    from sharpkeras.export import conversion, gate
+    from sharpkeras.export.half import to_half
+
+    halved = conversion.tidy(to_half(onnx_model), onnx_model.graph.name, _properties(onnx_model))
+    atomic.write_through(aside, halved.SerializeToString())
+    return halved, gate.open_session(halved, aside)
 
 
 def _to_int8(onnx_model, session, aside, calibration, test):

@@ -1,8 +1,13 @@
 """Small words for reading and changing an `onnx_ir` graph."""
 
+import contextlib
+import logging
+import warnings
+
 import numpy as np
 import onnx
 import onnx_ir as ir
+import onnxruntime
 from onnx_ir.passes import Sequential, common
 
 NEW, REPLACED = "val_", "_replaced"  # how names of values begin that onnx_ir has given, and end of those given away
@@ -95,3 +100,18 @@ def is_pointwise(node):
         and set(attribute(node, "strides", [1, 1])) == {1}
         and not any(attribute(node, "pads", [0]))
     )
+
+
+@contextlib.contextmanager
+def quiet():
+    """Keeps off the terminal what the tools of ONNX Runtime log and warn of."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    onnxruntime.set_default_logger_severity(3)  # errors
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+        onnxruntime.set_default_logger_severity(2)

@@ -1,18 +1,15 @@
 """int8: static, per channel, calibrated on images of training; with what it costs, and where."""
 
-import contextlib
-import logging
 import tempfile
-import warnings
 from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 from onnxruntime import quantization
 from onnxruntime.quantization import qdq_loss_debug
 
 from sharpkeras.errors import DataError
+from sharpkeras.export.graphs import quiet
 
 FEWEST_IMAGES = 100  # that ranges of activations can be told from
 LARGEST_OVERLAP = 0.01  # of the calibration images that are test images too; more than that is no accident
@@ -51,7 +48,7 @@ def quantize(model, images):
         model: a float32 `onnx.ModelProto` with an input `images`.
         images: (N, H, W, C) as it takes them.
     """
-    with tempfile.TemporaryDirectory() as folder, _silent():
+    with tempfile.TemporaryDirectory() as folder, quiet():
         plain, path = Path(folder) / "float32.onnx", Path(folder) / "int8.onnx"
         onnx.save(model, plain)  # a model that is handed over itself is left without its weights
         quantization.quantize_static(
@@ -83,7 +80,7 @@ def worst_layers(model, quantized, images):
         images: (N, H, W, C) as they take them.
     """
     found = {}
-    with tempfile.TemporaryDirectory() as folder, _silent():
+    with tempfile.TemporaryDirectory() as folder, quiet():
         for name, network in (("float", model), ("int8", quantized)):
             plain, open_ = Path(folder, f"{name}.onnx"), Path(folder, f"{name}-open.onnx")
             onnx.save(network, plain)
@@ -115,19 +112,3 @@ class _Batches(quantization.CalibrationDataReader):
 
     def get_next(self):
         return next(self._batches, None)
-
-
-@contextlib.contextmanager
-def _silent():
-    """Keeps what ONNX Runtime logs and warns of from the terminal."""
-    severity = 3  # errors
-    onnxruntime.set_default_logger_severity(severity)
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)
-            yield
-    finally:
-        logging.disable(before)
-        onnxruntime.set_default_logger_severity(2)
