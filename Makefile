@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test crash-test export-test fuzz audit lock clean
+.PHONY: help setup demo test crash-test export-test fuzz zoo audit lock clean
 .DELETE_ON_ERROR:
 
 help:  ## List these targets
@@ -28,6 +28,9 @@ export-test: setup  ## Export 200 networks of random genotypes, each compared wi
 
 fuzz: setup  ## Hostile files and command lines, two minutes of each kind (FUZZ="--minutes 1 --seed 1")
 	@$(BIN)/python tests/fuzz.py --minutes 2 $(FUZZ)
+
+zoo: setup  ## Export and time all published genotypes, into exported/ (ZOO="--only SHARP_DARTS --sizes cifar10")
+	@$(BIN)/python benchmarks/zoo.py $(ZOO)
 
 audit: setup  ## Look the locked packages up in a database of known holes, over the network, by pip-audit in .audit
 	@test -x .audit/bin/pip-audit || { $(BIN)/python -m venv .audit && .audit/bin/pip -qq install pip-audit; }

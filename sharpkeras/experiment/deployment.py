@@ -30,18 +30,14 @@ class Source:
     Args:
         model: from images (B, H, W, C), float32, preprocessed → logits.
         metadata: what the file tells of it.
+        addmults: of its convolutions and dense layers; None of a model that may have layers for which there is no rule.
         load: split, images at most → Dataset, as the network's training read it; None where there is no data.
     """
 
     model: keras.Model
     metadata: dict
+    addmults: int | None = None
     load: object = field(default=None)
-
-    @property
-    def addmults(self):
-        """Of convolutions and dense layers; None of a model that may have layers for which there is no rule."""
-        ours = "application" not in self.metadata
-        return cost.count(self.model).addmults_conv_dense if ours else None
 
 
 def export(
@@ -158,7 +154,8 @@ def _run_source(path, sizes, space):
     preprocessing = {"scale": "x / 255", "mean": facts["mean"], "deviation": facts["deviation"], "layout": "NHWC"}
     settings = {"classes": facts["class_names"], "recipe": recipe.as_dict(), "selected": selected}
     metadata = _metadata(network.counted(), preprocessing, **{found.kind: found.as_dict()}, **settings)
-    return Source(network.deployed(), metadata, functools.partial(_load, recipe, facts))
+    load_images = functools.partial(_load, recipe, facts)
+    return Source(network.deployed(), metadata, _deployed_addmults(network, metadata), load_images)
 
 
 def _load(recipe, facts, split, limit):
@@ -177,7 +174,8 @@ def _architecture_source(source, sizes, space):
     network = build_network(recipe, found, input_shape, num_classes, space)
     classes = [str(number) for number in range(num_classes)]
     settings = {"classes": classes, "recipe": recipe.as_dict(), "selected": UNTRAINED}
-    return Source(network.deployed(), _metadata(network.counted(), {}, **{found.kind: found.as_dict()}, **settings))
+    metadata = _metadata(network.counted(), {}, **{found.kind: found.as_dict()}, **settings)
+    return Source(network.deployed(), metadata, _deployed_addmults(network, metadata))
 
 
 def _keras_source(source, sizes, space):
@@ -206,6 +204,13 @@ def _application(source):
 def _metadata(counted, preprocessing, **others):
     numbers = cost.count(counted)._asdict()
     return {**others, "preprocessing": preprocessing, "cost": numbers, "sharpkeras": __version__}
+
+
+def _deployed_addmults(network, metadata):
+    """Of convolutions and dense layers; states that nothing reads count for the paper and are not in the file."""
+    if network.output.get("unread"):
+        return cost.count(network.deployed()).addmults_conv_dense
+    return metadata["cost"]["addmults_conv_dense"]
 
 
 # ---- images ----

@@ -24,15 +24,16 @@ def changed(model, *rewrites):
     """A copy of an `onnx.ModelProto` whose graph each function has rewritten in turn, without what nothing uses.
 
     Args:
-        rewrites: functions that take an `ir.Graph`, with shapes, and change it in place.
+        rewrites: functions that take an `ir.Graph` and change it in place; it has the shapes that ONNX infers, and
+            those that the functions before have given to what they put in.
     """
+    intermediate = ir.from_proto(onnx.shape_inference.infer_shapes(model))
     for rewrite in rewrites:
-        intermediate = ir.from_proto(onnx.shape_inference.infer_shapes(model))
         rewrite(intermediate.graph)
         intermediate = _CLEAN(intermediate).model
-        model = ir.to_proto(intermediate)
-        del model.graph.value_info[:]  # shapes of before; whoever reads the file infers them
-    return model
+    changed_model = ir.to_proto(intermediate)
+    del changed_model.graph.value_info[:]  # whoever reads the file infers them
+    return changed_model
 
 
 def attribute(node, name, default=None):

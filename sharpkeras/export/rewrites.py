@@ -19,7 +19,7 @@ BLOCK = 16  # channels in a block of ONNX Runtime's layout; the smaller blocks o
 def optimize(model, rewrites=None):
     """A copy of a channels-first `onnx.ModelProto` with all rewrites, or with some, applied in their order."""
     chosen = DEFAULT if rewrites is None else rewrites
-    return changed(model, *(REWRITES[name] for name in REWRITES if name in chosen))
+    return changed(model, *(rewrite for name, rewrite in REWRITES.items() if name in chosen))
 
 
 # ---- constants into convolutions ----
