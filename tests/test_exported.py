@@ -1,0 +1,37 @@
+"""The example in exported/ is what its card says."""
+
+import json
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+onnxruntime = pytest.importorskip("onnxruntime")
+
+from sharpkeras.data import load  # noqa: E402
+from sharpkeras.inspection import inspect  # noqa: E402
+
+EXAMPLE = Path(__file__).parent.parent / "exported" / "digits.onnx"
+OTHER_PROCESSORS = 3  # images on which int8 may round otherwise where there is no VNNI
+
+
+@pytest.fixture(scope="module")
+def card():
+    return json.loads(EXAMPLE.with_suffix(".json").read_text())
+
+
+def test_the_file_is_the_one_that_was_measured(card):
+    assert sha256(EXAMPLE.read_bytes()).hexdigest() == card["sha256"]
+    assert EXAMPLE.stat().st_size == card["bytes"] < 1e6
+
+
+def test_it_classifies_digits_as_well_as_it_says(card):
+    digits = load("digits", "test")
+    session = onnxruntime.InferenceSession(EXAMPLE, providers=["CPUExecutionProvider"])
+    (logits,) = session.run(None, {"images": np.asarray(digits.images)})  # pixels as they are stored
+    errors = int((logits.argmax(axis=1) != digits.labels).sum())
+    said = card["quantization"]["int8"]
+    assert len(digits.labels) == card["quantization"]["n"] and said["error"] < 0.03
+    assert abs(errors - said["errors"]) <= OTHER_PROCESSORS
+    assert card["classes"] == list(digits.class_names)
