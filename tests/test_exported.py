@@ -10,7 +10,6 @@ import pytest
 onnxruntime = pytest.importorskip("onnxruntime")
 
 from sharpkeras.data import load  # noqa: E402
-from sharpkeras.inspection import inspect  # noqa: E402
 
 EXAMPLE = Path(__file__).parent.parent / "exported" / "digits.onnx"
 OTHER_PROCESSORS = 3  # images on which int8 may round otherwise where there is no VNNI

@@ -143,3 +143,22 @@ def test_weights_of_choices_are_drawn_beside_uniform_ones(tmp_path):
     hypercuboid.draw_weights(WEIGHTS, CHOICES, tmp_path / "weights.png", title="weights")
     hypercuboid.draw_weights([np.full(w.shape, 1 / w.size) for w in WEIGHTS], CHOICES, tmp_path / "uniform.png")
     assert (tmp_path / "weights.png").read_bytes() != (tmp_path / "uniform.png").read_bytes()
+
+
+def test_latency_against_addmults(tmp_path):
+    from sharpkeras.view.latency import draw_latency
+
+    rows = [
+        {"name": f"N{index}", "size": "cifar10", "batch_size": batch, "addmults_paper": 10**8 * (1 + index)}
+        | {
+            "p50_ms": 2.0 * (1 + index) * batch,
+            "p50_interval_ms": [1.9 * (1 + index) * batch, 2.2 * (1 + index) * batch],
+        }
+        for batch in (1, 8)
+        for index in range(9)
+    ]
+    draw_latency(rows, tmp_path / "a.png")
+    with Image.open(tmp_path / "a.png") as picture:
+        assert picture.format == "PNG" and picture.width > 2 * picture.height
+    draw_latency(rows[:1], tmp_path / "one.png")
+    assert (tmp_path / "one.png").exists()

@@ -6,6 +6,8 @@ from matplotlib.figure import Figure
 from sharpkeras.view.cells import INK, LINE_COLOURS
 from sharpkeras.view.curves import GRID, save
 
+MARKERS = "os^D"  # once the colours are used up
+
 
 def draw_latency(rows, path):
     """Writes a PNG of p50 against AddMults, a panel for each size of images and batch, with the line of least squares.
@@ -29,15 +31,16 @@ def _draw_panel(axes, rows):
     p50 = np.array([row["p50_ms"] for row in rows])
     low, high = np.array([row["p50_interval_ms"] for row in rows]).T
     errors = np.clip([p50 - low, high - p50], 0, None)
-    axes.errorbar(millions, p50, yerr=errors, fmt="o", color=LINE_COLOURS[0], markersize=5, linewidth=1)
-    for x, y, row in zip(millions, p50, rows):
-        axes.annotate(row["name"], (x, y), xytext=(4, 4), textcoords="offset points", fontsize=7, color=INK)
+    for index, row in enumerate(rows):
+        style = {"fmt": MARKERS[index // len(LINE_COLOURS) % len(MARKERS)], "markersize": 5, "linewidth": 1}
+        style["color"] = LINE_COLOURS[index % len(LINE_COLOURS)]
+        axes.errorbar(millions[index], p50[index], yerr=errors[:, index : index + 1], label=row["name"], **style)
     if len(rows) > 2:
         slope, offset = np.polyfit(millions, p50, 1)
         ends = np.array([millions.min(), millions.max()])
         correlation = np.corrcoef(millions, p50)[0, 1]
-        axes.plot(ends, slope * ends + offset, color=LINE_COLOURS[1], linewidth=1, label=f"r = {correlation:.2f}")
-        axes.legend(frameon=False, fontsize=8)
+        axes.plot(ends, slope * ends + offset, color=INK, linewidth=0.8, label=f"least squares, r = {correlation:.2f}")
+    axes.legend(frameon=False, fontsize=7)
     axes.set(xlabel="AddMults of one image, millions (paper's count)", ylabel="p50, ms")
     axes.set_xlim(left=0)
     axes.set_ylim(bottom=0)
