@@ -11,7 +11,7 @@ import argparse
 from pathlib import Path
 
 from sharpkeras import atomic
-from sharpkeras_cli.options import NETWORKS, choose_backend
+from sharpkeras_cli.options import NETWORKS, choose_backend, sizes_of
 
 FOLDER = Path(__file__).resolve().parent.parent / "exported"
 DARTS_OPS = ("NASNet-A", "AmoebaNet-A", "DARTS_V1", "DARTS_V2")  # published with the layers of DARTS
@@ -46,13 +46,10 @@ def main():
 def exported(name, size, path):
     """The report of the export of a genotype's network."""
     from sharpkeras import experiment
-    from sharpkeras.recipes import TrainRecipe
 
-    stem, pixels, classes, channels, cells = NETWORKS[size]
-    ops = "darts" if name in DARTS_OPS else "sharp"
-    recipe = TrainRecipe(ops=ops, stem=stem, init_channels=channels, num_cells=cells, auxiliary_weight=0.0)
     print(f"exporting {path.name} …", flush=True)
-    return experiment.export(name, path, overwrite=True, sizes=(recipe, (pixels, pixels, 3), classes))
+    sizes = sizes_of(size, ops="darts" if name in DARTS_OPS else "sharp")
+    return experiment.export(name, path, overwrite=True, sizes=sizes)
 
 
 def timed(size, reports, arguments):

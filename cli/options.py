@@ -53,17 +53,23 @@ def network_sizes(function):
     def command(
         *arguments, kind, ops, init_channels, num_cells, mid_channels, final_filters, num_classes, input_size, **options
     ):
-        from sharpkeras.recipes import TrainRecipe
-
-        stem, pixels, classes, channels, cells = NETWORKS[kind]
-        settings = {"ops": ops, "stem": stem, "mid_channels": mid_channels}
-        settings |= {"init_channels": init_channels or channels, "num_cells": num_cells or cells}
-        settings |= {"final_filters": final_filters} if final_filters else {}
-        side = input_size or pixels
-        sizes = (TrainRecipe(auxiliary_weight=0.0, **settings), (side, side, 3), num_classes or classes)
+        settings = {"ops": ops, "init_channels": init_channels, "num_cells": num_cells}
+        settings |= {"mid_channels": mid_channels, "final_filters": final_filters}
+        sizes = sizes_of(kind, num_classes, input_size, **settings)
         return function(*arguments, sizes=sizes, **options)
 
     return command
+
+
+def sizes_of(kind, num_classes=None, input_size=None, **settings):
+    """A row of NETWORKS, with what is given instead: TrainRecipe, (H, W, C), number of classes."""
+    from sharpkeras.recipes import TrainRecipe
+
+    stem, pixels, classes, channels, cells = NETWORKS[kind]
+    given = {name: value for name, value in settings.items() if value}
+    recipe = TrainRecipe(auxiliary_weight=0.0, **{"stem": stem, "init_channels": channels, "num_cells": cells, **given})
+    side = input_size or pixels
+    return recipe, (side, side, 3), num_classes or classes
 
 
 def data(function):

@@ -20,11 +20,12 @@ def command(architecture, sizes, per_layer, as_json):
     """
     options.choose_backend()
     from sharpkeras import experiment
+    from sharpkeras.measure import cost as costs
 
     recipe, (side, *_), _ = sizes
     found = experiment.architecture(architecture)
-    cost = experiment.count_cost(found, *sizes)
-    rows = experiment.cost_per_layer(found, *sizes) if per_layer else []
+    network = experiment.counted_network(found, *sizes)
+    cost, rows = costs.count(network), costs.per_layer(network) if per_layer else []
     if as_json:
         layers = {"layers": [row._asdict() for row in rows]} if per_layer else {}
         click.echo(json.dumps({"architecture": architecture, **cost._asdict(), **layers}))

@@ -4,7 +4,7 @@ Every function takes plain values and returns plain values; the command line add
 """
 
 from sharpkeras.experiment.architectures import architecture
-from sharpkeras.experiment.assembly import cost_per_layer, count_cost
+from sharpkeras.experiment.assembly import count_cost, counted_network
 from sharpkeras.experiment.comparison import compare
 from sharpkeras.experiment.conduct import Conduct
 from sharpkeras.experiment.deployment import export
@@ -19,8 +19,8 @@ __all__ = [
     "Conduct",
     "architecture",
     "compare",
-    "cost_per_layer",
     "count_cost",
+    "counted_network",
     "degenerate",
     "evaluate",
     "export",

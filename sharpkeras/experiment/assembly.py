@@ -106,11 +106,6 @@ def count_cost(architecture, recipe, input_shape, num_classes, space=None):
     return cost.count(counted_network(architecture, recipe, input_shape, num_classes, space))
 
 
-def cost_per_layer(architecture, recipe, input_shape, num_classes, space=None):
-    """The rows, `measure.cost.LayerCost`, that `count_cost` adds up."""
-    return cost.per_layer(counted_network(architecture, recipe, input_shape, num_classes, space))
-
-
 def counted_network(architecture, recipe, input_shape, num_classes, space=None):
     """The network of an architecture that the paper counts."""
     recipe = dataclasses.replace(recipe, auxiliary_weight=0.0, drop_path=0.0)  # which a path has not

@@ -2,7 +2,7 @@
 
 import functools
 import inspect
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import keras
@@ -10,7 +10,7 @@ import numpy as np
 
 from sharpkeras import __version__, atomic
 from sharpkeras.data import load
-from sharpkeras.errors import DataError, RunError, SharpKerasError, UsageError
+from sharpkeras.errors import DataError, RunError, UsageError
 from sharpkeras.experiment import architectures
 from sharpkeras.experiment.assembly import build_network, image_options, seed_initializers
 from sharpkeras.experiment.results import trained_network
@@ -37,7 +37,7 @@ class Source:
     model: keras.Model
     metadata: dict
     addmults: int | None = None
-    load: object = field(default=None)
+    load: object = None
 
 
 def export(
@@ -185,8 +185,6 @@ def _keras_source(source, sizes, space):
     seed_initializers(0)
     try:
         model = build(**settings)
-    except SharpKerasError:
-        raise
     except (TypeError, ValueError) as error:
         raise UsageError("Keras can not build this model", seen=f"{source}: {error}") from error
     return Source(model, _metadata(model, {}, application=str(source), selected=UNTRAINED))

@@ -61,11 +61,15 @@ class _Sweep:
         result = insert(node, node.op_type, inputs, attributes, None if keeps_rank else old.shape)
         hand_on_name(old, result)
         if keeps_rank:
-            last = insert(node, "Transpose", [result], {"perm": TO_LAST}, old.shape)
-            self.first[last] = result
-            result = last
+            result = self.transposed_back(node, result)
         replace(old, result)
         self.graph.remove(node, safe=True)
+
+    def transposed_back(self, node, result):
+        """What `node` gave with the channels last, from the same with the channels first."""
+        last = insert(node, "Transpose", [result], {"perm": TO_LAST}, node.outputs[0].shape)
+        self.first[last] = result
+        return last
 
     def as_first(self, value, node):
         """The tensor with the channels first, transposed before `node` if it has to be; None if it has no such form."""
@@ -117,8 +121,7 @@ def _reduction(sweep, node):
     if node.op_type == "ReduceMean" and sorted(axes) == [2, 3]:
         pooled = insert(node, "GlobalAveragePool", [sweep.first[source]])
         if keeps_rank:
-            last = insert(node, "Transpose", [pooled], {"perm": TO_LAST}, node.outputs[0].shape)
-            sweep.first[last] = pooled
+            last = sweep.transposed_back(node, pooled)
         else:
             last = insert(node, "Flatten", [pooled], {"axis": 1}, node.outputs[0].shape)
         replace(node.outputs[0], last)

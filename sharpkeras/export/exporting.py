@@ -98,8 +98,7 @@ def export_onnx(
         "versions": {name: sys.modules[name].__version__ for name in ("keras", *PACKAGES)},
     }
     with _written_aside(path) as aside:
-        atomic.write_through(aside, onnx_model.SerializeToString())
-        session = gate.open_session(onnx_model, aside)
+        session = _opened(onnx_model, aside)
         report |= gate.check_agreement(model, session, cases, tolerance)
         if half:
             onnx_model, session = _to_half(onnx_model, aside)
@@ -144,12 +143,10 @@ def _accuracy(model, session, test):
 
 def _to_half(onnx_model, aside):
     """The model in float16, written in the place of the one in float32, and its session."""
-    from sharpkeras.export import conversion, gate
     from sharpkeras.export.half import to_half
 
-    halved = conversion.tidy(to_half(onnx_model), onnx_model.graph.name, _properties(onnx_model))
-    atomic.write_through(aside, halved.SerializeToString())
-    return halved, gate.open_session(halved, aside)
+    halved = _tidied_like(onnx_model, to_half(onnx_model))
+    return halved, _opened(halved, aside)
 
 
 def _to_int8(onnx_model, session, aside, calibration, test):
@@ -159,15 +156,14 @@ def _to_int8(onnx_model, session, aside, calibration, test):
         DataError: if there are no test images, or the others can not calibrate.
         VerificationError: if less than 99 % of the top-1 is left; names both and the layers that lose most.
     """
-    from sharpkeras.export import answers, conversion, gate, quantization
+    from sharpkeras.export import answers, quantization
 
     if test is None:
         raise DataError("no int8 file without its measured accuracy", where="--quantize", allowed="with test images")
     images, labels = test
     kept = quantization.calibration_images(calibration, images)
-    quantized = conversion.tidy(quantization.quantize(onnx_model, kept), onnx_model.graph.name, _properties(onnx_model))
-    atomic.write_through(aside, quantized.SerializeToString())
-    before, after = (answers.of_file(s, images) for s in (session, gate.open_session(quantized, aside)))
+    quantized = _tidied_like(onnx_model, quantization.quantize(onnx_model, kept))
+    before, after = (answers.of_file(s, images) for s in (session, _opened(quantized, aside)))
     report = answers.beside(before, after, labels, ("float32", "int8"))
     report |= {"calibration_images": len(kept), "worst_layers": quantization.worst_layers(onnx_model, quantized, kept)}
     left, all_right = np.mean(after == labels), np.mean(before == labels)
@@ -181,8 +177,20 @@ def _to_int8(onnx_model, session, aside, calibration, test):
     return quantized, report
 
 
-def _properties(onnx_model):
-    return {entry.key: entry.value for entry in onnx_model.metadata_props}
+def _opened(onnx_model, aside):
+    """Writes a model and opens it, with all that `gate.open_session` refuses."""
+    from sharpkeras.export import gate
+
+    atomic.write_through(aside, onnx_model.SerializeToString())
+    return gate.open_session(onnx_model, aside)
+
+
+def _tidied_like(onnx_model, other):
+    """Another precision of a model, with its name and metadata."""
+    from sharpkeras.export import conversion
+
+    properties = {entry.key: entry.value for entry in onnx_model.metadata_props}
+    return conversion.tidy(other, onnx_model.graph.name, properties)
 
 
 # ---- what can be refused before the work ----

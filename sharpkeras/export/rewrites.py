@@ -299,11 +299,8 @@ def align_channels(graph):
     if layouts is None:
         return
     for node in list(graph):
-        ALIGNED.get(node.op_type, _leave)(node, layouts)
-
-
-def _leave(node, layouts):
-    pass
+        if node.op_type in ALIGNED:
+            ALIGNED[node.op_type](node, layouts)
 
 
 def _align_convolution(node, layouts):
