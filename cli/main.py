@@ -1,6 +1,8 @@
 """The `sharpkeras` command: its subcommands, and what an error looks like."""
 
+import atexit
 import difflib
+import gc
 import importlib
 import io
 import json
@@ -29,6 +31,10 @@ COMMANDS = (
     "table",
     "list",
 )
+
+
+# What a network is made of lies in cycles: taking them apart would keep a finished command alive for seconds.
+atexit.register(gc.freeze)
 
 
 class Commands(click.Group):

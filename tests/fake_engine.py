@@ -1,12 +1,13 @@
 """An engine for tests of `measure.turns`: it computes nothing, and its times are drawn from a known distribution.
 
 Request: `name` and `log`, a file that gets a line with the name when the engine is opened and one for each run;
-`seed`; `scale`, the median over MEDIAN; `die`, the run at which the process dies, 0 for while it is opened;
-`stall_ms`, added to two runs of ten; `noisy`, whether it writes much to stderr.
+`seed`; `scale`, the median over MEDIAN; `die`, the run at which the process dies, 0 for while it is opened; `hang`, the
+run that never ends; `stall_ms`, added to two runs of ten; `noisy`, whether it writes much to stderr.
 """
 
 import os
 import sys
+import time
 
 import numpy as np
 
@@ -18,7 +19,7 @@ MEDIAN = 1 + TAIL * np.log(2)  # milliseconds
 PROVIDER = "FakeProvider"
 
 
-def open_fake(name, seed=0, scale=1.0, log=None, die=None, stall_ms=0.0, noisy=False):
+def open_fake(name, seed=0, scale=1.0, log=None, die=None, hang=None, stall_ms=0.0, noisy=False):
     """For `serve`."""
     generator, runs = np.random.default_rng([seed, os.getpid()]), 0
     print("a library that prints to stdout")
@@ -35,6 +36,8 @@ def open_fake(name, seed=0, scale=1.0, log=None, die=None, stall_ms=0.0, noisy=F
         if runs == die:
             print("something else\nthe engine broke", file=sys.stderr, flush=True)
             os._exit(3)
+        if runs == hang:
+            time.sleep(3600)
         if noisy:
             print("x" * 100_000, file=sys.stderr, flush=True)  # more than a pipe holds
         milliseconds = scale * (1 + generator.exponential(TAIL)) + (stall_ms if runs % 10 < 2 else 0)

@@ -10,7 +10,8 @@ from random_models import randomize
 
 from sharpkeras import atomic
 from sharpkeras.errors import ConfigError, DataError, NumericalError, RunError, UsageError, VerificationError
-from sharpkeras.export.exporting import export_onnx
+from sharpkeras.export.exporting import export_onnx, weights_hash
+from sharpkeras.layers import Conv2D, SharpSepConv
 
 if keras.backend.backend() != "tensorflow":
     pytest.skip("export runs on TensorFlow", allow_module_level=True)
@@ -103,9 +104,38 @@ def test_the_file_is_plain(exported):
     properties = {entry.key: json.loads(entry.value) for entry in model.metadata_props}
     assert properties["architecture"] == {"normal": ["sep_conv_3x3"]}
     assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", 17)]
+    assert len(properties["weights_sha256"]) == 64
     assert structural_problems(model) == []
     dilations = [list(a.ints) for node in model.graph.node for a in node.attribute if a.name == "dilations"]
     assert dilations.count([2, 2]) == 1
+
+
+def test_nodes_are_named_after_layers(converted, network):
+    kinds = {layers.DepthwiseConv2D: "Conv", layers.ReLU: "Relu", layers.MaxPooling2D: "MaxPool"}
+    kinds |= {layers.AveragePooling2D: "AveragePool", layers.Concatenate: "Concat"}
+    operators = {node.name: node.op_type for node in converted.graph.node}
+    assert len(operators) == len(converted.graph.node)
+    expected = {layer.name: kinds[type(layer)] for layer in network.layers if type(layer) in kinds}
+    assert len(expected) == 6 and expected.items() <= operators.items()
+
+
+def test_a_layer_within_a_layer_has_both_names():
+    images = keras.Input((5, 5, 2))
+    block = SharpSepConv(4, name="cells.0._ops.1")
+    model = keras.Model(images, layers.Dense(3)(layers.GlobalAveragePooling2D()(block(images))))
+    onnx_model = conversion.convert(model, (5, 5, 2), 17)
+    results = {output for node in onnx_model.graph.node for output in node.output}
+    inner = [step.name for step in block.steps if not isinstance(step, Conv2D)]  # into which BatchNorm is folded
+    assert {f"cells.0._ops.1/{name}" for name in inner} <= results
+
+
+def test_the_hash_is_that_of_the_weights(exported, network, tmp_path):
+    report = json.loads(exported[0].with_suffix(".json").read_text())
+    assert report["weights_sha256"] == weights_hash(network)
+    other = keras.models.clone_model(network)
+    assert weights_hash(other) != weights_hash(network)
+    other.set_weights(network.get_weights())
+    assert weights_hash(other) == weights_hash(network)
 
 
 def test_doc_strings_are_dropped(network, tmp_path, unconverted):

@@ -121,6 +121,19 @@ def test_a_process_that_dies_before_it_is_told_anything():
     assert "ended by SIGKILL" in caught.value.seen
 
 
+@pytest.mark.parametrize("hang", [1, 3])  # the warm-up, and a turn
+def test_a_process_that_hangs_is_an_error(hang):
+    with pytest.raises(ConfigError, match="The fake engine gave no answer within 3 s") as caught:
+        quick(Fake("a"), Fake("b", hang=hang), timeout_s=3)
+    assert caught.value.where == "b" and "--timeout" in caught.value.next_step
+
+
+def test_each_turn_is_told():
+    told = []
+    quick(Fake("a"), Fake("b"), runs=62, batch_sizes=(1, 2), progress=lambda *turn: told.append(turn))
+    assert told == [(done, 12) for done in range(1, 13)] * 2  # two networks, three rounds of two blocks
+
+
 def test_no_process_is_left_behind(monkeypatch):
     started = []
 

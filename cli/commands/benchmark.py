@@ -1,5 +1,6 @@
 """`sharpkeras benchmark`"""
 
+import contextlib
 import json
 import os
 import re
@@ -9,6 +10,7 @@ from pathlib import Path
 import click
 
 from sharpkeras.errors import LONGEST, VerificationError, printable
+from sharpkeras.measure.turns import TIMEOUT_S
 from sharpkeras.recipes import SearchRecipe
 from sharpkeras_cli import options
 from sharpkeras_cli.versions import require_backend
@@ -38,13 +40,22 @@ SPACE = ("dataset", "image_size", "space", "ops", "num_nodes", "init_channels", 
 )
 @click.option("--percentile", "percentiles", type=int, multiple=True, help="Further percentiles, such as 99.")
 @click.option("--providers", default="CPU", show_default=True, help="ONNX Runtime providers, such as CUDA,CPU.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(0, min_open=True, max=1e6),
+    default=TIMEOUT_S,
+    show_default=True,
+    help="Seconds that a network may take to start, or for a turn.",
+)
 @click.option("--fail-on-noise", is_flag=True, help="Exit with 8 when the machine is too noisy to trust the figure.")
 @click.option("--primitives", is_flag=True, help="Measure all that the networks of a search can consist of.")
 @click.option("--out", type=click.Path(path_type=Path), help=f"The file of --primitives.  [default: {TABLE}]")
 @options.settings(SearchRecipe, *SPACE, "final_filters", "cost_of")
 @options.overwrite
 @options.as_json
-def command(models, batch_sizes, threads, runs, percentiles, providers, fail_on_noise, primitives, as_json, **others):
+def command(
+    models, batch_sizes, threads, runs, percentiles, providers, timeout, fail_on_noise, primitives, as_json, **others
+):
     """Latency of networks side by side, or of the --primitives of a search.
 
     A FILE is an ONNX file, run by ONNX Runtime; tensorflow:RUN and jax:RUN are the network of a training run in Keras.
@@ -55,7 +66,7 @@ def command(models, batch_sizes, threads, runs, percentiles, providers, fail_on_
     how long, for `sharpkeras search --max-latency-ms`; say which by the options of the search.
     """
     names = tuple(f"{name.strip().removesuffix('ExecutionProvider')}ExecutionProvider" for name in providers.split(","))
-    timing = {"threads": threads, "providers": names}
+    timing = {"threads": threads, "providers": names, "timeout_s": timeout}
     given = {name: value for name, value in others.items() if value}
     if primitives and (models or percentiles):
         raise click.UsageError("--primitives takes no FILE and no --percentile.")
@@ -79,7 +90,9 @@ def _time_models(models, as_json, timing, percentiles):
     """Prints the latencies of networks that take turns; returns what makes them unstable, in words."""
     from sharpkeras.measure.latency import benchmark
 
-    report = benchmark([_contender(model) for model in models], percentiles=percentiles, **timing)
+    contenders = [_contender(model) for model in models]
+    with _turns_shown(timing["batch_sizes"]) as progress:
+        report = benchmark(contenders, percentiles=percentiles, progress=progress, **timing)
     doubts = [
         f"{row['name']}, batch {row['batch_size']}: {' and '.join(row['unstable_because'])}" for row in _noisy(report)
     ]
@@ -113,6 +126,24 @@ def _contender(model):
     from sharpkeras.experiment.peers import KerasRun
 
     return KerasRun(backend, run)
+
+
+@contextlib.contextmanager
+def _turns_shown(batch_sizes):
+    """What tells `latency.benchmark` the turns that are done, as a bar for each batch size on a terminal."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    with Progress(console=console, disable=not console.is_terminal, transient=True) as bars:
+        tasks = []
+
+        def show(done, turns):
+            if done == 1:
+                tasks.append(bars.add_task(f"batch size {batch_sizes[len(tasks)]}", total=turns))
+            bars.update(tasks[-1], completed=done)
+
+        yield show
 
 
 def _noisy(report):

@@ -1,6 +1,7 @@
 """Keras → ONNX: traced with its weights as constants, converted operator by operator by tf2onnx, channels first."""
 
 import contextlib
+import functools
 import logging
 import traceback
 
@@ -74,7 +75,36 @@ def convert(model, shape, opset, log=None):
         if log is not None:
             log.write_text("\n".join(complaints) + "\n", encoding="utf-8")
         raise problem
-    return changed(onnx_model, channels_first)
+    layers = {layer.name for layer in model._flatten_layers(include_self=False)}
+    return changed(onnx_model, channels_first, functools.partial(named_by_layers, layers=layers))
+
+
+def named_by_layers(graph, layers):
+    """Gives what a layer computes the layer's name, behind those of the layers around it.
+
+    TensorFlow's scopes have them with a number behind each, and operations of its own below: of
+    `network_1/cells.3._ops.2_1/batch_normalization_8_1/batchnorm/mul_1:0` is left
+    `cells.3._ops.2/batch_normalization_8`. What a layer computes on its way has the operation's name too.
+
+    Args:
+        graph: an `ir.Graph`.
+        layers: set of the names of the model's layers, at any depth.
+    """
+
+    def layer(scope):
+        """The layer that opened a scope, in a list; none for any other scope."""
+        return [name for name in (scope.rpartition("_")[0], scope) if name in layers][:1]
+
+    taken = {value.name for value in (*graph.inputs, *graph.outputs)} | set(graph.initializers)
+    for node in reversed(graph):  # the last that a layer computes is its result
+        for value in node.outputs:
+            if value.is_graph_output():
+                continue
+            *scopes, operation = value.name.partition(":")[0].split("/")
+            path = "/".join(name for scope in scopes for name in layer(scope))
+            choices = (path, f"{path}/{operation}".strip("/"), value.name)
+            value.name = next(name for name in choices if name and name not in taken)
+            taken.add(value.name)
 
 
 def frozen_graph(model, shape):
@@ -135,7 +165,10 @@ def silent_converter():
 
 
 def tidy(onnx_model, name, properties):
-    """The same model with names and metadata, without doc strings (they carry local paths) and unused domains."""
+    """The same model with metadata and each node named as its result, without what is of no use outside.
+
+    That is doc strings, which carry local paths, and domains of which there is no node.
+    """
     for message in onnx_messages(onnx_model):
         if "doc_string" in message.DESCRIPTOR.fields_by_name:
             message.ClearField("doc_string")
@@ -144,6 +177,8 @@ def tidy(onnx_model, name, properties):
         onnx_model.opset_import.remove(entry)
     helper.set_model_props(onnx_model, properties)
     onnx_model.graph.name = name
+    for node in onnx_model.graph.node:
+        node.name = node.output[0]
     for value in (*onnx_model.graph.input, *onnx_model.graph.output):
         value.type.tensor_type.shape.dim[0].dim_param = "batch"
     return onnx_model

@@ -50,7 +50,8 @@ def export_onnx(
         test: (images, labels), on which the file's top-1 is reported beside the model's; needed for int8.
         calibration: (N, H, W, C), images of training; with them the file computes in int8.
         half: whether the file computes in float16, for GPUs, which has to agree within 2 % of the largest logit.
-        metadata: what else the file and the report shall tell (architecture, classes, preprocessing, cost), as JSON.
+        metadata: what else than the hash of the weights the file and the report shall tell (architecture, classes,
+            preprocessing, cost), as JSON.
         overwrite: whether files that are already there may be replaced.
         tolerance: largest difference of logits allowed, relative to the largest logit of the batch.
         optimize: whether the graph is rewritten for inference (see `rewrites`), which changes no answer.
@@ -69,7 +70,7 @@ def export_onnx(
             or has lost more than 1 % of the top-1 to int8; it is kept as `<name>.rejected.onnx`, or the converter's
             words as `<name>.conversion.log`.
     """
-    path, metadata = Path(path), metadata or {}
+    path, metadata = Path(path), (metadata or {}) | {"weights_sha256": weights_hash(model)}
     check_destination(path, opset, overwrite)
     require_packages()
     from sharpkeras.export import conversion, gate, rewrites  # which need the packages
@@ -225,6 +226,14 @@ def require_packages():
         except ImportError as error:
             next_step = f"pip install {' '.join(PACKAGES).replace('_', '-')}"
             raise ConfigError(f"export needs the package {name}", seen=str(error), next_step=next_step) from error
+
+
+def weights_hash(model):
+    """SHA-256 of all weights of a Keras model, in its own order: files of the same network have the same."""
+    digest = sha256()
+    for variable in model.weights:  # without the state of a dropout
+        digest.update(atomic.checksum(keras.ops.convert_to_numpy(variable)).encode())
+    return digest.hexdigest()
 
 
 def as_properties(metadata):

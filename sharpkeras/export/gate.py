@@ -91,7 +91,7 @@ def open_session(onnx_model, path):
 
 
 def agreement_cases(shape, dtype, images):
-    """(kind, batch size) → images: noise, constant images of different brightness, and the real ones.
+    """Kind → as many images as the largest batch has: noise, constant ones of different brightness, and the real ones.
 
     Args:
         shape: (H, W, C).
@@ -104,30 +104,27 @@ def agreement_cases(shape, dtype, images):
     if images is not None and (images.dtype != dtype or images.shape[1:] != tuple(shape) or not len(images)):
         seen, allowed = f"{images.dtype} {images.shape}", f"{dtype} (N, {', '.join(map(str, shape))}), N > 0"
         raise DataError("the images do not fit the model", seen=seen, allowed=allowed)
-    generator = np.random.default_rng(0)
-    cases = {}
-    for size in BATCH_SIZES:
-        if dtype == "uint8":
-            cases["noise", size] = generator.integers(0, 256, (size, *shape), dtype="uint8")
-            brightness = np.linspace(0, 255, size).astype("uint8").reshape(size, 1, 1, 1)
-        else:
-            cases["noise", size] = generator.standard_normal((size, *shape), dtype="float32")
-            brightness = np.linspace(-1, 1, size, dtype="float32").reshape(size, 1, 1, 1)
-        cases["constant", size] = np.tile(brightness, (1, *shape))
-        if images is not None:
-            cases["real", size] = images[np.arange(size) % len(images)]
-    return cases
+    generator, count = np.random.default_rng(0), max(BATCH_SIZES)
+    if dtype == "uint8":
+        noise, brightness = generator.integers(0, 256, (count, *shape), dtype="uint8"), np.linspace(0, 255, count)
+    else:
+        noise, brightness = generator.standard_normal((count, *shape), dtype="float32"), np.linspace(-1, 1, count)
+    cases = {"noise": noise, "constant": np.tile(brightness.astype(dtype).reshape(count, 1, 1, 1), (1, *shape))}
+    return cases if images is None else cases | {"real": images[np.arange(count) % len(images)]}
 
 
 def check_agreement(model, session, cases, tolerance):
-    """What the report says about the largest differences over all cases.
+    """What the report says about the largest differences over all cases, the file's batches of each size.
 
     Raises:
         VerificationError: if one exceeds the tolerance or a clear answer changes; names the worst image.
         NumericalError: if the model's logits are not finite.
     """
-    expected = expected_logits(model, cases)
-    results = {case: compare(expected[case], logits(session, x), tolerance) for case, x in cases.items()}
+    results = {}
+    for kind, expected in expected_logits(model, cases).items():
+        for size in BATCH_SIZES:
+            received = logits(session, cases[kind][:size])
+            results[kind, size] = compare(expected[:size], received, tolerance)
     worst = max(results, key=lambda case: results[case]["relative_difference"])
     relative = results[worst]["relative_difference"]
     if relative > tolerance or any(result["changed_answers"] for result in results.values()):
@@ -143,21 +140,21 @@ def check_agreement(model, session, cases, tolerance):
         "relative_difference": relative,
         "tolerance": tolerance,
         "batch_sizes": list(BATCH_SIZES),
-        "compared_on": list(dict.fromkeys(kind for kind, _ in cases)),
+        "compared_on": list(cases),
         "clear_answers": sum(result["clear_answers"] for result in results.values()),
     }
 
 
 def expected_logits(model, cases):
-    """Case → the Keras model's logits (B, classes), from one pass over the images of all cases.
+    """Kind → the Keras model's logits (B, classes), from one pass over the images of all kinds.
 
-    The model runs eagerly: the traced graph is what was converted and could hide its own mistakes.
+    The model runs eagerly: the traced graph is what was converted and could hide its own mistakes. Its answer to an
+    image does not depend on the batch; that of a file might, so only the file is given several sizes.
 
     Raises:
         NumericalError: if the logits are not finite.
     """
-    images = np.concatenate(list(cases.values()))
-    expected = keras.ops.convert_to_numpy(model(images, training=False))
+    expected = keras.ops.convert_to_numpy(model(np.concatenate(list(cases.values())), training=False))
     if not np.isfinite(expected).all():
         raise NumericalError("the Keras model's own logits are not finite", next_step="export another checkpoint")
     ends = np.cumsum([len(images) for images in cases.values()])

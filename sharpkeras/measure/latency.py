@@ -14,7 +14,7 @@ from sharpkeras.errors import UsageError
 from sharpkeras.measure import times
 from sharpkeras.measure.machine import available_cores, busy_share, device_name
 from sharpkeras.measure.onnx_files import declared_input, read_onnx
-from sharpkeras.measure.turns import PROCESSES, Launch, take_turns
+from sharpkeras.measure.turns import PROCESSES, TIMEOUT_S, Launch, take_turns
 
 CPU = ("CPUExecutionProvider",)
 PERCENTILES = {50: 0, 90: 0, 95: 200, 99: 1000}  # percentile → runs needed, so that ten of them lie beyond it
@@ -30,6 +30,8 @@ def benchmark(
     providers=CPU,
     percentiles=None,
     seed=0,
+    timeout_s=TIMEOUT_S,
+    progress=None,
 ):
     """Latencies of several networks that take turns, and how the others stand to the first.
 
@@ -43,6 +45,7 @@ def benchmark(
         providers: execution providers, by ONNX Runtime's names; each has to be really used.
         percentiles: out of 50, 90, 95, 99; by default 50 and 90, and 99 from 1000 runs on.
         seed: of the order in which they take turns.
+        timeout_s, progress: as in `turns.take_turns`, which measures each batch size.
 
     Returns:
         A dictionary that can be written as JSON. `models`: for each batch size and network its `name`, `p50_ms` with
@@ -52,7 +55,7 @@ def benchmark(
 
     Raises:
         UsageError: if an argument, or a model's declared input, does not fit.
-        ConfigError: if a file is no valid ONNX model, an engine dies of it, or a package is missing.
+        ConfigError: if a file is no valid ONNX model, an engine dies of it or gives no answer, or a package is missing.
         SafetyError: if a model refers to other files or to a custom operator.
         VerificationError: if another provider than the requested ones was used.
     """
@@ -67,7 +70,7 @@ def benchmark(
     busy = busy_share()
     models, comparisons = [], []
     for batch_size, of_this_size in launches.items():
-        measured = take_turns(of_this_size, runs, warmup_s, seed)
+        measured = take_turns(of_this_size, runs, warmup_s, seed, timeout_s, progress)
         blocks = [[process.blocks for process in processes] for processes in measured]
         for name, launch, processes, nanoseconds in zip(names, of_this_size, measured, blocks):
             figures = times.summary(nanoseconds, batch_size, percentiles, busy)

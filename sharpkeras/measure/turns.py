@@ -5,11 +5,14 @@ each, in an order that is drawn anew for every turn. `worker` is the other end.
 """
 
 import contextlib
+import functools
+import itertools
 import json
 import os
 import signal
 import subprocess
 import tempfile
+import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,6 +24,7 @@ from sharpkeras.measure.onnx_files import INSTALL
 PROCESSES = 3  # rounds: fresh processes for each network
 BLOCK = 10  # runs of a turn, about
 MOST_BLOCKS = 50  # of one process
+TIMEOUT_S = 600.0
 
 
 @dataclass(frozen=True)
@@ -62,14 +66,16 @@ class Worker:
     Args:
         launch: what to start. The constructor returns once it is open and warm.
         warmup_s: seconds of its warm-up at least.
+        timeout_s: seconds that it may take for any answer: to be open and warm, or for a block of runs.
 
     Raises:
-        ConfigError: from any method, when the process has died; with the last line that it wrote to stderr.
+        ConfigError: from any method, when the process has died, with the last line that it wrote to stderr; or when it
+            does not answer in time, which ends it.
         VerificationError: from the constructor, when it runs without a provider that it was asked for.
     """
 
-    def __init__(self, launch, warmup_s):
-        self._launch = launch
+    def __init__(self, launch, warmup_s, timeout_s=TIMEOUT_S):
+        self._launch, self._timeout_s = launch, timeout_s
         self._errors = tempfile.TemporaryFile()  # a pipe that no one reads would fill up
         self._process = subprocess.Popen(
             [*launch.command, json.dumps(launch.request | {"warmup_s": warmup_s})],
@@ -116,10 +122,25 @@ class Worker:
         self.close()
 
     def _reply(self):
-        line = self._process.stdout.readline()
+        late = threading.Event()
+
+        def give_up():
+            late.set()
+            self._process.kill()
+
+        clock = threading.Timer(self._timeout_s, give_up)
+        clock.start()
+        try:
+            line = self._process.stdout.readline()
+        finally:
+            clock.cancel()
         if line.endswith("\n"):
             return json.loads(line)
         code = self._process.wait()
+        if late.is_set():
+            problem = f"{self._launch.engine} gave no answer within {self._timeout_s:g} s"
+            next_step = "give it more with --timeout, or fewer --runs"
+            raise ConfigError(problem, where=self._launch.where, next_step=next_step)
         self._errors.seek(0)
         said = self._errors.read().decode(errors="replace").strip().splitlines()[-1:]
         if code < 0:  # what it said last may have nothing to do with it
@@ -137,7 +158,7 @@ class Worker:
             raise VerificationError(problem, where="--providers", seen=seen, allowed=allowed)
 
 
-def take_turns(launches, runs, warmup_s=0.5, seed=0):
+def take_turns(launches, runs, warmup_s=0.5, seed=0, timeout_s=TIMEOUT_S, progress=None):
     """Times several networks side by side.
 
     Args:
@@ -145,6 +166,8 @@ def take_turns(launches, runs, warmup_s=0.5, seed=0):
         runs: timed runs of each, shared out among `PROCESSES` rounds; at least that many.
         warmup_s: seconds of untimed runs of each process at least.
         seed: of the order in which the networks take their turns.
+        timeout_s: seconds that a network may take to be open and warm, and for each of its turns.
+        progress: a function that is called after each turn with the number of turns done, and of all.
 
     Returns:
         For each network a list of `Times`, one for each round. Block b of round r of one network was measured right
@@ -155,7 +178,15 @@ def take_turns(launches, runs, warmup_s=0.5, seed=0):
     """
     generator = np.random.default_rng(seed)
     shares = [len(range(number, runs, PROCESSES)) for number in range(PROCESSES)]
-    rounds = [_one_round(launches, blocks_of(share), warmup_s, generator) for share in shares]
+    blocks = [blocks_of(share) for share in shares]
+    turns, done = len(launches) * sum(map(len, blocks)), itertools.count(1)
+
+    def tell():
+        if progress is not None:
+            progress(next(done), turns)
+
+    with_clock = functools.partial(Worker, warmup_s=warmup_s, timeout_s=timeout_s)
+    rounds = [_one_round(launches, of_a_round, with_clock, generator, tell) for of_a_round in blocks]
     return [list(times) for times in zip(*rounds)]
 
 
@@ -165,13 +196,14 @@ def blocks_of(runs):
     return [len(range(block, runs, count)) for block in range(count)]
 
 
-def _one_round(launches, blocks, warmup_s, generator):
+def _one_round(launches, blocks, start, generator, tell):
     """The `Times` of a fresh process for each network."""
     with contextlib.ExitStack() as stack:
         # One after the other, since each warms up by itself.
-        workers = [stack.enter_context(Worker(launch, warmup_s)) for launch in launches]
+        workers = [stack.enter_context(start(launch)) for launch in launches]
         times = [[] for _ in workers]
         for runs in blocks:
             for index in generator.permutation(len(workers)):
                 times[index].append(workers[index].time(runs))
+                tell()
         return [Times(measured, worker.finish()) for measured, worker in zip(times, workers)]
