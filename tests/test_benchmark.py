@@ -1,9 +1,13 @@
 """`sharpkeras benchmark`: several files beside each other, for people and as JSON."""
 
+import io
+
 import pytest
 from command_line import sharpkeras
+from rich.console import Console
 
 from sharpkeras.measure.times import VERDICTS
+from sharpkeras_cli.commands.benchmark import _table
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -30,7 +34,7 @@ QUICK = ("--runs", 60, "--threads", 1)
 def test_two_files_are_compared(two):
     result = sharpkeras("benchmark", "fast.onnx", "slow.onnx", *QUICK, "--batch-size", 64)
     assert result.code == 0, result.err
-    assert "time in that of" in result.out and sum(verdict in result.out for verdict in VERDICTS.values()) == 1
+    assert "time in that" in result.out and sum(verdict in result.out for verdict in VERDICTS.values()) == 1
     assert "1 threads, 60 runs of each, in turns" in result.out
     assert "CPUExecutionProvider" in result.out
 
@@ -62,4 +66,22 @@ def test_the_99th_percentile_comes_with_a_thousand_runs(two):
 def test_a_name_is_no_markup(two, tmp_path):
     (tmp_path / "[bold]a.onnx").write_bytes((tmp_path / "fast.onnx").read_bytes())
     result = sharpkeras("benchmark", "[bold]a.onnx", "fast.onnx", *QUICK)
-    assert "│ [bold]a" in result.out
+    assert "[bold]a" in result.out
+
+
+def test_80_columns_hold_the_table():
+    interval = [123.4, 234.5]
+    row = {"batch_size": 65536, "images_per_second": 98765.0, "peak_memory_mib": 12345.6, "bytes": 2e9}
+    row |= {"p50_ms": 200.0, "p50_interval_ms": interval, "p90_ms": 200.0, "p90_interval_ms": interval}
+    rows = [
+        row | {"name": name, "unstable": True} for name in ("first.onnx", "exported/a-network-with-a-long-name.onnx")
+    ]
+    pair = {"ratio": 0.987, "interval": [0.9761, 1.0234], "verdict": VERDICTS[0]}
+    pair |= {"model": rows[1]["name"], "batch_size": row["batch_size"]}
+    console = Console(width=80, file=io.StringIO())
+    console.print(_table({"models": rows, "comparisons": [pair]}))
+    lines = console.file.getvalue().splitlines()
+    width = next(line.index("batch") for line in lines if "batch" in line)
+    assert "".join(line[:width].strip() for line in lines).count("exported/a-network-with-a-long-name.onnx") == 1
+    for figure in ("98,765", "12346", "1907.35", "123–234", "0.987", "(0.976–1.02)", "no difference", "shown"):
+        assert any(figure in line for line in lines), figure

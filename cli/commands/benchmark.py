@@ -157,19 +157,23 @@ def _engine(row):
 
 
 def _table(report):
-    """The figures of a report of `latency.benchmark`, a row for each batch size and network; intervals below."""
+    """The figures of a report of `latency.benchmark`, a row for each batch size and network; 80 columns hold it."""
+    from rich.box import SIMPLE
     from rich.markup import escape
     from rich.table import Column, Table
 
     rows, pairs = report["models"], {(pair["model"], pair["batch_size"]): pair for pair in report["comparisons"]}
     percentiles = [name.removesuffix("_ms") for name in rows[0] if re.fullmatch(r"p\d+_ms", name)]
-    headers = ["batch", *(f"{name}\nms" for name in percentiles), "images\nper s", "memory\nMiB", "file\nMiB"]
-    headers += ["time in that of\nthe first"] if pairs else []
-    table = Table(Column("network", overflow="fold"), *(Column(header, no_wrap=True) for header in headers))
+    headers = ["batch", *(f"{name}\nms" for name in percentiles), "images\nper s", "MiB mem.\nand file"]
+    headers += ["time in that\nof the first"] if pairs else []
+    name = Column("network", overflow="fold", min_width=12)
+    table = Table(
+        name, *(Column(header, overflow="fold") for header in headers), box=SIMPLE, pad_edge=False, padding=(0, 1, 0, 0)
+    )
     for row in rows:
         name = f"{escape(printable(row['name']))}{NOISY if row['unstable'] else ''}"
         times = [f"{_short(row[f'{p}_ms'])}\n{_between(row[f'{p}_interval_ms'])}" for p in percentiles]
-        sizes = [_short(row["images_per_second"]), f"{row['peak_memory_mib']:.0f}", f"{row['bytes'] / 2**20:.2f}"]
+        sizes = [_short(row["images_per_second"]), f"{row['peak_memory_mib']:.0f}\n{row['bytes'] / 2**20:.2f}"]
         pair = pairs.get((row["name"], row["batch_size"]))
         ratio = [f"{_short(pair['ratio'])} ({_between(pair['interval'])})\n{pair['verdict']}"] if pair else []
         table.add_row(name, str(row["batch_size"]), *times, *sizes, *ratio)
