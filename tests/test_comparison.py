@@ -60,7 +60,7 @@ def evaluate(run, wrong, by="last", images="digits", suffix=""):
     report = {
         "dataset": images.partition("/")[0],
         "fingerprint": images,
-        **evaluation._rate(len(np.unique(wrong)), IMAGES, label),
+        **ErrorRate(len(np.unique(wrong)), IMAGES).as_dict(label),
         "top5": None,
         "label": label,
         "selected": {"by": by},

@@ -97,29 +97,23 @@ def export(
         pixels = np.asarray(dataset.images[:count])
         return (pixels if stored_pixels else _normalised(pixels, statistics)), np.asarray(dataset.labels[:count])
 
-    real = prepared("train", REAL_IMAGES)
+    trained_on = prepared("train", calibration_images or REAL_IMAGES)
+    if calibration_images is not None and trained_on is None:
+        problem = "int8 is calibrated on images of training, and there are none"
+        raise DataError(problem, where="--quantize", next_step="export a training run whose data are there")
     return export_onnx(
         model,
         out,
         opset=opset,
-        images=real and real[0],
+        images=trained_on and trained_on[0][:REAL_IMAGES],
         test=prepared("test", test_images),
-        calibration=None if calibration_images is None else _calibration(prepared, calibration_images),
+        calibration=None if calibration_images is None else trained_on[0],
         half=half,
         metadata=metadata,
         overwrite=overwrite,
         optimize=optimize,
         addmults=found.addmults,
     )
-
-
-def _calibration(prepared, count):
-    """Training images, as the file takes them; raises DataError where there are none."""
-    found = prepared("train", count)
-    if found is None:
-        problem = "int8 is calibrated on images of training, and there are none"
-        raise DataError(problem, where="--quantize", next_step="export a training run whose data are there")
-    return found[0]
 
 
 def _with_preprocessing(found, source):

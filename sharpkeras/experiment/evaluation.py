@@ -58,8 +58,8 @@ def evaluate(path, dataset=None, batch_size=256, data_options=None, space=None):
         "dataset": spec,
         "fingerprint": fingerprint,
         "split": "test",
-        **_rate(errors[1], len(test.labels), label),
-        "top5": _rate(errors[TOP], len(test.labels), label) if TOP in errors else None,
+        **ErrorRate(errors[1], len(test.labels)).as_dict(label),
+        "top5": ErrorRate(errors[TOP], len(test.labels)).as_dict(label) if TOP in errors else None,
         "label": label,
         "notes": list(test.notes),
         "selected": selected,
@@ -114,18 +114,6 @@ def _answers(model, test, batch_size):
         classes.append(np.argsort(-logits, axis=1, kind="stable")[:, :TOP].astype(np.int32))
     digest.update(test.labels.astype("<i8"))
     return errors, np.concatenate(classes), digest.hexdigest()
-
-
-def _rate(errors, n, label):
-    rate = ErrorRate(errors, n)
-    return {
-        "n": rate.n,
-        "errors": rate.errors,
-        "error": rate.error,
-        "interval": [rate.low, rate.high],
-        "confidence": rate.confidence,
-        "text": f"{label} {rate}" if label else str(rate),
-    }
 
 
 def _suffix(spec, trained_on):

@@ -36,17 +36,10 @@ def beside(first, second, labels, names):
         names: of the two, as keys.
 
     Returns:
-        {"n", name: {"errors", "error", "interval", "text"} of both, "different_answers", "mcnemar_p", "mcnemar"}.
+        {"n", name: `ErrorRate.as_dict` of both, "different_answers", "mcnemar_p", "mcnemar"}.
     """
     right = [answers == labels for answers in (first, second)]
     test = mcnemar(*right)
-    report = {"n": len(labels)}
-    for name, correct in zip(names, right):
-        rate = ErrorRate(int((~correct).sum()), len(labels))
-        report[name] = {
-            "errors": rate.errors,
-            "error": rate.error,
-            "interval": [rate.low, rate.high],
-            "text": str(rate),
-        }
+    errors = [ErrorRate(int((~correct).sum()), len(labels)).as_dict() for correct in right]
+    report = {"n": len(labels)} | dict(zip(names, errors))
     return report | {"different_answers": int((first != second).sum()), "mcnemar_p": test.p, "mcnemar": str(test)}

@@ -69,6 +69,12 @@ class ErrorRate:
         interval = f"{100 * self.confidence:g} % interval {100 * self.low:.2f}–{100 * self.high:.2f}"
         return f"{100 * self.error:.2f} % ({interval}, n = {self.n}, Clopper–Pearson)"
 
+    def as_dict(self, label=None):
+        """n, errors, error, interval, confidence and the rate as text, with a label in front, for JSON."""
+        text = f"{label} {self}" if label else str(self)
+        counts = {"n": self.n, "errors": self.errors, "error": self.error}
+        return counts | {"interval": [self.low, self.high], "confidence": self.confidence, "text": text}
+
 
 def top_k_errors(logits, labels, k=1):
     """How many images of a batch have their label outside the `k` largest logits.
