@@ -1,5 +1,6 @@
 """What is exported, and with what: a trained network, an architecture with random weights, or a model of Keras'."""
 
+import difflib
 import functools
 import inspect
 from dataclasses import dataclass
@@ -189,7 +190,8 @@ def _application(source):
     names = [name for name in dir(keras.applications) if name[0].isupper()]
     name = str(source).removeprefix(KERAS)
     if name not in names:
-        raise UsageError("no model of keras.applications", seen=str(source), allowed=", ".join(names))
+        near = difflib.get_close_matches(name, names, n=5, cutoff=0.3) or names
+        raise UsageError("no model of keras.applications", seen=str(source), allowed=f"{', '.join(near)}, …")
     return getattr(keras.applications, name)
 
 
