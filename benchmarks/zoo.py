@@ -11,7 +11,8 @@ import argparse
 from pathlib import Path
 
 from sharpkeras import atomic
-from sharpkeras_cli.options import NETWORKS, choose_backend, sizes_of
+from sharpkeras.recipes import NETWORKS, network_sizes
+from sharpkeras_cli.options import choose_backend
 
 FOLDER = Path(__file__).resolve().parent.parent / "exported"
 DARTS_OPS = ("NASNet-A", "AmoebaNet-A", "DARTS_V1", "DARTS_V2")  # published with the layers of DARTS
@@ -48,7 +49,7 @@ def exported(name, size, path):
     from sharpkeras import experiment
 
     print(f"exporting {path.name} …", flush=True)
-    sizes = sizes_of(size, ops="darts" if name in DARTS_OPS else "sharp")
+    sizes = network_sizes(size, ops="darts" if name in DARTS_OPS else "sharp")
     return experiment.export(name, path, overwrite=True, sizes=sizes)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import click
 
-from sharpkeras import published, strict_json, strict_toml
+from sharpkeras import published, recipes, strict_json, strict_toml
 from sharpkeras.errors import ConfigError, ResourceError, printable
 from sharpkeras.settings import count
 from sharpkeras_cli.quiet import silence_native_logs
@@ -32,17 +32,13 @@ as_json = click.option("--json", "as_json", is_flag=True, help="Print the result
 overwrite = click.option("--overwrite", is_flag=True, help="Replace what is there.")
 
 
-NETWORKS = {  # stem, pixels, classes, init_channels, num_cells (Table 2 and 3)
-    "cifar10": ("cifar", 32, 10, 36, 20),
-    "imagenet": ("imagenet", 224, 1000, 48, 14),
-}
-
-
 def network_sizes(function):
-    """The sizes of an architecture's network, handed on as `sizes`: TrainRecipe, (H, W, C), number of classes."""
+    """The sizes of a network as `sizes`: (TrainRecipe, (H, W, C), number of classes), or None where none is given."""
 
-    @click.option("--for", "kind", type=click.Choice(tuple(NETWORKS)), default="cifar10", help="Network.  [cifar10]")
-    @click.option("--ops", type=click.Choice(("sharp", "darts")), default="sharp", help="Op table.  [sharp]")
+    @click.option(
+        "--for", "name", type=click.Choice(tuple(recipes.NETWORKS)), help="Network of table 2 or 3.  [cifar10]"
+    )
+    @click.option("--ops", type=click.Choice(("sharp", "darts")), help="Layers that primitives stand for.  [sharp]")
     @click.option("--init-channels", type=click.IntRange(2), help="Channels of the first cell.  [36, ImageNet 48]")
     @click.option("--num-cells", type=click.IntRange(1), help="Cells.  [20, ImageNet 14]")
     @click.option("--mid-channels", type=click.IntRange(1), help="Middle channels of the choke primitives.  [32]")
@@ -51,25 +47,15 @@ def network_sizes(function):
     @click.option("--input-size", type=click.IntRange(4, 4096), help="Pixels per side.  [32, ImageNet 224]")
     @functools.wraps(function)
     def command(
-        *arguments, kind, ops, init_channels, num_cells, mid_channels, final_filters, num_classes, input_size, **options
+        *arguments, name, ops, init_channels, num_cells, mid_channels, final_filters, num_classes, input_size, **options
     ):
-        settings = {"ops": ops, "init_channels": init_channels, "num_cells": num_cells}
-        settings |= {"mid_channels": mid_channels, "final_filters": final_filters}
-        sizes = sizes_of(kind, num_classes, input_size, **settings)
+        given = {"name": name, "num_classes": num_classes, "input_size": input_size, "ops": ops}
+        given |= {"init_channels": init_channels, "num_cells": num_cells}
+        given |= {"mid_channels": mid_channels, "final_filters": final_filters}
+        sizes = recipes.network_sizes(**given) if any(value is not None for value in given.values()) else None
         return function(*arguments, sizes=sizes, **options)
 
     return command
-
-
-def sizes_of(kind, num_classes=None, input_size=None, **settings):
-    """A row of NETWORKS, with what is given instead: TrainRecipe, (H, W, C), number of classes."""
-    from sharpkeras.recipes import TrainRecipe
-
-    stem, pixels, classes, channels, cells = NETWORKS[kind]
-    given = {name: value for name, value in settings.items() if value}
-    recipe = TrainRecipe(auxiliary_weight=0.0, **{"stem": stem, "init_channels": channels, "num_cells": cells, **given})
-    side = input_size or pixels
-    return recipe, (side, side, 3), num_classes or classes
 
 
 def data(function):

@@ -412,3 +412,24 @@ TRAININGS = {
         for name, origin in (("Scalar", "searched"), ("Handmade", "handmade"), ("Max-W", "searched"))
     },
 }
+
+
+# ---- networks of architectures that no run has the sizes of ----
+
+NETWORKS = {  # stem, pixels, classes, init_channels, num_cells (Table 2 and 3)
+    "cifar10": ("cifar", 32, 10, 36, 20),
+    "imagenet": ("imagenet", 224, 1000, 48, 14),
+}
+
+
+def network_sizes(name=None, num_classes=None, input_size=None, **settings):
+    """A row of NETWORKS, by default the first, with what is given instead.
+
+    Returns:
+        (TrainRecipe, (H, W, C), number of classes).
+    """
+    stem, pixels, classes, channels, cells = NETWORKS[name or next(iter(NETWORKS))]
+    given = {name: value for name, value in settings.items() if value is not None}
+    recipe = TrainRecipe(auxiliary_weight=0.0, **{"stem": stem, "init_channels": channels, "num_cells": cells, **given})
+    side = input_size or pixels
+    return recipe, (side, side, 3), num_classes or classes

@@ -102,3 +102,16 @@ def test_a_model_of_keras(tmp_path):
 def test_an_unknown_model_of_keras(tmp_path):
     result = sharpkeras("export", "keras:MobileNetV99", "--out", tmp_path / "a.onnx")
     assert result.code == 2 and "MobileNetV2, " in result.err and not list(tmp_path.iterdir())
+
+
+def test_sizes_are_for_architectures(finished, tmp_path):
+    for source in (finished / "train", "keras:MobileNetV2"):
+        result = sharpkeras("export", source, "--init-channels", 8, "--out", tmp_path / "a.onnx")
+        assert result.code == 2 and "has sizes of its own" in result.err and not list(tmp_path.iterdir())
+
+
+def test_a_training_run_is_counted_as_it_was_trained(finished, plain):
+    own = sharpkeras("cost", finished / "train", "--json").json
+    assert {name: own[name] for name in plain[0]["cost"]} == plain[0]["cost"]
+    other = sharpkeras("cost", finished / "train", "--init-channels", 4, "--num-cells", 3, "--json").json
+    assert other["parameters"] > own["parameters"]

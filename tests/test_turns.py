@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from fake_engine import MEDIAN, Fake
 
-from sharpkeras.errors import ConfigError, VerificationError
+from sharpkeras.errors import ConfigError, ResourceError, VerificationError
 from sharpkeras.measure import machine, turns
 from sharpkeras.measure.latency import benchmark, distinct
 
@@ -123,7 +123,7 @@ def test_a_process_that_dies_before_it_is_told_anything():
 
 @pytest.mark.parametrize("hang", [1, 3])  # the warm-up, and a turn
 def test_a_process_that_hangs_is_an_error(hang):
-    with pytest.raises(ConfigError, match="The fake engine gave no answer within 3 s") as caught:
+    with pytest.raises(ResourceError, match="The fake engine gave no answer within 3 s") as caught:
         quick(Fake("a"), Fake("b", hang=hang), timeout_s=3)
     assert caught.value.where == "b" and "--timeout" in caught.value.next_step
 

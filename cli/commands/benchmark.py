@@ -38,7 +38,13 @@ SPACE = ("dataset", "image_size", "space", "ops", "num_nodes", "init_channels", 
 @click.option(
     "--runs", type=click.IntRange(3, 10**6), help=f"Timed runs.  [default: {RUNS}; of a primitive {RUNS_OF_PART}]"
 )
-@click.option("--percentile", "percentiles", type=int, multiple=True, help="Further percentiles, such as 99.")
+@click.option(
+    "--percentile",
+    "percentiles",
+    type=int,
+    multiple=True,
+    help="Besides 50 and 90: 95, from 200 --runs on, or 99, from 1000 on.",
+)
 @click.option("--providers", default="CPU", show_default=True, help="ONNX Runtime providers, such as CUDA,CPU.")
 @click.option(
     "--timeout",

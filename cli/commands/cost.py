@@ -4,6 +4,7 @@ import json
 
 import click
 
+from sharpkeras.recipes import network_sizes
 from sharpkeras_cli import options
 
 
@@ -15,14 +16,15 @@ from sharpkeras_cli import options
 def command(architecture, sizes, per_layer, as_json):
     """Parameters and AddMults of an ARCHITECTURE.
 
-    A run, a genotype or path file, or a published name; exact integers. The auxiliary head does not count, as in
-    the paper.
+    A run, a genotype or path file, or a published name; exact integers. A training run has sizes of its own, all
+    others those of table 2, unless others are given. The auxiliary head does not count, as in the paper.
     """
     options.choose_backend()
     from sharpkeras import experiment
     from sharpkeras.measure import cost as costs
 
-    recipe, (side, *_), _ = sizes
+    sizes = sizes or experiment.sizes_of_run(architecture) or network_sizes()
+    recipe, (side, *_), classes = sizes
     found = experiment.architecture(architecture)
     network = experiment.counted_network(found, *sizes)
     cost, rows = costs.count(network), costs.per_layer(network) if per_layer else []
@@ -32,12 +34,11 @@ def command(architecture, sizes, per_layer, as_json):
         return
     if per_layer:
         _print_layers(rows)
-    size = {"cifar": "cifar10", "imagenet": "imagenet"}[recipe.stem]
     words = {
-        "genotype": f"for {size}: {recipe.init_channels} channels, {recipe.num_cells} cells, {recipe.ops} ops",
-        "path": f"for {side} pixels: {recipe.final_filters} final filters",
+        "genotype": f"{recipe.init_channels} channels, {recipe.num_cells} cells, {recipe.ops} ops",
+        "path": f"{recipe.final_filters} final filters",
     }
-    click.echo(f"{architecture} {words[found.kind]}")
+    click.echo(f"{architecture} for {side}×{side} pixels, {classes} classes: {words[found.kind]}")
     click.echo(f"  parameters             {cost.parameters:>15,}")
     click.echo(f"  AddMults (paper)       {cost.addmults_paper:>15,}   with BatchNorm, ReLU and pooling")
     click.echo(f"  AddMults (conv, dense) {cost.addmults_conv_dense:>15,}   plain multiply-adds")

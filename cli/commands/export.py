@@ -12,7 +12,7 @@ from sharpkeras_cli import options
 @click.command("export")
 @click.argument("source", metavar="SOURCE")
 @click.option("--out", type=click.Path(path_type=Path), help="The file.  [default: exported/SOURCE.onnx]")
-@click.option("--opset", type=int, default=17, show_default=True, help="ONNX operator set.")
+@click.option("--opset", type=int, default=17, show_default=True, help="ONNX operator set, 13 to 18.")
 @click.option(
     "--input",
     "pixels",
@@ -27,10 +27,14 @@ from sharpkeras_cli import options
     help="Compute in 8 bits, calibrated on training images; or in 16, for GPUs.",
 )
 @click.option(
-    "--calibration-images", type=click.IntRange(0), default=512, show_default=True, help="Those of --quantize."
+    "--calibration-images",
+    type=click.IntRange(0),
+    default=512,
+    show_default=True,
+    help="Training images for --quantize int8, at least 100.",
 )
 @click.option(
-    "--test-images", type=click.IntRange(0), default=1000, show_default=True, help="Those that the file is tested on."
+    "--test-images", type=click.IntRange(0), default=1000, show_default=True, help="Images that the file is tested on."
 )
 @click.option("--no-optimize", is_flag=True, help="Leave the graph as the converter makes it.")
 @options.network_sizes
@@ -41,9 +45,10 @@ def command(
 ):
     """Write the network of SOURCE as ONNX.
 
-    A training run; or, with random weights, an architecture (a file or a published name, of the sizes that are given)
-    or a model of keras.applications (keras:MobileNetV2). Refused unless the file agrees with Keras. Beside NAME.onnx
-    stands NAME.json with architecture, cost, preprocessing and the differences found.
+    A training run; or, with random weights, an architecture (a file or a published name, of the sizes of table 2 or
+    those given) or a model of keras.applications (keras:MobileNetV2). A file that disagrees with Keras is refused, kept
+    as NAME.rejected.onnx, and the exit code is 8. Beside NAME.onnx stands NAME.json with architecture, cost,
+    preprocessing and the differences found.
     """
     from sharpkeras import inspection
 
@@ -70,12 +75,17 @@ def command(
     before = f" ({report['nodes_before_rewrites']} before)" if optimize else ""
     click.echo(f"{out}: {report['bytes']:,} bytes, {report['nodes']} nodes{before}, opset {opset}")
     relative = f"{report['relative_difference']:.1g} of the largest logit"
-    click.echo(f"largest difference ONNX − Keras: {report['largest_difference']:.2g}, {relative}")
+    before = ", before int8" if "quantization" in report else ""
+    click.echo(f"largest difference ONNX − Keras{before}: {report['largest_difference']:.2g}, {relative}")
     if "accuracy" in report:
-        click.echo(f"test error of the file: {report['accuracy']['file']['text']}; Keras: {_short(report, 'keras')}")
+        click.echo(
+            f"test error of the file{before}: {report['accuracy']['file']['text']}; Keras: {_short(report, 'keras')}"
+        )
+    elif report["selected"]["by"] != "nothing" and test_images:
+        click.echo("note: the dataset of the run is not there: the file's test error is not measured", err=True)
     if "quantization" in report:
         lost = report["quantization"]
-        click.echo(f"in int8, which is in the file: {lost['int8']['text']}")
+        click.echo(f"test error of the file, in int8: {lost['int8']['text']}")
         click.echo(f"int8 against float32: {lost['mcnemar']}")
         worst = ", ".join(f"{row['layer']} ({row['signal_to_noise_db']} dB)" for row in lost["worst_layers"][:3])
         click.echo(f"most is lost in {worst}")

@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from sharpkeras.recipes import SearchRecipe
+from sharpkeras.runs import RunDirectory
 from sharpkeras_cli import options
 
 STRATEGIES = ("longest", "greedy_top_down", "greedy_bottom_up", "beam", "exhaustive")
@@ -46,5 +47,9 @@ def command(run, epoch, strategy, routes, out, overwrite, as_json, **settings):
         click.echo(json.dumps({"file": str(out), found.kind: found.as_dict(), **cost._asdict()}))
         return
     click.echo(found.as_json(), nl=False)
-    click.echo(f"{cost.parameters:,} parameters, {cost.addmults_paper:,} AddMults (as the paper counts them)")
+    name = changes.get("cost_of") or RunDirectory.read(run).recipe["settings"].get("cost_of")
+    network = (
+        f"as the network of {name}" if name else "as wide and deep as the search (--cost-of names another network)"
+    )
+    click.echo(f"{cost.parameters:,} parameters, {cost.addmults_paper:,} AddMults (the paper's count), {network}")
     options.say_next("train", out)

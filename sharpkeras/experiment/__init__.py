@@ -11,7 +11,7 @@ from sharpkeras.experiment.deployment import export
 from sharpkeras.experiment.evaluation import evaluate
 from sharpkeras.experiment.extraction import extract
 from sharpkeras.experiment.forecast import forecast_search, forecast_training
-from sharpkeras.experiment.results import table, trained_network
+from sharpkeras.experiment.results import sizes_of_run, table, trained_network
 from sharpkeras.experiment.running import degenerate, search, train
 from sharpkeras.experiment.sampling import sample
 
@@ -29,6 +29,7 @@ __all__ = [
     "forecast_training",
     "sample",
     "search",
+    "sizes_of_run",
     "table",
     "train",
     "trained_network",

@@ -16,7 +16,7 @@ from sharpkeras.experiment import architectures
 from sharpkeras.experiment.assembly import build_network, image_options, seed_initializers
 from sharpkeras.experiment.results import trained_network
 from sharpkeras.measure import cost
-from sharpkeras.recipes import TrainRecipe
+from sharpkeras.recipes import network_sizes
 from sharpkeras.runs import RunDirectory
 
 KERAS = "keras:"  # in front of the name of a model in keras.applications
@@ -66,7 +66,7 @@ def export(
         test_images: on how many test images, where they are there, the file's top-1 is reported beside the network's.
         calibration_images: on how many training images int8 is calibrated; None leaves the file in float32.
         half: whether the file computes in float16.
-        sizes: of the network of an architecture: a TrainRecipe, (H, W, C) and the number of classes.
+        sizes: of the network of an architecture, as `recipes.network_sizes` gives them; None are those of table 2.
         space: the HyperCuboid of a path, where it is not MultiChannelNet.
 
     Returns:
@@ -74,11 +74,13 @@ def export(
     """
     from sharpkeras.export.exporting import check_destination, export_onnx, require_packages
 
-    out = Path(out)
+    out, find = Path(out), _finder(source)
+    if sizes is not None and find is not _architecture_source:
+        problem, allowed = "has sizes of its own", "only for an architecture: a file or a published name"
+        raise UsageError(problem, where=str(source), seen="sizes of a network", allowed=allowed)
     if out.suffix != ".onnx":  # a path such as "." has no name that could get another ending
         raise UsageError("an exported model ends in .onnx", where="--out", seen=str(out), allowed="NAME.onnx")
     report = out.with_suffix(".json")
-    find = _finder(source)
     if report.exists() and not out.exists():  # such as the recipe.json of a run
         raise RunError("is no report of an export", where=str(report), next_step="choose another name with --out")
     with atomic.disk_errors(out.parent):
@@ -98,7 +100,7 @@ def export(
         pixels = np.asarray(dataset.images[:count])
         return (pixels if stored_pixels else _normalised(pixels, statistics)), np.asarray(dataset.labels[:count])
 
-    trained_on = prepared("train", calibration_images or REAL_IMAGES)
+    trained_on = prepared("train", REAL_IMAGES if calibration_images is None else calibration_images)
     if calibration_images is not None and trained_on is None:
         problem = "int8 is calibrated on images of training, and there are none"
         raise DataError(problem, where="--quantize", next_step="export a training run whose data are there")
@@ -164,7 +166,7 @@ def _load(recipe, facts, split, limit):
 
 def _architecture_source(source, sizes, space):
     found = architectures.architecture(source)
-    recipe, input_shape, num_classes = sizes or (TrainRecipe(auxiliary_weight=0.0), (32, 32, 3), 10)
+    recipe, input_shape, num_classes = sizes or network_sizes()
     seed_initializers(recipe.seed)
     network = build_network(recipe, found, input_shape, num_classes, space)
     classes = [str(number) for number in range(num_classes)]

@@ -1,6 +1,7 @@
 """What was found, and the numbers of it: trained networks, and the tables of the paper."""
 
 import functools
+from pathlib import Path
 
 import keras
 
@@ -59,6 +60,20 @@ def trained_network(path, space=None):
     network = build_network(recipe, found, facts["shape"], len(facts["class_names"]), space)
     weights.put_into(network, arrays, f"{path}/weights.safetensors")
     return network, recipe, facts, found, meta.get("selection", {"by": "last"})
+
+
+def sizes_of_run(path):
+    """(TrainRecipe, (H, W, C), number of classes) of a training run; None of anything else.
+
+    Raises:
+        RunError, ConfigError: when the run is damaged.
+    """
+    run = RunDirectory.read(path) if Path(path).is_dir() else None
+    if run is None or run.kind != "train":
+        return None
+    facts = records.data(run)
+    recipe = TrainRecipe.from_dict(records.settings(run), f"{path}/recipe.json")
+    return recipe, tuple(facts["shape"]), len(facts["class_names"])
 
 
 def table(number):

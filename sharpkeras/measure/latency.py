@@ -55,7 +55,8 @@ def benchmark(
 
     Raises:
         UsageError: if an argument, or a model's declared input, does not fit.
-        ConfigError: if a file is no valid ONNX model, an engine dies of it or gives no answer, or a package is missing.
+        ConfigError: if a file is no valid ONNX model, an engine dies of it, or a package is missing.
+        ResourceError: if an engine gives no answer in time.
         SafetyError: if a model refers to other files or to a custom operator.
         VerificationError: if another provider than the requested ones was used.
     """

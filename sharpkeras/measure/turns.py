@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sharpkeras.errors import ConfigError, VerificationError
+from sharpkeras.errors import ConfigError, ResourceError, VerificationError
 from sharpkeras.measure.onnx_files import INSTALL
 
 PROCESSES = 3  # rounds: fresh processes for each network
@@ -69,8 +69,8 @@ class Worker:
         timeout_s: seconds that it may take for any answer: to be open and warm, or for a block of runs.
 
     Raises:
-        ConfigError: from any method, when the process has died, with the last line that it wrote to stderr; or when it
-            does not answer in time, which ends it.
+        ConfigError: from any method, when the process has died; with the last line that it wrote to stderr.
+        ResourceError: from any method, when it does not answer in time, which ends it.
         VerificationError: from the constructor, when it runs without a provider that it was asked for.
     """
 
@@ -140,7 +140,7 @@ class Worker:
         if late.is_set():
             problem = f"{self._launch.engine} gave no answer within {self._timeout_s:g} s"
             next_step = "give it more with --timeout, or fewer --runs"
-            raise ConfigError(problem, where=self._launch.where, next_step=next_step)
+            raise ResourceError(problem, where=self._launch.where, next_step=next_step)
         self._errors.seek(0)
         said = self._errors.read().decode(errors="replace").strip().splitlines()[-1:]
         if code < 0:  # what it said last may have nothing to do with it
@@ -174,7 +174,7 @@ def take_turns(launches, runs, warmup_s=0.5, seed=0, timeout_s=TIMEOUT_S, progre
         before or after block b of round r of the others.
 
     Raises:
-        ConfigError, VerificationError: as Worker.
+        ConfigError, ResourceError, VerificationError: as Worker.
     """
     generator = np.random.default_rng(seed)
     shares = [len(range(number, runs, PROCESSES)) for number in range(PROCESSES)]
