@@ -54,11 +54,11 @@ class Recipe(Settings):
 class SearchRecipe(Recipe):
     """A bilevel search in the cell space (§3, §4.2, §4.3)."""
 
-    dataset: str = setting("digits", SPECS)
+    dataset: str = setting("digits", f"images: {SPECS}")
     limit: int | None = setting(None, "use that many training images, balanced over the classes", low=2)
     image_size: int | None = setting(None, "resize images to this many pixels", low=4, high=1024)
     space: str = setting(
-        "sharp", "darts, sharp, sharper, table1 (Table 1 as printed), multichannel, or primitives with commas"
+        "sharp", "primitives: darts, sharp, sharper, table1 (Table 1 as printed), multichannel, or some with commas"
     )
     ops: str = setting("sharp", "what a primitive's name stands for", choices=("sharp", "darts"))
     weighting: str = setting("max_w", "how primitives are weighted in the sum (Eq. 3)", choices=("scalar", "max_w"))
@@ -128,7 +128,7 @@ class SearchRecipe(Recipe):
 class TrainRecipe(Recipe):
     """The training of a final network (§3.3, caption of Table 2)."""
 
-    dataset: str = setting("digits", SPECS)
+    dataset: str = setting("digits", f"images: {SPECS}")
     limit: int | None = setting(None, "use that many training images, balanced over the classes", low=2)
     image_size: int | None = setting(None, "resize images to this many pixels", low=4, high=1024)
     resize_size: int | None = setting(
