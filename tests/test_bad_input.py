@@ -776,7 +776,7 @@ def strangers(place):
     ("75-huge", 3, ["huge.onnx", "2 GiB"], ["huge.onnx"]),
     ("75-missing", 2, ["nowhere.onnx", "no such file"], ["nowhere.onnx"]),
     ("76", 9, ["custom.onnx", "'Launch'", "com.evil"], ["custom.onnx"]),
-    ("77", 8, ["--providers", "CUDA", "CPUExecutionProvider"], ["model.onnx", "--providers", "CUDA", "--runs", "3"]),
+    ("77", 8, ["--providers", "CUDA", "CPUExecutionProvider"], ["model.onnx", "--providers", "CUDA", "--runs", "5"]),
     ("78", 2, ["p99 needs at least 1000 runs", "5"], ["model.onnx", "--runs", "5", "--percentile", "99"]),
     ("78-unknown", 2, ["--percentile", "33", "[50, 90, 95, 99]"], ["model.onnx", "--percentile", "33"]),
     ("81-unknown", 2, ["unknown.onnx", "not static", "'height', 'width', 3"], ["unknown.onnx"]),
@@ -789,15 +789,15 @@ def test_benchmark(strangers, code, parts, arguments):
 
 def test_row_79_more_threads_than_cores(place):
     threads = latency.available_cores() + 1
-    result = sharpkeras("benchmark", "model.onnx", "--runs", "3", "--threads", threads)
+    result = sharpkeras("benchmark", "model.onnx", "--runs", "5", "--threads", threads)
     assert result.code == 0 and f"note: {threads} threads on {threads - 1} available cores" in result.err
     assert f"{threads} threads" in result.out
 
 
 def test_row_80_a_noisy_machine(place, monkeypatch):
     monkeypatch.setattr(latency, "busy_share", lambda: 0.9)
-    result = sharpkeras("benchmark", "model.onnx", "--runs", "3")
+    result = sharpkeras("benchmark", "model.onnx", "--runs", "5")
     assert result.code == 0 and "UNSTABLE" in result.out
-    result = sharpkeras("benchmark", "model.onnx", "--runs", "3", "--json", "--fail-on-noise")
+    result = sharpkeras("benchmark", "model.onnx", "--runs", "5", "--json", "--fail-on-noise")
     assert result.code == 8 and result.json["unstable"]
     assert "90%" in str(result.json["models"][0]["unstable_because"])

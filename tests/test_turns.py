@@ -16,7 +16,7 @@ from sharpkeras.measure.latency import benchmark, distinct
 
 
 def quick(*fakes, **arguments):
-    return benchmark(fakes, **{"threads": 1, "runs": 90, "warmup_s": 0} | arguments)
+    return benchmark(fakes, **{"threads": 1, "runs": 90, "warmup_s": 0, "processes": 3} | arguments)
 
 
 def launches(*fakes):
@@ -35,7 +35,7 @@ def test_a_long_measurement_has_larger_blocks_not_more():
 def test_one_runs_at_a_time_in_turns_that_a_seed_shuffles(tmp_path):
     log = tmp_path / "log"
     names = ["a", "b", "c"]
-    turns.take_turns(launches(*[Fake(name, log=str(log)) for name in names]), runs=62, warmup_s=0, seed=3)
+    turns.take_turns(launches(*[Fake(name, log=str(log)) for name in names]), runs=62, processes=3, warmup_s=0, seed=3)
     generator, expected = np.random.default_rng(3), []
     for blocks in ([11, 10], [11, 10], [10, 10]):
         for name in names:  # a fresh process each, warmed up with one run before the next is opened
@@ -52,7 +52,7 @@ def test_the_order_is_not_always_the_same():
 
 
 def test_every_run_that_was_asked_for_is_timed():
-    for processes in turns.take_turns(launches(Fake("a"), Fake("b")), runs=62, warmup_s=0):
+    for processes in turns.take_turns(launches(Fake("a"), Fake("b")), runs=62, processes=3, warmup_s=0):
         assert [[len(block) for block in process.blocks] for process in processes] == [[11, 10], [11, 10], [10, 10]]
 
 

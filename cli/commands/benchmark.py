@@ -36,7 +36,7 @@ SPACE = ("dataset", "image_size", "space", "ops", "num_nodes", "init_channels", 
 )
 @click.option("--threads", type=click.IntRange(1, 4096), help="Threads of an engine.  [default: all cores]")
 @click.option(
-    "--runs", type=click.IntRange(3, 10**6), help=f"Timed runs.  [default: {RUNS}; of a primitive {RUNS_OF_PART}]"
+    "--runs", type=click.IntRange(1, 10**6), help=f"Timed runs.  [default: {RUNS}; of a primitive {RUNS_OF_PART}]"
 )
 @click.option(
     "--percentile",
@@ -66,7 +66,7 @@ def command(
 
     A FILE is an ONNX file, run by ONNX Runtime; tensorflow:RUN and jax:RUN are the network of a training run in Keras.
 
-    The 50th and 90th percentile with 95 % intervals (the 99th from 1000 runs on), measured in three rounds of fresh
+    The 50th and 90th percentile with 95 % intervals (the 99th from 1000 runs on), measured in five rounds of fresh
     processes with a fixed number of threads. Several networks take turns, and each is compared with the first: "faster"
     and "slower" are said only where the interval of the ratio does not hold 1. With --primitives, a table of what takes
     how long, for `sharpkeras search --max-latency-ms`; say which by the options of the search.

@@ -31,7 +31,7 @@ from sharpkeras.measure import parts
 from sharpkeras.measure.latency import benchmark_onnx
 
 OPSET = 17
-WARMUP_S = 0.1
+WARMUP_S, PROCESSES = 0.1, 3  # for each of some hundred parts
 
 
 def measure(recipe, out, *, space=None, overwrite=False, progress=iter, runs=60, **timing):
@@ -62,7 +62,7 @@ def measure(recipe, out, *, space=None, overwrite=False, progress=iter, runs=60,
     exporting.require_packages()
     space = space or search_space(recipe)
     sizes = cost_sizes(recipe, space, *_images(recipe))
-    timing |= {"runs": runs, "warmup_s": WARMUP_S}
+    timing |= {"runs": runs, "warmup_s": WARMUP_S, "processes": PROCESSES}
     found = parts_of(space, sizes)
     call, table, unstable = _time_all(found, sizes["input_shape"], progress, timing)
     result = {

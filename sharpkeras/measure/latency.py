@@ -30,6 +30,7 @@ def benchmark(
     providers=CPU,
     percentiles=None,
     seed=0,
+    processes=PROCESSES,
     timeout_s=TIMEOUT_S,
     progress=None,
 ):
@@ -40,12 +41,12 @@ def benchmark(
             `OnnxFile`.
         batch_sizes: images per run; the networks take turns at each of them.
         threads: of one operator; by default as many as there are cores available. Operators run one at a time.
-        runs: timed runs of each network at each batch size, shared out among three processes.
+        runs: timed runs of each network at each batch size, shared out among the processes.
         warmup_s: seconds of untimed runs at least; they go on until the time has settled.
         providers: execution providers, by ONNX Runtime's names; each has to be really used.
         percentiles: out of 50, 90, 95, 99; by default 50 and 90, and 99 from 1000 runs on.
         seed: of the order in which they take turns.
-        timeout_s, progress: as in `turns.take_turns`, which measures each batch size.
+        processes, timeout_s, progress: as in `turns.take_turns`, which measures each batch size.
 
     Returns:
         A dictionary that can be written as JSON. `models`: for each batch size and network its `name`, `p50_ms` with
@@ -62,7 +63,7 @@ def benchmark(
     """
     cores = available_cores()
     for batch_size in batch_sizes:
-        percentiles = check_request(batch_size, threads, runs, warmup_s, percentiles)
+        percentiles = check_request(batch_size, threads, runs, warmup_s, percentiles, processes)
     # All are looked at before the first is timed.
     launches = {
         size: [contender.launch(size, threads or cores, providers) for contender in contenders] for size in batch_sizes
@@ -71,12 +72,12 @@ def benchmark(
     busy = busy_share()
     models, comparisons = [], []
     for batch_size, of_this_size in launches.items():
-        measured = take_turns(of_this_size, runs, warmup_s, seed, timeout_s, progress)
-        blocks = [[process.blocks for process in processes] for processes in measured]
-        for name, launch, processes, nanoseconds in zip(names, of_this_size, measured, blocks):
+        measured = take_turns(of_this_size, runs, warmup_s, seed, processes, timeout_s, progress)
+        blocks = [[process.blocks for process in rounds] for rounds in measured]
+        for name, launch, rounds, nanoseconds in zip(names, of_this_size, measured, blocks):
             figures = times.summary(nanoseconds, batch_size, percentiles, busy)
             setting = {"batch_size": batch_size, "threads": threads or cores, "runs": runs}
-            models.append({"name": name, **launch.facts, **setting, **figures, **_circumstances(launch, processes)})
+            models.append({"name": name, **launch.facts, **setting, **figures, **_circumstances(launch, rounds)})
         for name, other in list(zip(names, blocks))[1:]:
             pair = {"model": name, "to": names[0], "batch_size": batch_size}
             comparisons.append(pair | times.compare(blocks[0], other))
@@ -133,9 +134,9 @@ def distinct(names):
     return [f"{n} ({names[:i].count(n) + 1})" if n in names[:i] else n for i, n in enumerate(names)]
 
 
-def _circumstances(launch, processes):
+def _circumstances(launch, rounds):
     """What the figures of a network hold for."""
-    facts = [process.facts for process in processes]
+    facts = [process.facts for process in rounds]
     return {
         "warmup_runs": [fact["warmup_runs"] for fact in facts],
         "peak_memory_mib": round(max(fact["peak_memory_bytes"] for fact in facts) / 2**20, 1),
@@ -148,9 +149,9 @@ def _circumstances(launch, processes):
     }
 
 
-def check_request(batch_size, threads, runs, warmup_s, percentiles):
+def check_request(batch_size, threads, runs, warmup_s, percentiles, processes=PROCESSES):
     """The percentiles to report, once the arguments are known to make sense."""
-    numbers = [("--batch-size", batch_size, 1), ("--runs", runs, PROCESSES)]
+    numbers = [("--batch-size", batch_size, 1), ("--runs", runs, processes)]
     for flag, value, least in numbers + ([("--threads", threads, 1)] if threads is not None else []):
         if not isinstance(value, int) or value < least:
             raise UsageError("expected a larger whole number", where=flag, seen=value, allowed=f"at least {least}")

@@ -21,7 +21,7 @@ import numpy as np
 from sharpkeras.errors import ConfigError, ResourceError, VerificationError
 from sharpkeras.measure.onnx_files import INSTALL
 
-PROCESSES = 3  # rounds: fresh processes for each network
+PROCESSES = 5  # rounds: fresh processes for each network; with three, intervals are twice as wide
 BLOCK = 10  # runs of a turn, about
 MOST_BLOCKS = 50  # of one process
 TIMEOUT_S = 600.0
@@ -158,14 +158,15 @@ class Worker:
             raise VerificationError(problem, where="--providers", seen=seen, allowed=allowed)
 
 
-def take_turns(launches, runs, warmup_s=0.5, seed=0, timeout_s=TIMEOUT_S, progress=None):
+def take_turns(launches, runs, warmup_s=0.5, seed=0, processes=PROCESSES, timeout_s=TIMEOUT_S, progress=None):
     """Times several networks side by side.
 
     Args:
         launches: a Launch for each.
-        runs: timed runs of each, shared out among `PROCESSES` rounds; at least that many.
+        runs: timed runs of each, shared out among the rounds; at least as many.
         warmup_s: seconds of untimed runs of each process at least.
         seed: of the order in which the networks take their turns.
+        processes: rounds, in each of which every network has a fresh process.
         timeout_s: seconds that a network may take to be open and warm, and for each of its turns.
         progress: a function that is called after each turn with the number of turns done, and of all.
 
@@ -177,7 +178,7 @@ def take_turns(launches, runs, warmup_s=0.5, seed=0, timeout_s=TIMEOUT_S, progre
         ConfigError, ResourceError, VerificationError: as Worker.
     """
     generator = np.random.default_rng(seed)
-    shares = [len(range(number, runs, PROCESSES)) for number in range(PROCESSES)]
+    shares = [len(range(number, runs, processes)) for number in range(processes)]
     blocks = [blocks_of(share) for share in shares]
     turns, done = len(launches) * sum(map(len, blocks)), itertools.count(1)
 
