@@ -1,6 +1,6 @@
 """The published genotypes as ONNX files: what they cost, and what they take in ONNX Runtime.
 
-    python benchmarks/zoo.py [--only SHARP_DARTS ...] [--sizes cifar10 imagenet] [--threads 2] [--runs 60]
+    python benchmarks/zoo.py [--only SHARP_DARTS ...] [--sizes cifar10 imagenet] [--threads 2] [--runs 100]
 
 Exports each genotype with random weights at the sizes of tables 2 and 3 into `exported/`, each through the gate, and
 times those of one size in turns, at batch 1 and 8. Writes `exported/zoo.json`, the table in `exported/README.md`, and
@@ -23,7 +23,7 @@ parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.R
 parser.add_argument("--only", nargs="+", help="names of genotypes")
 parser.add_argument("--sizes", nargs="+", default=list(NETWORKS), choices=NETWORKS)
 parser.add_argument("--threads", type=int, default=2)
-parser.add_argument("--runs", type=int, default=60)
+parser.add_argument("--runs", type=int, default=100)
 parser.add_argument("--out", type=Path, default=FOLDER)
 
 
