@@ -49,6 +49,8 @@ def test_preprocessing_within_the_file(finished, plain, tmp_path):
     np.testing.assert_allclose(answers(path, pixels), plain[1], rtol=1e-3, atol=1e-4)
     assert "mean" not in report["preprocessing"] and "pixels as they are stored" in report["preprocessing"]["scale"]
     assert report["weights_sha256"] == plain[0]["weights_sha256"]
+    names = {node.name for node in onnx.load(path).graph.node}
+    assert not any(name.startswith("network/network/") for name in names) and any("cells.0" in name for name in names)
     (said,) = [entry.value for entry in onnx.load(path).metadata_props if entry.key == "preprocessing"]
     assert json.loads(said) == report["preprocessing"]
 

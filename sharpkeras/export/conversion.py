@@ -101,7 +101,7 @@ def named_by_layers(graph, layers):
             if value.is_graph_output():
                 continue
             *scopes, operation = value.name.partition(":")[0].split("/")
-            path = "/".join(name for scope in scopes for name in layer(scope))
+            path = "/".join(name for scope in scopes[1:] for name in layer(scope))  # the first is the model itself
             choices = (path, f"{path}/{operation}".strip("/"), value.name)
             value.name = next(name for name in choices if name and name not in taken)
             taken.add(value.name)
