@@ -1,7 +1,7 @@
 """What was found, and the numbers of it: trained networks, and the tables of the paper."""
 
 import functools
-from pathlib import Path
+import os
 
 import keras
 
@@ -68,7 +68,7 @@ def sizes_of_run(path):
     Raises:
         RunError, ConfigError: when the run is damaged.
     """
-    run = RunDirectory.read(path) if Path(path).is_dir() else None
+    run = RunDirectory.read(path) if os.path.isdir(path) else None  # which knows no name that is too long
     if run is None or run.kind != "train":
         return None
     facts = records.data(run)
