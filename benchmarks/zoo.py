@@ -82,8 +82,6 @@ def write_table(path, rows, setting):
             f"{first['name']}, {first['size']}",
             f"{first['parameters']:,}",
             f"{first['addmults_paper'] / 1e6:,.1f} M",
-        ]
-        cells += [
             f"{first['addmults_conv_dense_of_file'] / 1e6:,.1f} M",
             str(first["nodes"]),
             f"{first['bytes'] / 1e6:.1f} MB",

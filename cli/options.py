@@ -32,6 +32,18 @@ as_json = click.option("--json", "as_json", is_flag=True, help="Print the result
 overwrite = click.option("--overwrite", is_flag=True, help="Replace what is there.")
 
 
+SIZES = (
+    "name",
+    "ops",
+    "init_channels",
+    "num_cells",
+    "mid_channels",
+    "final_filters",
+    "num_classes",
+    "input_size",
+)
+
+
 def network_sizes(function):
     """The sizes of a network as `sizes`: (TrainRecipe, (H, W, C), number of classes), or None where none is given."""
 
@@ -46,13 +58,10 @@ def network_sizes(function):
     @click.option("--num-classes", type=click.IntRange(2, 10**6), help="Classes.  [10, ImageNet 1000]")
     @click.option("--input-size", type=click.IntRange(4, 4096), help="Pixels per side.  [32, ImageNet 224]")
     @functools.wraps(function)
-    def command(
-        *arguments, name, ops, init_channels, num_cells, mid_channels, final_filters, num_classes, input_size, **options
-    ):
-        given = {"name": name, "num_classes": num_classes, "input_size": input_size, "ops": ops}
-        given |= {"init_channels": init_channels, "num_cells": num_cells}
-        given |= {"mid_channels": mid_channels, "final_filters": final_filters}
-        sizes = recipes.network_sizes(**given) if any(value is not None for value in given.values()) else None
+    def command(*arguments, **options):
+        flags = {flag: options.pop(flag) for flag in SIZES}
+        given = {flag: value for flag, value in flags.items() if value is not None}
+        sizes = recipes.network_sizes(**given) if given else None
         return function(*arguments, sizes=sizes, **options)
 
     return command

@@ -429,7 +429,7 @@ def network_sizes(name=None, num_classes=None, input_size=None, **settings):
         (TrainRecipe, (H, W, C), number of classes).
     """
     stem, pixels, classes, channels, cells = NETWORKS[name or next(iter(NETWORKS))]
-    given = {name: value for name, value in settings.items() if value is not None}
-    recipe = TrainRecipe(auxiliary_weight=0.0, **{"stem": stem, "init_channels": channels, "num_cells": cells, **given})
+    sizes = {"stem": stem, "init_channels": channels, "num_cells": cells}
+    recipe = TrainRecipe(auxiliary_weight=0.0, **(sizes | settings))
     side = input_size or pixels
     return recipe, (side, side, 3), num_classes or classes

@@ -27,3 +27,11 @@ def finished(tmp_path_factory):
     from command_line import make_runs
 
     return make_runs(tmp_path_factory.mktemp("finished"))
+
+
+@pytest.fixture
+def two_processes(monkeypatch):
+    """A benchmark starts two of each network instead of five: for tests that are not about how wide intervals are."""
+    from sharpkeras.measure.latency import benchmark
+
+    monkeypatch.setitem(benchmark.__kwdefaults__, "processes", 2)

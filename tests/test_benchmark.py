@@ -6,7 +6,6 @@ import pytest
 from command_line import sharpkeras
 from rich.console import Console
 
-from sharpkeras.measure.latency import benchmark
 from sharpkeras.measure.times import VERDICTS
 from sharpkeras_cli.commands.benchmark import _table
 
@@ -14,10 +13,7 @@ onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
 
-@pytest.fixture(autouse=True)
-def two_processes(monkeypatch):
-    """Of each network instead of five: these tests are not about how wide intervals are."""
-    monkeypatch.setitem(benchmark.__kwdefaults__, "processes", 2)
+pytestmark = pytest.mark.usefixtures("two_processes")
 
 
 @pytest.fixture

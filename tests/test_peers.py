@@ -16,17 +16,14 @@ from sharpkeras.errors import ConfigError, RunError
 from sharpkeras.experiment import peers
 from sharpkeras.experiment.results import trained_network
 from sharpkeras.measure import machine, turns
-from sharpkeras.measure.latency import CPU, benchmark
+from sharpkeras.measure.latency import CPU
 from sharpkeras.step import backend_step
 
 pytest.importorskip("onnxruntime")
 on_tensorflow = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="the runs are made with an export")
 
 
-@pytest.fixture(autouse=True)
-def two_processes(monkeypatch):
-    """Of each network instead of five: these tests are not about how wide intervals are."""
-    monkeypatch.setitem(benchmark.__kwdefaults__, "processes", 2)
+pytestmark = pytest.mark.usefixtures("two_processes")
 
 
 @pytest.fixture

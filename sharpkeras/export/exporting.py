@@ -70,11 +70,12 @@ def export_onnx(
             or has lost more than 1 % of the top-1 to int8; it is kept as `<name>.rejected.onnx`, or the converter's
             words as `<name>.conversion.log`.
     """
-    path, metadata = Path(path), (metadata or {}) | {"weights_sha256": weights_hash(model)}
+    path = Path(path)
     check_destination(path, opset, overwrite)
     require_packages()
     from sharpkeras.export import conversion, gate, rewrites  # which need the packages
 
+    metadata = (metadata or {}) | {"weights_sha256": weights_hash(model)}
     properties = as_properties(metadata)
     shape = conversion.image_shape(model)
     cases = gate.agreement_cases(shape, conversion.input_dtype(model), images)
