@@ -54,7 +54,6 @@ def convert(model, shape, opset, log=None):
         log: where the converter's own words are written if it fails.
 
     Raises:
-        ConfigError: if the model's output is not one (batch, classes) tensor.
         VerificationError: if tf2onnx fails or knows no ONNX operator for one of TensorFlow's.
     """
     graph_def = frozen_graph(model, shape)
@@ -108,20 +107,12 @@ def named_by_layers(graph, layers):
 
 
 def frozen_graph(model, shape):
-    """The model as a TensorFlow GraphDef from `images` to `logits`, its variables replaced by their values.
-
-    Raises:
-        ConfigError: if the model's output is not one (batch, classes) tensor.
-    """
+    """The model as a TensorFlow GraphDef from `images` to `logits`, its variables replaced by their values."""
     values = [(variable, keras.ops.convert_to_numpy(variable)) for variable in model.variables]
 
     def infer(images):
         with keras.StatelessScope(state_mapping=[(variable, tf.constant(value)) for variable, value in values]):
-            logits = model(images, training=False)
-        if getattr(logits, "dtype", None) != tf.float32 or len(logits.shape) != 2 or logits.shape[1] is None:
-            allowed = "float32 (None, classes)"
-            raise ConfigError("the model has another output than logits", seen=logits, allowed=allowed)
-        return tf.identity(logits, name=LOGITS)
+            return tf.identity(model(images, training=False), name=LOGITS)
 
     signature = tf.TensorSpec((None, *shape), input_dtype(model), name=IMAGES)
     traced = tf.function(infer, [signature], autograph=False).get_concrete_function()

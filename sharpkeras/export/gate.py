@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 import onnxruntime
 
-from sharpkeras.errors import DataError, NumericalError, VerificationError
+from sharpkeras.errors import ConfigError, DataError, NumericalError, VerificationError
 from sharpkeras.measure.onnx_files import first_line, onnx_messages
 
 BATCH_SIZES = (1, 3, 17)
@@ -113,18 +113,20 @@ def agreement_cases(shape, dtype, images):
     return cases if images is None else cases | {"real": images[np.arange(count) % len(images)]}
 
 
-def check_agreement(model, session, cases, tolerance):
+def check_agreement(expected, session, cases, tolerance):
     """What the report says about the largest differences over all cases, the file's batches of each size.
+
+    Args:
+        expected: kind → (N, classes), the model's answers to the cases, as `expected_logits` gives them.
 
     Raises:
         VerificationError: if one exceeds the tolerance or a clear answer changes; names the worst image.
-        NumericalError: if the model's logits are not finite.
     """
     results = {}
-    for kind, expected in expected_logits(model, cases).items():
+    for kind, images in cases.items():
         for size in BATCH_SIZES:
-            received = logits(session, cases[kind][:size])
-            results[kind, size] = compare(expected[:size], received, tolerance)
+            received = logits(session, images[:size])
+            results[kind, size] = compare(expected[kind][:size], received, tolerance)
     worst = max(results, key=lambda case: results[case]["relative_difference"])
     relative = results[worst]["relative_difference"]
     if relative > tolerance or any(result["changed_answers"] for result in results.values()):
@@ -152,9 +154,15 @@ def expected_logits(model, cases):
     image does not depend on the batch; that of a file might, so only the file is given several sizes.
 
     Raises:
+        ConfigError: if the model's output is not one float32 tensor (batch, classes).
         NumericalError: if the logits are not finite.
     """
-    expected = keras.ops.convert_to_numpy(model(np.concatenate(list(cases.values())), training=False))
+    answers = model(np.concatenate(list(cases.values())), training=False)
+    seen = keras.tree.map_structure(lambda tensor: f"{tensor.dtype.name} of rank {tensor.ndim}", answers)
+    if seen != "float32 of rank 2":
+        allowed = "one tensor (batch, classes), float32 of rank 2"
+        raise ConfigError("the model has another output than logits", seen=seen, allowed=allowed)
+    expected = keras.ops.convert_to_numpy(answers)
     if not np.isfinite(expected).all():
         raise NumericalError("the Keras model's own logits are not finite", next_step="export another checkpoint")
     ends = np.cumsum([len(images) for images in cases.values()])
