@@ -6,7 +6,6 @@ from pathlib import Path
 import click
 
 from sharpkeras.recipes import SearchRecipe
-from sharpkeras.runs import RunDirectory
 from sharpkeras_cli import options
 
 STRATEGIES = ("longest", "greedy_top_down", "greedy_bottom_up", "beam", "exhaustive")
@@ -42,12 +41,11 @@ def command(run, epoch, strategy, routes, out, overwrite, as_json, **settings):
     changes = {name: value for name, value in settings.items() if value is not None}
     if any(name.startswith("max_") for name in changes):  # instead of the budget that the search had
         changes = {**dict.fromkeys(("max_addmults", "max_parameters", "max_latency_ms")), **changes}
-    found, cost = experiment.extract(run, out, strategy, routes, epoch, changes, overwrite)
+    found, cost, name = experiment.extract(run, out, strategy, routes, epoch, changes, overwrite)
     if as_json:
         click.echo(json.dumps({"file": str(out), found.kind: found.as_dict(), **cost._asdict()}))
         return
     click.echo(found.as_json(), nl=False)
-    name = changes.get("cost_of") or RunDirectory.read(run).recipe["settings"].get("cost_of")
     network = (
         f"as the network of {name}" if name else "as wide and deep as the search (--cost-of names another network)"
     )

@@ -26,7 +26,7 @@ def extract(run, out, strategy="longest", routes=1, epoch=None, changes=None, ov
         overwrite: whether an architecture that is there is replaced.
 
     Returns:
-        The architecture, and the Cost of its network.
+        The architecture, the Cost of its network, and the name of that network, None for one of the search's size.
 
     Raises:
         UsageError: for what this space has not.
@@ -59,7 +59,7 @@ def extract(run, out, strategy="longest", routes=1, epoch=None, changes=None, ov
         found = found or budgets.extraction(recipe, space, costs)(alphas)
     refuse_to_lose(Path(out), overwrite)
     atomic.write(Path(out), found.as_json().encode())
-    return found, count(found)
+    return found, count(found), recipe.cost_of
 
 
 def _flow(space, alphas, routes, recipe, count):

@@ -52,8 +52,7 @@ def trained_network(path, space=None):
     """
     run = RunDirectory.read(path, "train")
     arrays, meta = weights.of_run(run)
-    recipe = TrainRecipe.from_dict(records.settings(run), f"{path}/recipe.json")
-    facts = records.data(run)
+    recipe, facts = _recipe_and_facts(run)
     found = architectures.of_recipe(run)
     if found is None:
         raise RunError("has no architecture", where=f"{path}/recipe.json", allowed=" or ".join(architectures.KINDS))
@@ -71,9 +70,13 @@ def sizes_of_run(path):
     run = RunDirectory.read(path) if os.path.isdir(path) else None  # which knows no name that is too long
     if run is None or run.kind != "train":
         return None
-    facts = records.data(run)
-    recipe = TrainRecipe.from_dict(records.settings(run), f"{path}/recipe.json")
+    recipe, facts = _recipe_and_facts(run)
     return recipe, tuple(facts["shape"]), len(facts["class_names"])
+
+
+def _recipe_and_facts(run):
+    """The TrainRecipe of a training run, and the facts of its data."""
+    return TrainRecipe.from_dict(records.settings(run), f"{run.path}/recipe.json"), records.data(run)
 
 
 def table(number):
