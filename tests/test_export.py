@@ -261,7 +261,7 @@ def test_a_file_that_disagrees_is_rejected(network, images, tmp_path, unconverte
     with pytest.raises(VerificationError, match="disagrees .* image .* batch") as caught:
         export_onnx(network, path, images=images, overwrite=True)
     assert caught.value.where == tmp_path / "a.rejected.onnx"
-    assert "of the largest logit" in caught.value.seen
+    assert "of the logit's size" in caught.value.seen
     assert (path.read_bytes(), path.with_suffix(".json").read_bytes()) == good
     assert sorted(f.name for f in tmp_path.iterdir()) == ["a.json", "a.onnx", "a.rejected.onnx"]
     onnx.load(tmp_path / "a.rejected.onnx")
@@ -358,6 +358,14 @@ def test_compare_counts_only_clear_answers():
     assert (result["worst_image"], result["clear_answers"], result["changed_answers"]) == (2, 2, 1)
 
 
+def test_a_masked_class_leaves_the_others_no_room():
+    expected = np.array([[1.0, 0.0, -1e9], [0.0, 2.0, -1e9]], "float32")
+    result = compare(expected, expected + np.float32([[0.5, 0, 0]]))
+    assert result["relative_difference"] == 0.25 and result["clear_answers"] == 2
+    with_small = np.array([[1.0, 1e-6, 2.0]], "float32")  # the second class is as exact as the others, not more
+    assert compare(with_small, with_small + np.float32([[0, 1e-6, 0]]))["relative_difference"] < 2e-6
+
+
 def test_compare_with_nan_and_zero():
     one, zero = np.ones((2, 3), "float32"), np.zeros((1, 1), "float32")
     spoiled = one.copy()
@@ -370,6 +378,29 @@ def test_each_case_gets_its_own_logits(network):
     cases = {size: np.random.default_rng(size).normal(size=(size, 9, 9, 3)).astype("float32") for size in (2, 1, 3)}
     for size, expected in expected_logits(network, cases).items():
         np.testing.assert_allclose(expected, keras.ops.convert_to_numpy(network(cases[size])), rtol=1e-4, atol=1e-5)
+
+
+def test_a_model_with_a_state_stays_as_it_is(tmp_path):
+    class Counting(layers.Layer):
+        def build(self, shape):
+            self.calls = self.add_weight(shape=(), trainable=False, name="calls")
+
+        def call(self, inputs):
+            self.calls.assign(self.calls + 1)
+            return inputs
+
+    images = keras.Input((4, 4, 3))
+    model = keras.Model(images, layers.Dense(2)(layers.Flatten()(Counting()(images))), name="logits")  # as the output
+    before = weights_hash(model)
+    assert export_onnx(model, tmp_path / "a.onnx")["weights_sha256"] == before == weights_hash(model)
+
+
+def test_positions_that_are_not_known_are_not_counted(tmp_path):
+    """The converter folds them into the batch by shapes that are computed; the count of one of them is no answer."""
+    images = keras.Input((5, 6, 3))
+    rows = layers.Dense(2)(layers.Reshape((5, 24))(layers.Dense(4)(images)))
+    report = export_onnx(keras.Model(images, layers.GlobalAveragePooling1D()(rows)), tmp_path / "a.onnx")
+    assert report["addmults_conv_dense_of_file"] is None
 
 
 # ---- refused before or during the work ----
@@ -464,7 +495,21 @@ def half_precision():
     return keras.Model(images, layers.Dense(2)(layers.GlobalAveragePooling2D()(half)))
 
 
-@pytest.mark.parametrize("build", [two_inputs, free_height, auxiliary_head, feature_map, half_precision])
+def whole_numbers():
+    images = keras.Input((4, 4, 3), dtype="int32")
+    return keras.Model(images, layers.Dense(2)(layers.Flatten()(layers.Rescaling(0.5)(images))))
+
+
+def half_inside():
+    inner, images = keras.Input((4, 4, 3)), keras.Input((4, 4, 3))
+    half = keras.Model(inner, layers.Conv2D(4, 3, dtype="bfloat16")(inner))
+    return keras.Model(images, layers.Dense(2)(layers.GlobalAveragePooling2D()(half(images))))
+
+
+FORMS = [two_inputs, free_height, auxiliary_head, feature_map, half_precision, whole_numbers, half_inside]
+
+
+@pytest.mark.parametrize("build", FORMS)
 def test_models_of_another_form(tmp_path, build):
     with pytest.raises(ConfigError):
         export_onnx(build(), tmp_path / "a.onnx")

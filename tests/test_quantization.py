@@ -11,7 +11,7 @@ onnxruntime = pytest.importorskip("onnxruntime")
 
 from random_models import random_network  # noqa: E402
 
-from sharpkeras.errors import DataError, NumericalError, VerificationError  # noqa: E402
+from sharpkeras.errors import DataError, NumericalError, UsageError, VerificationError  # noqa: E402
 from sharpkeras.export import answers, exporting, quantization  # noqa: E402
 
 
@@ -73,7 +73,7 @@ def test_what_it_costs_is_reported(exported, test):
 
 
 def test_the_accuracy_of_a_float_file(exported):
-    accuracy = exported[1]["accuracy"]
+    accuracy = exported[1]["before_int8"]["accuracy"]
     assert accuracy["n"] == 300 and accuracy["keras"]["errors"] == accuracy["file"]["errors"] == 0
     assert accuracy["different_answers"] == 0 and accuracy["mcnemar_p"] == 1
 
@@ -88,6 +88,24 @@ def test_half_precision(network, test, tmp_path):
     assert ends == [onnx.TensorProto.FLOAT] * 2
     assert report["precision"] == "float16" and 1e-6 < report["relative_difference"] < 1e-2
     assert report["accuracy"]["file"]["errors"] <= 3  # of 300 of which the network is sure
+
+
+def test_what_float16_can_not_hold_is_refused(tmp_path):
+    """65,504 is the largest number of float16; ONNX Runtime's CPU would not notice."""
+    images = keras.Input((9, 9, 3))
+    large = keras.layers.Rescaling(1e-5)(keras.layers.Rescaling(1e5)(images))
+    model = keras.Model(images, keras.layers.Dense(3)(keras.layers.Flatten()(large)))
+    assert exporting.export_onnx(model, tmp_path / "a.onnx")["relative_difference"] < 1e-5
+    with pytest.raises(VerificationError, match="disagrees"):
+        exporting.export_onnx(model, tmp_path / "b.onnx", half=True)
+    with pytest.raises(UsageError, match="int8 or in float16"):
+        exporting.export_onnx(model, tmp_path / "c.onnx", half=True, calibration=noise(128, 1))
+
+
+def test_int8_needs_a_network_that_is_right_at_times(network, test, tmp_path):
+    images, labels = test
+    with pytest.raises(VerificationError, match="int8 loses too much"):
+        exporting.export_onnx(network, tmp_path / "a.onnx", test=(images, labels + 100), calibration=noise(128, 1))
 
 
 def test_half_precision_that_disagrees_is_refused(network, tmp_path, monkeypatch):

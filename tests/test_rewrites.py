@@ -216,6 +216,13 @@ def test_a_layer_that_keeps_more_than_variables(tmp_path):
     assert export(model, tmp_path)["relative_difference"] < 1e-5
 
 
+def test_one_channel_that_a_constant_repeats(tmp_path):
+    images = keras.Input((9, 9, 1))
+    x = layers.Conv2D(1, 3, activation="relu")(images) * np.arange(1, 6, dtype="float32").reshape(1, 1, 1, 5)
+    model = randomize(keras.Model(images, layers.Dense(3)(layers.GlobalAveragePooling2D()(layers.Conv2D(4, 3)(x)))))
+    assert export(model, tmp_path)["relative_difference"] < 1e-5
+
+
 # ---- costs, counted from the file ----
 
 

@@ -74,13 +74,12 @@ def command(
         return
     before = f" ({report['nodes_before_rewrites']} before)" if optimize else ""
     click.echo(f"{out}: {report['bytes']:,} bytes, {report['nodes']} nodes{before}, opset {opset}")
-    relative = f"{report['relative_difference']:.1g} of the largest logit"
-    before = ", before int8" if "quantization" in report else ""
-    click.echo(f"largest difference ONNX − Keras{before}: {report['largest_difference']:.2g}, {relative}")
-    if "accuracy" in report:
-        click.echo(
-            f"test error of the file{before}: {report['accuracy']['file']['text']}; Keras: {_short(report, 'keras')}"
-        )
+    before, agreed = (", before int8", report["before_int8"]) if "before_int8" in report else ("", report)
+    relative = f"{agreed['relative_difference']:.1g} of the logit's size"
+    click.echo(f"largest difference ONNX − Keras{before}: {agreed['largest_difference']:.2g}, {relative}")
+    if "accuracy" in agreed:
+        file, keras = (agreed["accuracy"][name] for name in ("file", "keras"))
+        click.echo(f"test error of the file{before}: {file['text']}; Keras: {100 * keras['error']:.2f} %")
     elif report["selected"]["by"] != "nothing" and test_images:
         click.echo("note: the dataset of the run is not there: the file's test error is not measured", err=True)
     if "quantization" in report:
@@ -90,8 +89,3 @@ def command(
         worst = ", ".join(f"{row['layer']} ({row['signal_to_noise_db']} dB)" for row in lost["worst_layers"][:3])
         click.echo(f"most is lost in {worst}")
     options.say_next("benchmark", out)
-
-
-def _short(report, name):
-    """An error on the same images in few words."""
-    return f"{100 * report['accuracy'][name]['error']:.2f} %"

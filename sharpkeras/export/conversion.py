@@ -19,15 +19,17 @@ from sharpkeras.measure.onnx_files import first_line, onnx_messages
 # Of the optimizer of tf2onnx; its pass over transpositions takes time quadratic in the number of nodes.
 PASSES = ("fold_constants", "const_dequantize_optimizer", "remove_identity", "remove_back_to_back")
 IMAGES, LOGITS = "images", "logits"
+RESULT = "sharpkeras.logits"  # in TensorFlow's graph, where a layer may be called logits
 
 
 def image_shape(model):
     """(H, W, C) of the model's one input.
 
     Raises:
-        ConfigError: if there is not one image input of a static size, or the model does not compute in float32.
+        ConfigError: if there is not one image input of a static size, float32 or uint8, or the model does not compute
+            in float32.
     """
-    dtypes = sorted({layer.compute_dtype for layer in (model, *model.layers)})
+    dtypes = sorted({layer.compute_dtype for layer in (model, *model._flatten_layers(include_self=False))})
     if dtypes != ["float32"]:
         next_step = "build it again under keras.config.set_dtype_policy('float32') and copy the weights"
         raise ConfigError("the model does not compute in float32", seen=dtypes, next_step=next_step)
@@ -38,6 +40,8 @@ def image_shape(model):
     if len(shapes) != 1 or len(shapes[0]) != 4 or None in shapes[0][1:]:
         allowed = "one input (None, H, W, C) with H, W and C known"
         raise ConfigError("the model is not built for one image input", seen=shapes, allowed=allowed)
+    if input_dtype(model) not in ("float32", "uint8"):
+        raise ConfigError("the model takes other images", seen=input_dtype(model), allowed="float32 or uint8")
     return shapes[0][1:]
 
 
@@ -56,26 +60,26 @@ def convert(model, shape, opset, log=None):
     Raises:
         VerificationError: if tf2onnx fails or knows no ONNX operator for one of TensorFlow's.
     """
-    graph_def = frozen_graph(model, shape)
+    layers = {layer.name for layer in model._flatten_layers(include_self=False)}
     with silent_converter() as complaints:
         try:
-            names = {"input_names": [f"{IMAGES}:0"], "output_names": [f"{LOGITS}:0"]}
+            graph_def = frozen_graph(model, shape)
+            names = {"input_names": [f"{IMAGES}:0"], "output_names": [f"{RESULT}:0"]}
             with tf.Graph().as_default() as graph:
                 tf.import_graph_def(graph_def, name="")
-                renamed = {f"{name}:0": name for name in (IMAGES, LOGITS)}
+                renamed = {f"{IMAGES}:0": IMAGES, f"{RESULT}:0": LOGITS}
                 converted = tfonnx.process_tf_graph(graph, opset=opset, tensors_to_rename=renamed, **names)
             chosen = {name: optimizer._optimizers[name] for name in PASSES}
             onnx_model = optimizer.optimize_graph(converted, catch_errors=False, optimizers=chosen).make_model("")
+            if not complaints:
+                return changed(onnx_model, channels_first, functools.partial(named_by_layers, layers=layers))
         except Exception as error:  # whatever the handler of an operator raises
             complaints.append(f"{type(error).__name__}: {first_line(error)}")
             complaints += traceback.format_exc().splitlines()
-    if complaints:  # an operator that tf2onnx does not know is only logged, and stays in the file
-        problem = VerificationError("the model can not be converted to ONNX", seen=complaints[0], where=log)
-        if log is not None:
-            log.write_text("\n".join(complaints) + "\n", encoding="utf-8")
-        raise problem
-    layers = {layer.name for layer in model._flatten_layers(include_self=False)}
-    return changed(onnx_model, channels_first, functools.partial(named_by_layers, layers=layers))
+    # An operator that tf2onnx does not know is only logged, and stays in the file.
+    if log is not None:
+        log.write_text("\n".join(complaints) + "\n", encoding="utf-8")
+    raise VerificationError("the model can not be converted to ONNX", seen=complaints[0], where=log)
 
 
 def named_by_layers(graph, layers):
@@ -112,14 +116,14 @@ def frozen_graph(model, shape):
 
     def infer(images):
         with keras.StatelessScope(state_mapping=[(variable, tf.constant(value)) for variable, value in values]):
-            return tf.identity(model(images, training=False), name=LOGITS)
+            return tf.identity(model(images, training=False), name=RESULT)
 
     signature = tf.TensorSpec((None, *shape), input_dtype(model), name=IMAGES)
     traced = tf.function(infer, [signature], autograph=False).get_concrete_function()
     if traced.captured_inputs:  # what a layer keeps beside its variables, such as the mean of a Normalization
         traced = convert_variables_to_constants_v2(traced, lower_control_flow=False)
     with tf.Graph().as_default():
-        return tf_loader.tf_optimize([f"{IMAGES}:0"], [f"{LOGITS}:0"], traced.graph.as_graph_def(add_shapes=True))
+        return tf_loader.tf_optimize([f"{IMAGES}:0"], [f"{RESULT}:0"], traced.graph.as_graph_def(add_shapes=True))
 
 
 def input_dtype(model):

@@ -49,11 +49,11 @@ def export_onnx(
         images: (N, H, W, C), real images as the model gets them, compared besides noise and constant images.
         test: (images, labels), on which the file's top-1 is reported beside the model's; needed for int8.
         calibration: (N, H, W, C), images of training; with them the file computes in int8.
-        half: whether the file computes in float16, for GPUs, which has to agree within 2 % of the largest logit.
+        half: whether the file computes in float16, for GPUs, which has to agree within 2 % of the logits' size.
         metadata: what else than the hash of the weights the file and the report shall tell (architecture, classes,
             preprocessing, cost), as JSON.
         overwrite: whether files that are already there may be replaced.
-        tolerance: largest difference of logits allowed, relative to the largest logit of the batch.
+        tolerance: largest difference of logits allowed, relative to their size (see `gate.sizes`).
         optimize: whether the graph is rewritten for inference (see `rewrites`), which changes no answer.
         addmults: of the model's convolutions and dense layers for one image, where they are known; the file's own
             count, before its rewrites, has to be the same.
@@ -62,16 +62,19 @@ def export_onnx(
         The report, as a dictionary.
 
     Raises:
-        UsageError: if the opset is not supported, or the path does not end in `.onnx`.
+        UsageError: if the opset is not supported, the path does not end in `.onnx`, or int8 and float16 are both meant.
         RunError: if a file is there already, or the directory can not be written to.
         ConfigError: if the backend is not TensorFlow, a package is missing, or the model is of another form.
         DataError: if the images do not fit the model, or int8 can not be calibrated on them.
+        NumericalError: if the model's logits are not finite.
         VerificationError: if an operator can not be converted, or if the file is not plain, disagrees with the model,
-            or has lost more than 1 % of the top-1 to int8; it is kept as `<name>.rejected.onnx`, or the converter's
-            words as `<name>.conversion.log`.
+            or has lost more than 1 % of the top-1 to int8, or had none; it is kept as `<name>.rejected.onnx`, or the
+            converter's words as `<name>.conversion.log`.
     """
     path = Path(path)
     check_destination(path, opset, overwrite)
+    if half and calibration is not None:
+        raise UsageError("a file is in int8 or in float16", seen="half and calibration images", allowed="one of them")
     require_packages()
     from sharpkeras.export import conversion, gate, rewrites  # which need the packages
 
@@ -102,15 +105,22 @@ def export_onnx(
     }
     with _written_aside(path) as aside:
         session = _opened(onnx_model, aside)
-        report |= gate.check_agreement(expected, session, cases, tolerance)
+        agreement = gate.check_agreement(expected, session, cases, tolerance)
         if half:
+            from sharpkeras.export.half import rounded
+
+            in_half = gate.session(rounded(onnx_model).SerializeToString())
             onnx_model, session = _to_half(onnx_model, aside)
-            report |= {"precision": "float16"} | gate.check_agreement(expected, session, cases, HALF_TOLERANCE)
+            for computed in (session, in_half):
+                agreement = gate.check_agreement(expected, computed, cases, HALF_TOLERANCE)
+            report["precision"] = "float16"
         if test is not None:
-            report["accuracy"] = _accuracy(model, session, test)
+            agreement["accuracy"] = _accuracy(model, session, test)
         if calibration is not None:
             onnx_model, lost = _to_int8(onnx_model, session, aside, calibration, test)
+            agreement = {"before_int8": agreement}
             report |= {"precision": "int8", "quantization": lost}
+        report |= agreement
         content = aside.read_bytes()
         report |= {"bytes": len(content), "sha256": sha256(content).hexdigest(), "nodes": len(onnx_model.graph.node)}
         atomic.write_through(aside.with_suffix(".json"), json.dumps(report, indent=2).encode())
@@ -125,6 +135,7 @@ def _written_aside(path):
         yield aside
         os.replace(aside, path)
         os.replace(aside.with_suffix(".json"), path.with_suffix(".json"))
+        path.with_name(f"{path.stem}.rejected.onnx").unlink(missing_ok=True)  # of an attempt before
     except VerificationError as error:
         error.where = path.with_name(f"{path.stem}.rejected.onnx")
         os.replace(aside, error.where)
@@ -170,12 +181,12 @@ def _to_int8(onnx_model, session, aside, calibration, test):
     report = answers.beside(before, after, labels, ("float32", "int8"))
     report |= {"calibration_images": len(kept), "worst_layers": quantization.worst_layers(onnx_model, quantized, kept)}
     left, all_right = np.mean(after == labels), np.mean(before == labels)
-    if left < LEAST_OF_TOP_1 * all_right:
+    if left < LEAST_OF_TOP_1 * all_right or not all_right:
         worst = ", ".join(f"{row['layer']} ({row['signal_to_noise_db']} dB)" for row in report["worst_layers"])
         raise VerificationError(
             "int8 loses too much",
             seen=f"test error {report['int8']['text']}; {report['mcnemar']}; most is lost in {worst}",
-            allowed=f"{LEAST_OF_TOP_1:.0%} of the top-1 in float32, whose error is {report['float32']['text']}",
+            allowed=f"{LEAST_OF_TOP_1:.0%} of the top-1 in float32 (not 0), whose error is {report['float32']['text']}",
         )
     return quantized, report
 

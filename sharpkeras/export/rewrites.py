@@ -382,7 +382,7 @@ def _layouts(graph):
             ]
             if any(source != layout for source in sources) or moving or len(rank) != len(sources):
                 return None
-            if node.op_type == "Add" and _offsets_zeros(node, layouts):
+            if node.op_type == "Add" and _offsets_zeros(node, layouts) or _repeats_channel(node, layout, layouts):
                 return None
         elif node.op_type in ("MatMul", "Gemm") and array(node.inputs[1]) is not None and node.inputs[0] in layouts:
             continue
@@ -398,6 +398,14 @@ def _layouts(graph):
 def _offsets_zeros(node, layouts):
     """Whether a sum would lift channels of zeros: a constant that is no constant of each channel."""
     return any(array(value) is not None and array(value).ndim < 3 for value in node.inputs if value not in layouts)
+
+
+def _repeats_channel(node, layout, layouts):
+    """Whether a constant has more channels than the tensor, whose one channel it repeats."""
+    constants = [array(value) for value in node.inputs if value not in layouts]
+    return any(
+        known is not None and known.ndim > 2 and known.shape[-3] not in (1, max(layout) + 1) for known in constants
+    )
 
 
 def _joined(values, layouts):
