@@ -32,6 +32,7 @@ COMMANDS = (
     "list",
 )
 
+RUNS = {"quickstart", "search", "train"}  # of which an interrupted one goes on
 
 # A network is a million small objects that stay. Python looks for cycles among them 700 new ones at a time, which is a
 # twelfth of an export, and takes the cycles they lie in apart at the end, which keeps a finished command for seconds.
@@ -83,7 +84,8 @@ def main(arguments=None):
     except click.UsageError as error:
         code = _tell_usage(error, as_json)
     except (KeyboardInterrupt, click.Abort):
-        click.echo("\nInterrupted. The same command goes on from the last checkpoint.", err=True)
+        goes_on = " The same command goes on from the last checkpoint." if {*arguments} & RUNS else ""
+        click.echo(f"\nInterrupted.{goes_on}", err=True)
         code = 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the exit does not flush into it

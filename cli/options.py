@@ -19,6 +19,7 @@ from sharpkeras_cli.quiet import silence_native_logs
 from sharpkeras_cli.versions import refuse_old, require_backend
 
 BACKENDS = ("tensorflow", "jax")
+DIGITS = "digits"  # the recipe of search and training where none is named
 ERRORS_PRINTED = {  # of the paper's tables
     "val_err": "CIFAR-10 {} %",
     "test_err_cifar10_1": "CIFAR-10.1 {} %",
@@ -310,6 +311,31 @@ def show(table, width=120):
     from rich.console import Console
 
     Console(width=None if Console().is_terminal else width).print(table)
+
+
+def costed_network(space, name=DIGITS):
+    """The training recipe whose network a budget of the search `name` means; None for one of the search's own size.
+
+    A path is of that: its filters are those that were searched, its final filters a setting of the search.
+    """
+    if space == "multichannel":
+        return None
+    return name if name in recipes.TRAININGS else DIGITS
+
+
+def kept(row, recipe, smoke=False):
+    """The flags by which a training by the recipe `row` fits the SearchRecipe of what it trains.
+
+    It reads the same images, names stand for the same layers, and a path has as many final filters as were counted.
+    """
+    words, settings = ["--recipe", row] if row != DIGITS else [], recipes.TRAININGS[row].settings
+    if smoke:
+        return [*words, "--smoke"]
+    fields = ["dataset", "limit", "image_size", "ops"] + ([] if recipe.cost_of else ["final_filters"])
+    for field in fields:
+        if getattr(recipe, field) != getattr(settings, field):
+            words += [f"--{field.replace('_', '-')}", getattr(recipe, field)]
+    return words
 
 
 def say_next(*words):

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import re
+import shlex
 import sys
 from pathlib import Path
 
@@ -14,8 +15,8 @@ from command_line import sharpkeras
 if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
     pytest.skip("these runs are TensorFlow's", allow_module_level=True)
 
-from sharpkeras import experiment, recipes
-from sharpkeras.errors import ConfigError, RunError
+from sharpkeras import experiment, published, recipes
+from sharpkeras.errors import ConfigError, RunError, UsageError
 from sharpkeras.experiment import architectures, assembly, budgets
 from sharpkeras.recipes import SearchRecipe, TrainRecipe
 from sharpkeras.spaces.hypercuboid.space import HyperCuboid
@@ -236,7 +237,29 @@ def test_the_penalty_is_the_excess_over_the_budget_and_without_one_the_whole():
     assert budgets.costs(SearchRecipe(), space, (8, 8, 1), 10) is None
 
 
+def test_the_network_of_a_path_has_the_final_filters_of_the_recipe_that_a_budget_names(cuboid, tmp_path):
+    """Else those of the search, which the training that is proposed next has too."""
+    for cost_of in ([], ["--cost-of", "multichannel-max-w"]):
+        budget = [*cost_of, "--max-addmults", "100M", "--out", tmp_path / "found.json", "--overwrite"]
+        result = sharpkeras("extract", cuboid / "search", *budget)
+        counted = int(re.findall("([0-9,]+) parameters", result.out)[-1].replace(",", ""))
+        training = shlex.split(result.out.strip().splitlines()[-1])[2:]
+        small = ("--batch-size", 8, "--cutout-px", 0, "--warmup-epochs", 0)
+        trained = sharpkeras(*training, *small, "--dry-run", "--json")
+        assert trained.code == 0, trained.err
+        assert trained.json["parameters"] == counted
+
+
 # --- cuboids of one's own ---
+
+
+def test_another_kind_of_recipe_or_architecture_is_named(tmp_path):
+    with pytest.raises(UsageError, match="SearchRecipe"):
+        experiment.search(TrainRecipe(), tmp_path / "run")
+    with pytest.raises(UsageError, match="TrainRecipe"):
+        experiment.train(SearchRecipe(), published.architecture("DARTS_V1"), tmp_path / "run")
+    with pytest.raises(UsageError, match="experiment.architecture"):
+        experiment.train(TrainRecipe(), "DARTS_V1", tmp_path / "run")
 
 
 def test_the_cuboid_of_the_readme_runs(tmp_path, monkeypatch):
@@ -257,6 +280,8 @@ def test_the_cuboid_of_the_readme_runs(tmp_path, monkeypatch):
     other = HyperCuboid({"filters": (8, 16)}, names["SharpSepConv"])
     with pytest.raises(RunError, match="another recipe"):
         experiment.search(SearchRecipe().smoke(), tmp_path / "runs" / "grid", space=other)
+    with pytest.raises(ConfigError, match="another space"):
+        experiment.evaluate(tmp_path / "runs" / "grid-network", space=other)
     with pytest.raises(ConfigError):
         other.route(architectures.architecture(tmp_path / "runs" / "grid").routes[0])
 

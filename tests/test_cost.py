@@ -5,7 +5,8 @@ import pytest
 from keras import layers as kl
 
 from sharpkeras import layers, published
-from sharpkeras.measure.cost import Cost, count, per_layer
+from sharpkeras.errors import ConfigError
+from sharpkeras.measure.cost import Cost, count, of_layer, per_layer
 from sharpkeras.spaces.cell.network import Network
 
 
@@ -99,6 +100,8 @@ N = H * W * C
         (kl.DepthwiseConv2D(3, padding="same", use_bias=False), Cost(27, 24 * 27, 24 * 27)),
         (kl.DepthwiseConv2D(3, padding="same"), Cost(30, 24 * 27 + N, 24 * 27)),
         (kl.SeparableConv2D(5, 3, padding="same", use_bias=False), Cost(42, 24 * 42, 24 * 42)),
+        (kl.Conv2DTranspose(5, 3, 2, padding="same"), Cost(140, 24 * 135 + 96 * 5, 24 * 135)),  # of those that go in
+        (kl.PReLU(), Cost(N, 0, 0)),
         (kl.BatchNormalization(), Cost(6, 2 * N, 0)),
         (kl.BatchNormalization(scale=False), Cost(3, 2 * N, 0)),
         (kl.BatchNormalization(scale=False, center=False), Cost(0, N, 0)),
@@ -175,8 +178,41 @@ def test_rows_sum_to_the_count_and_say_where_they_are():
 
 def test_sizes_must_be_known():
     images = keras.Input((None, None, 3))
-    with pytest.raises(ValueError, match="static shape"):
+    with pytest.raises(ConfigError, match="static shape"):
         count(keras.Model(images, kl.ReLU()(images)))
+
+
+UNCOUNTABLE = [kl.TimeDistributed(kl.Conv1D(5, 3)), kl.MultiHeadAttention(1, 2), kl.ConvLSTM1D(2, 3)]
+
+
+@pytest.mark.parametrize("layer", UNCOUNTABLE)
+def test_what_can_not_be_counted_is_not_left_out(layer):
+    images = keras.Input((6, 4, 3))
+    outputs = layer(images, images) if isinstance(layer, kl.MultiHeadAttention) else layer(images)
+    with pytest.raises(ConfigError, match="can not be counted|static shape"):
+        count(keras.Model(images, outputs))
+
+
+@pytest.mark.parametrize(
+    "layer, shape, expected",
+    [
+        (kl.SeparableConv1D(5, 3, use_bias=False), (16, 8), 14 * 8 * (3 + 5)),
+        (kl.DepthwiseConv1D(3, use_bias=False), (16, 8), 14 * 8 * 3),
+        (kl.Conv1DTranspose(5, 3, strides=2, use_bias=False), (16, 8), 16 * 8 * 3 * 5),
+    ],
+)
+def test_layers_of_sequences(layer, shape, expected):
+    cost = of_layer(layer, shape)
+    assert cost.addmults_conv_dense == cost.addmults_paper == expected
+
+
+@pytest.mark.parametrize("layer", [kl.Conv2D, kl.SeparableConv2D])
+def test_channels_may_come_first(layer):
+    last, first = (
+        of_layer(layer(5, 3, padding="same", data_format=f"channels_{place}"), shape)
+        for place, shape in (("last", (8, 9, 3)), ("first", (3, 8, 9)))
+    )
+    assert last == first
 
 
 def test_a_network_that_is_not_ours():

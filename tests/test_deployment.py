@@ -115,5 +115,7 @@ def test_sizes_are_for_architectures(finished, tmp_path):
 def test_a_training_run_is_counted_as_it_was_trained(finished, plain):
     own = sharpkeras("cost", finished / "train", "--json").json
     assert {name: own[name] for name in plain[0]["cost"]} == plain[0]["cost"]
-    other = sharpkeras("cost", finished / "train", "--init-channels", 4, "--num-cells", 3, "--json").json
+    sizes = ("--init-channels", 4, "--num-cells", 3)
+    assert sharpkeras("cost", finished / "train", *sizes).code == 2
+    other = sharpkeras("cost", finished / "train", "--for", "cifar10", *sizes, "--json").json
     assert other["parameters"] > own["parameters"]

@@ -489,6 +489,30 @@ BROKEN = {
 }
 
 
+@pytest.mark.parametrize(
+    "axes, positions, where",
+    [
+        ({"kernel_size": "3"}, 1, "axes.kernel_size"),
+        ({"kernel_size": 3}, 1, "axes.kernel_size"),
+        ([("kernel_size", (3, 5))], 1, "axes"),
+        ({"kernel_size": (3, 5)}, [{}, {"kernel_size": 3}], "positions[1]"),
+    ],
+)
+def test_axes_are_values_to_choose_from(axes, positions, where):
+    with pytest.raises(ConfigError) as caught:
+        HyperCuboid(axes, SharpSepConv, positions)
+    assert caught.value.where == where
+
+
+def test_alphas_of_another_space_have_no_path():
+    space = HyperCuboid({"filters": (4, 8)}, SharpSepConv, 2)
+    for alphas in ([np.zeros((1, 2))], [np.zeros((1, 2)), np.full((2, 2), np.nan)], [np.zeros((2, 2))] * 2):
+        with pytest.raises(ConfigError, match="no alphas of this space"):
+            space.extract(alphas)
+    with pytest.raises(ConfigError, match="unknown strategy"):
+        space.extract(space.init_alphas(0), "dijkstra")
+
+
 @pytest.mark.parametrize("fields, where, problem", BROKEN.values(), ids=BROKEN)
 def test_a_broken_file_is_refused_with_its_place(fields, where, problem):
     with pytest.raises(ConfigError, match=problem) as caught:

@@ -18,7 +18,6 @@ from sharpkeras_cli.versions import require_backend
 RUNS, RUNS_OF_PART = 300, 60
 NOISY = "\nUNSTABLE"
 TABLE = Path("latencies.json")
-NETWORK = "digits"  # the network of which `sharpkeras search` means a budget where neither says another one
 # What the parts of a final network depend on.
 SPACE = ("dataset", "image_size", "space", "ops", "num_nodes", "init_channels", "num_cells", "num_scales")
 
@@ -203,7 +202,8 @@ def _time_primitives(given, as_json, timing):
     from sharpkeras.experiment import latencies
 
     out, overwrite = given.pop("out", TABLE), given.pop("overwrite", False)
-    recipe = SearchRecipe.from_dict({"cost_of": NETWORK, **given}, "settings")
+    network = options.costed_network(given.get("space"))
+    recipe = SearchRecipe.from_dict({"cost_of": network, **given}, "settings")
     result = latencies.measure(recipe, out, overwrite=overwrite, progress=_shown, **timing)
     if as_json:
         click.echo(json.dumps(result))

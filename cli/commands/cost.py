@@ -4,6 +4,7 @@ import json
 
 import click
 
+from sharpkeras.errors import UsageError
 from sharpkeras.recipes import network_sizes
 from sharpkeras_cli import options
 
@@ -23,7 +24,11 @@ def command(architecture, sizes, per_layer, as_json):
     from sharpkeras import experiment
     from sharpkeras.measure import cost as costs
 
-    sizes = sizes or experiment.sizes_of_run(architecture) or network_sizes()
+    own = experiment.sizes_of_run(architecture)
+    if own and sizes and not click.get_current_context().params["name"]:  # the rest would be those of table 2
+        problem, allowed = "has sizes of its own", "none, or those of another network with --for"
+        raise UsageError(problem, where=architecture, seen="some sizes", allowed=allowed)
+    sizes = sizes or own or network_sizes()
     recipe, (side, *_), classes = sizes
     found = experiment.architecture(architecture)
     network = experiment.counted_network(found, *sizes)

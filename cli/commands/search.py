@@ -49,7 +49,7 @@ def command(name, recipe_of, smoke, out, conduct, dry_run, fail_on_degenerate, a
         click.echo(found.as_json(), nl=False)
         _tell_cost(recipe, out)
         click.echo(f"Pictures: {', '.join(path.name for path in sorted(out.glob('*.png')))} in {out}")
-        options.say_next("train", out, *_kept(name, recipe, smoke))
+        options.say_next("train", out, *options.kept(_training(name), recipe, smoke))
     if warning and fail_on_degenerate:
         raise NumericalError("degenerate architecture", where=str(out), seen=warning)
 
@@ -58,7 +58,7 @@ def _with_network(recipe, name):
     """The recipe, its budget that of the network that is trained next, unless it says another one."""
     if recipe.cost == "none" or recipe.cost_of:
         return recipe
-    return dataclasses.replace(recipe, cost_of=_training(name))
+    return dataclasses.replace(recipe, cost_of=options.costed_network(recipe.space, name))
 
 
 def _training(name):
@@ -73,17 +73,8 @@ def _tell_cost(recipe, out):
     row, unit = RunDirectory.read(out, "search").read_metrics()[-1], UNITS[recipe.cost]
     found = f"{row[f'found_{recipe.cost}']:,.10g} {unit}"
     limit = f"budget {recipe.limit_of_cost:,.10g}, " if recipe.limit_of_cost else ""
-    expected = f"the alphas expect {row[f'expected_{recipe.cost}']:,.0f}"
-    click.echo(f"As the network of {recipe.cost_of}: {found} ({limit}{expected})")
-
-
-def _kept(name, recipe, smoke):
-    """The flags by which a training has the same row, reads the same images, and names stand for the same layers."""
-    row = _training(name)
-    words, settings = ["--recipe", row] if row != "digits" else [], TRAININGS[row].settings
-    if smoke:
-        return [*words, "--smoke"]
-    for field in ("dataset", "limit", "image_size", "ops", "final_filters"):
-        if getattr(recipe, field) != getattr(settings, field):
-            words += [f"--{field.replace('_', '-')}", getattr(recipe, field)]
-    return words
+    expected = f"the alphas expect {row[f'expected_{recipe.cost}']:{',.4g' if recipe.cost == 'latency' else ',.0f'}}"
+    network = (
+        f"the network of {recipe.cost_of}" if recipe.cost_of else f"a network of {recipe.final_filters} final filters"
+    )
+    click.echo(f"As {network}: {found} ({limit}{expected})")

@@ -9,6 +9,7 @@ from keras import ops
 from sharpkeras.measure import cost, parts
 from sharpkeras.recipes import TRAININGS, TrainRecipe
 from sharpkeras.spaces.cell.space import CellSpace
+from sharpkeras.spaces.hypercuboid.multichannel import MultiChannelNet
 
 IMAGENET_CLASSES = 1000
 
@@ -27,6 +28,13 @@ def costed_network(recipe, input_shape, num_classes):
     return training, tuple(input_shape), num_classes
 
 
+def costed_space(recipe, space):
+    """The space with the layers of that network: MultiChannelNet ends in the final filters of the recipe `cost_of`."""
+    if recipe.cost_of is None or not isinstance(space, MultiChannelNet):
+        return space
+    return space.with_final_filters(TRAININGS[recipe.cost_of].settings.final_filters)
+
+
 def cost_sizes(recipe, space, input_shape, num_classes):
     """The arguments of `space.costs` beside the measure, for the network of `costed_network`."""
     training, input_shape, num_classes = costed_network(recipe, input_shape, num_classes)
@@ -41,7 +49,8 @@ def costs(recipe, space, input_shape, num_classes):
     """The Costs of a search's budget or penalty; None without either."""
     if recipe.cost == "none":
         return None
-    return space.costs(MEASURES[recipe.cost](recipe), **cost_sizes(recipe, space, input_shape, num_classes))
+    sizes = cost_sizes(recipe, space, input_shape, num_classes)
+    return costed_space(recipe, space).costs(MEASURES[recipe.cost](recipe), **sizes)
 
 
 MEASURES = {  # cost → recipe → (layer, input shape) → a number

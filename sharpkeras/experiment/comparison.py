@@ -230,6 +230,9 @@ def _right(run, evaluation):
 def _search(run):
     """Its settings, and the collapse watch of its last epoch and of the worst one."""
     settings, rows = records.settings(run) if run.recipe else {}, records.numbers(run, WATCHED)
+    own = run.recipe.get("space")  # of a search in a HyperCuboid of one's own, and not what the settings say
+    if isinstance(own, dict):
+        settings = settings | {"space": str(own.get("name")), "weighting": str(own.get("weighting"))}
     watched = [row for row in rows if row.keys() >= {*WEIGHTLESS}]
     worst = max(watched, key=lambda row: sum(row[share] for share in WEIGHTLESS), default=None)
     return {

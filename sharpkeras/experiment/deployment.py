@@ -23,6 +23,8 @@ KERAS = "keras:"  # in front of the name of a model in keras.applications
 REAL_IMAGES = 17  # that the export is checked on
 UNTRAINED = {"by": "nothing", "weights": "random"}
 
+FREE_SIZE = (224, 224, 3)  # of images of a model that takes any
+
 
 @dataclass(frozen=True)
 class Source:
@@ -182,6 +184,8 @@ def _keras_source(source, sizes, space):
     seed_initializers(0)
     try:
         model = build(**settings)
+        if None in model.input_shape[1:]:  # MobileNetV3 leaves the size open
+            model = build(input_shape=FREE_SIZE, **settings)
     except (TypeError, ValueError) as error:
         raise UsageError("Keras can not build this model", seen=f"{source}: {error}") from error
     return Source(model, _metadata(model, {}, application=str(source), selected=UNTRAINED))

@@ -26,7 +26,7 @@ def extract(run, out, strategy="longest", routes=1, epoch=None, changes=None, ov
         overwrite: whether an architecture that is there is replaced.
 
     Returns:
-        The architecture, the Cost of its network, and the name of that network, None for one of the search's size.
+        The architecture, the Cost of its network, and the SearchRecipe with the changes.
 
     Raises:
         UsageError: for what this space has not.
@@ -49,7 +49,8 @@ def extract(run, out, strategy="longest", routes=1, epoch=None, changes=None, ov
         raise UsageError(problem, where="--strategy", seen=strategy, allowed="longest")
 
     def count(found):
-        return assembly.count_cost(found, *budgets.costed_network(recipe, shape, classes), space)
+        network = budgets.costed_network(recipe, shape, classes)
+        return assembly.count_cost(found, *network, budgets.costed_space(recipe, space))
 
     if strategy != "longest":
         found = space.extract(alphas, strategy=strategy)
@@ -59,7 +60,7 @@ def extract(run, out, strategy="longest", routes=1, epoch=None, changes=None, ov
         found = found or budgets.extraction(recipe, space, costs)(alphas)
     refuse_to_lose(Path(out), overwrite)
     atomic.write(Path(out), found.as_json().encode())
-    return found, count(found), recipe.cost_of
+    return found, count(found), recipe
 
 
 def _flow(space, alphas, routes, recipe, count):

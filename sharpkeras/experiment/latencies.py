@@ -25,7 +25,7 @@ from sharpkeras.data import DATASETS
 from sharpkeras.data import load as load_dataset
 from sharpkeras.errors import RunError, SharpKerasError
 from sharpkeras.experiment.assembly import image_options, search_space
-from sharpkeras.experiment.budgets import cost_sizes
+from sharpkeras.experiment.budgets import cost_sizes, costed_space
 from sharpkeras.layers import Identity
 from sharpkeras.measure import parts
 from sharpkeras.measure.latency import benchmark_onnx
@@ -60,7 +60,7 @@ def measure(recipe, out, *, space=None, overwrite=False, progress=iter, runs=60,
 
     _check_destination(Path(out), overwrite)
     exporting.require_packages()
-    space = space or search_space(recipe)
+    space = costed_space(recipe, space or search_space(recipe))
     sizes = cost_sizes(recipe, space, *_images(recipe))
     timing |= {"runs": runs, "warmup_s": WARMUP_S, "processes": PROCESSES}
     found = parts_of(space, sizes)

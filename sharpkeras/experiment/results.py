@@ -1,17 +1,19 @@
 """What was found, and the numbers of it: trained networks, and the tables of the paper."""
 
 import functools
+import json
 import os
 
 import keras
 
 from sharpkeras import published
-from sharpkeras.errors import RunError
+from sharpkeras.errors import ConfigError, RunError
 from sharpkeras.experiment import architectures, records, weights
 from sharpkeras.experiment.assembly import build_network, count_cost
 from sharpkeras.measure import cost
 from sharpkeras.recipes import TRAININGS, TrainRecipe
 from sharpkeras.runs import RunDirectory
+from sharpkeras.spaces.hypercuboid import multichannel
 
 # Rows whose architecture Keras has, and one whose configuration the paper leaves to its reader.
 APPLICATIONS = {
@@ -49,8 +51,10 @@ def trained_network(path, space=None):
 
     Raises:
         RunError: when there is no such run, or it has not ended, or its weights are damaged or not finite.
+        ConfigError: when it was trained in another space.
     """
     run = RunDirectory.read(path, "train")
+    _refuse_another_space(run, space)
     arrays, meta = weights.of_run(run)
     recipe, facts = _recipe_and_facts(run)
     found = architectures.of_recipe(run)
@@ -59,6 +63,19 @@ def trained_network(path, space=None):
     network = build_network(recipe, found, facts["shape"], len(facts["class_names"]), space)
     weights.put_into(network, arrays, f"{path}/weights.safetensors")
     return network, recipe, facts, found, meta.get("selection", {"by": "last"})
+
+
+def _refuse_another_space(run, space):
+    """Raises ConfigError where a space is given that is not the one of the training."""
+    trained_in = run.recipe.get("space")
+    if space is None or trained_in is None and space.name == multichannel.NAME:
+        return  # that this is a space which only Python knows is told where the network is built
+    given, trained_in = json.loads(json.dumps(space.as_dict())), trained_in or {}
+    other = [name for name, value in given.items() if trained_in.get(name) != value]
+    if other:
+        seen, allowed = ({name: fields.get(name) for name in other} for fields in (given, trained_in))
+        where = f"{run.path}/recipe.json: space"
+        raise ConfigError("was trained in another space", where=where, seen=seen, allowed=allowed)
 
 
 def sizes_of_run(path):

@@ -7,13 +7,14 @@ import keras
 import numpy as np
 
 from sharpkeras import from_torch, strict_json
-from sharpkeras.errors import ResourceError, RunError, is_out_of_memory, printable
+from sharpkeras.errors import ResourceError, RunError, UsageError, is_out_of_memory, printable
 from sharpkeras.experiment import architectures, assembly, budgets, forecast, pictures, prepared, records, weights
 from sharpkeras.experiment.conduct import PLAIN
 from sharpkeras.experiment.records import DATA
 from sharpkeras.experiment.weights import WEIGHTS
 from sharpkeras.loop import Silent, refuse_full_disk
 from sharpkeras.measure import cost
+from sharpkeras.recipes import SearchRecipe, TrainRecipe
 from sharpkeras.runs import RunDirectory
 from sharpkeras.search.loop import search as run_search
 from sharpkeras.training.loop import train as run_training
@@ -35,6 +36,7 @@ def search(recipe, out, conduct=PLAIN, progress=None, data_options=None, space=N
     Returns:
         The Genotype or Path.
     """
+    _refuse_another(recipe, SearchRecipe)
     settings = {"settings": recipe.as_dict(), "backend": keras.backend.backend(), **_described(space)}
     space, progress = space or assembly.search_space(recipe), progress or Silent()
     with conduct.reserve(out, "search", settings) as run:
@@ -48,6 +50,11 @@ def search(recipe, out, conduct=PLAIN, progress=None, data_options=None, space=N
         found = _last_found(run)
         pictures.draw_search(run, space, found)
         return found
+
+
+def _refuse_another(recipe, kind):
+    if not isinstance(recipe, kind):
+        raise UsageError("another recipe", where="recipe", seen=type(recipe).__name__, allowed=kind.__name__)
 
 
 def _described(space):
@@ -85,11 +92,11 @@ def _options(recipe, conduct, progress):
 
 def _description(recipe, space, input_shape, num_classes, costs):
     """(architecture, alphas) → what it is made of, the cost of its network, and the cost that the alphas expect."""
-    training, input_shape, num_classes = budgets.costed_network(recipe, input_shape, num_classes)
+    network = budgets.costed_network(recipe, input_shape, num_classes)
 
     @functools.cache
     def count(found):
-        return assembly.count_cost(found, training, input_shape, num_classes, space)
+        return assembly.count_cost(found, *network, budgets.costed_space(recipe, space))
 
     def describe(found, alphas):
         kinds, numbers = space.kinds_of(found), count(found)
@@ -113,9 +120,18 @@ def train(recipe, architecture, out, conduct=PLAIN, progress=None, data_options=
         space: the HyperCuboid of a Path, where it is not MultiChannelNet.
         init: weights to begin with, a training run or a file; see `weights.initial`.
 
+    Raises:
+        UsageError: for another kind of recipe or architecture.
+
     Returns:
         The cost of the network (see `measure.cost`).
     """
+    _refuse_another(recipe, TrainRecipe)
+    if getattr(architecture, "kind", None) not in architectures.KINDS:
+        step = "sharpkeras.experiment.architecture(…) reads one from a run or a file, or has the published ones"
+        raise UsageError(
+            "no architecture", seen=type(architecture).__name__, allowed="a Genotype or a Path", next_step=step
+        )
     settings = {"settings": recipe.as_dict(), architecture.kind: architecture.as_dict(), **_described(space)}
     settings["backend"] = keras.backend.backend()
     initial = None if init is None else weights.initial(init)

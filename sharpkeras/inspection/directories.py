@@ -80,6 +80,8 @@ def _look(path, held_here=False):
     if holder:  # what is being written looks like what was left
         findings = [finding for finding in findings if ".part" not in finding]
     following = ["inspect", str(path), "--repair"] if steps else [NEXT[kind], str(path)]
+    if not steps and "space" in recipe:
+        following = texts.ONLY_PYTHON
     if not steps and not finished:
         following = "it is running" if holder else f"the {kind} command that began it goes on with it"
     return Report(str(path), f"a {kind} run", told, findings, [str(step) for step in steps], next=following), steps
@@ -102,8 +104,9 @@ def _run(path):
 def _recipe(path, kind):
     content = strict_json.load(path)
     facts, _ = texts.recipe(content if isinstance(content, dict) else {}, str(path), kind)
-    settings = content["settings"]
-    return {**facts, "dataset": settings.get("dataset"), "epochs": settings.get("epochs")}
+    settings, space = content["settings"], content.get("space")
+    own = {"space": space.get("name")} if isinstance(space, dict) else {}
+    return {**facts, **own, "dataset": settings.get("dataset"), "epochs": settings.get("epochs")}
 
 
 # --- what may be wrong: each returns facts, findings and steps ---

@@ -13,6 +13,8 @@ from sharpkeras.spaces.hypercuboid import path as paths
 
 LARGEST_METRICS = 64 * 2**20  # bytes of lines
 RECIPES = {"search": SearchRecipe, "train": TrainRecipe}
+MULTICHANNEL = "multichannel"
+ONLY_PYTHON = "it is of a space that only Python knows: the functions of sharpkeras.experiment, with space=…"
 ROUNDING = 1e-9  # between an error and the counts that it is made of
 
 
@@ -76,7 +78,7 @@ def architecture(fields, where):
     """The kind of an architecture's JSON object, facts and findings; raises ConfigError for a wrong one."""
     if isinstance(fields, dict) and "routes" in fields:
         found = paths.from_dict(fields, where)
-        facts = {"space": found.space, "routes": len(found.routes), "choices": len(found.routes[0])}
+        facts = {"space": found.space, "routes": len(found.routes), "choices": len([*filter(None, found.routes[0])])}
         return "a path of a HyperCuboid", {"name": found.name, **facts}, []
     from sharpkeras.spaces.cell import genotype as genotypes
 
@@ -116,7 +118,8 @@ def _cell_findings(name, nodes, concat):
 
 def _architecture(content, path):
     kind, facts, findings = architecture(content, str(path))
-    return Report(str(path), kind, facts, findings, next=["train", str(path)])
+    own = content.get("space", MULTICHANNEL) != MULTICHANNEL
+    return Report(str(path), kind, facts, findings, next=ONLY_PYTHON if own else ["train", str(path)])
 
 
 # --- settings ---

@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 import keras
 
+from sharpkeras.errors import ConfigError
+
 RELUS = (keras.activations.relu, keras.activations.relu6)
 
 
@@ -40,7 +42,12 @@ class LayerCost(NamedTuple):
 
 
 def count(model):
-    """The Cost of a built model, along the paths from its inputs to its outputs (so without an auxiliary head's)."""
+    """The Cost of a built model, along the paths from its inputs to its outputs (so without an auxiliary head's).
+
+    Raises:
+        ConfigError: for a layer with weights that is none of those in `RULES`, nor made of them, or a size of images
+            that is not known.
+    """
     rows = per_layer(model)
     parameters = sum(math.prod(v.shape) for v in model.trainable_variables)
     return Cost(parameters, sum(row.addmults_paper for row in rows), sum(row.addmults_conv_dense for row in rows))
@@ -85,27 +92,48 @@ def _node_costs(node, counted):
             return [LayerCost(layer.name, type(layer).__name__, shape, parameters, paper, conv_dense)]
     if isinstance(layer, keras.Function):
         return _function_costs(layer, counted)
-    if not list(layer._flatten_layers(include_self=False)):
-        return []  # a leaf without a rule (padding, concatenation, drop path, …) counts 0
-    opened = _open(layer, *(tensor.shape for tensor in node.input_tensors))
-    return [row._replace(name=f"{layer.name}/{row.name}") for row in _function_costs(opened, counted)]
+    rows = []  # a leaf without a rule (padding, concatenation, drop path, …) counts 0
+    if list(layer._flatten_layers(include_self=False)):
+        opened = _open(layer, *(tensor.shape for tensor in node.input_tensors))
+        rows = [row._replace(name=f"{layer.name}/{row.name}") for row in _function_costs(opened, counted)]
+    missed = [weight.path for weight in layer.trainable_variables if weight.ndim > 1 and id(weight) not in counted]
+    if missed:  # a kernel, of which nobody has said how often it is used
+        raise _uncountable(layer, missed[0])
+    return rows
 
 
 def _open(layer, *shapes):
     """The graph inside a composite layer, from its own `call` on symbolic inputs of these shapes."""
     inputs = [keras.KerasTensor(shape) for shape in shapes]
-    return keras.Function(inputs, layer.call(*inputs))
+    try:
+        return keras.Function(inputs, layer.call(*inputs))
+    except Exception as error:  # such as that of a loop over steps, which has no symbolic form
+        raise _uncountable(layer, str(error)) from error
+
+
+def _uncountable(layer, seen):
+    allowed = "convolutions, dense layers, what is made of them"
+    return ConfigError(f"{type(layer).__name__} can not be counted", where=layer.name, seen=seen, allowed=allowed)
 
 
 def _elements_and_shape(tensor):
     shape = tuple(tensor.shape[1:])
     if None in shape:
-        raise ValueError(f"expected a static shape behind the batch, received {tensor.shape}")
+        raise ConfigError("AddMults need a static shape behind the batch", seen=tuple(tensor.shape))
     return math.prod(shape), shape
 
 
+def _channels(layer, tensor):
+    return tensor[1][-1 if layer.data_format == "channels_last" else 0]
+
+
 def _convolution(layer, inputs, outputs):
-    multiply_adds = outputs[0] * math.prod(layer.kernel_size) * inputs[1][-1] // layer.groups
+    multiply_adds = outputs[0] * math.prod(layer.kernel_size) * _channels(layer, inputs) // layer.groups
+    return multiply_adds + _bias(layer, outputs) + _activation(layer, outputs), multiply_adds
+
+
+def _transposed(layer, inputs, outputs):
+    multiply_adds = inputs[0] * math.prod(layer.kernel_size) * layer.filters
     return multiply_adds + _bias(layer, outputs) + _activation(layer, outputs), multiply_adds
 
 
@@ -115,9 +143,9 @@ def _depthwise(layer, inputs, outputs):
 
 
 def _separable(layer, inputs, outputs):
-    middle = inputs[1][-1] * layer.depth_multiplier
-    positions = math.prod(outputs[1][:-1])
-    multiply_adds = positions * middle * (math.prod(layer.kernel_size) + outputs[1][-1])
+    middle = _channels(layer, inputs) * layer.depth_multiplier
+    positions = outputs[0] // layer.filters
+    multiply_adds = positions * middle * (math.prod(layer.kernel_size) + layer.filters)
     return multiply_adds + _bias(layer, outputs) + _activation(layer, outputs), multiply_adds
 
 
@@ -142,6 +170,10 @@ def _activation(layer, outputs):
     return outputs[0] if layer.activation in RELUS else 0
 
 
+def _nothing(layer, inputs, outputs):
+    return 0, 0
+
+
 def _activation_layer(layer, inputs, outputs):
     return _activation(layer, outputs), 0
 
@@ -151,12 +183,14 @@ def _bias(layer, outputs):
 
 
 RULES = (
-    (keras.layers.SeparableConv2D, _separable),
-    (keras.layers.DepthwiseConv2D, _depthwise),
+    ((keras.layers.SeparableConv1D, keras.layers.SeparableConv2D), _separable),
+    ((keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D), _depthwise),
+    ((keras.layers.Conv1DTranspose, keras.layers.Conv2DTranspose, keras.layers.Conv3DTranspose), _transposed),
     ((keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D), _convolution),
     (keras.layers.Dense, _dense),
     (keras.layers.BatchNormalization, _batch_norm),
     (keras.layers.ReLU, _relu),
+    (keras.layers.PReLU, _nothing),
     (keras.layers.Activation, _activation_layer),
     ((keras.layers.MaxPooling2D, keras.layers.AveragePooling2D), _pool),
     ((keras.layers.GlobalAveragePooling2D, keras.layers.GlobalMaxPooling2D), _pool),

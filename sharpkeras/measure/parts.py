@@ -96,6 +96,8 @@ def load_table(path):
             raise _no_table(where, milliseconds, "a number of milliseconds, 0 or more")
     if content.get("device") != device_name():
         logger.warning("%s was measured on %s, not on this machine, %s", path, content.get("device"), device_name())
+    if content.get("unstable"):
+        logger.warning("%s was measured on a noisy machine: more than half of its parts are UNSTABLE", path)
     return lookup(table, path)
 
 

@@ -152,8 +152,9 @@ class Worker:
 
     def _check_providers(self):
         """ONNX Runtime falls back to the CPU in silence."""
-        if not set(self._launch.providers) <= set(self.facts["providers"]):
-            problem = f"{self._launch.engine} did not use {', '.join(self._launch.providers)}"
+        unused = [name for name in self._launch.providers if name not in self.facts["providers"]]
+        if unused:
+            problem = f"{self._launch.engine} did not use {', '.join(unused)}"
             seen, allowed = self.facts["providers"], self.facts["available"]
             raise VerificationError(problem, where="--providers", seen=seen, allowed=allowed)
 

@@ -66,7 +66,8 @@ def _draw_route(axes, route, outcomes, choices, colour):
         target = outcomes[position][state][choice]
         axes.plot((position, position + 1), (state, target), color=colour, linewidth=3, zorder=1)
         middle = (position + 0.5, (state + target) / 2)
-        text = "\n".join(str(label) for _, label in choices[choice] if not isinstance(label, int))
+        beside = [(axis, label) for axis, label in choices[choice] if axis != "filters"]  # which the states show
+        text = "\n".join(label if isinstance(label, str) else f"{axis} {label}" for axis, label in beside)
         axes.annotate(text, middle, ha="center", va="bottom", fontsize=7.5, color=colour, bbox=_LABEL, zorder=2)
 
 
@@ -83,12 +84,10 @@ def draw_weights(weights, choices, path, title=None):
         title: a line above the pictures.
     """
     names = [" ".join(str(label) for _, label in choice) for choice in choices]
-    states = max(len(position) for position in weights)
-    figure = Figure(
-        figsize=(2.2 + 0.3 * len(choices), len(weights) * (0.5 + 0.25 * states) + 1.6),
-        layout="constrained",
-        facecolor="white",
-    )
+    states, named = max(len(position) for position in weights), len(choices) <= LABELS_AS_TICKS
+    height = len(weights) * (0.5 + 0.25 * states) + 1.6 + (0.07 * max(map(len, names)) if named else 0)
+    size = (max(4.0, 2.2 + 0.3 * len(choices)), max(3.6, height))
+    figure = Figure(figsize=size, layout="constrained", facecolor="white")
     panels = figure.subplots(len(weights), 1, squeeze=False)[:, 0]
     ratios = [np.log2(values * values.size) for values in weights]
     top = max(0.1, *(np.abs(ratio).max() for ratio in ratios))
@@ -97,9 +96,10 @@ def draw_weights(weights, choices, path, title=None):
         axes.set_ylabel(f"{position}", rotation=0, labelpad=12, fontsize=9)
         axes.set_yticks([])
         axes.set_xticks([])
-    if len(choices) <= LABELS_AS_TICKS:
+    if named:
+        panels[-1].set_xlabel(", ".join(axis for axis, _ in choices[0]), fontsize=9, color=INK)
         panels[-1].set_xticks(range(len(names)), names, rotation=60, ha="right", rotation_mode="anchor", fontsize=7)
-    figure.colorbar(image, ax=panels, shrink=0.6, label="binary logarithm of the weight over a uniform one")
+    figure.colorbar(image, ax=panels, shrink=0.6, label="log₂ (weight / uniform weight)")
     figure.supylabel("position (rows: the states it reads)", fontsize=9, color=INK)
     if title:
         figure.suptitle(title, fontsize=13, fontweight="bold", color=INK)

@@ -58,6 +58,10 @@ class MultiChannelNet(HyperCuboid):
             name=NAME,
         )
 
+    def with_final_filters(self, final_filters):
+        """The same grid before another classifier."""
+        return MultiChannelNet(self.filters, self.num_stages, self.primitives, final_filters, self.weighting)
+
     def layer_name(self, position, state, choice):
         filters, primitive = divmod(choice, len(self.primitives))
         return f"op_grid.{position // 2}.{position % 2}.{state}.{filters}.{primitive}"

@@ -3,6 +3,7 @@
 import difflib
 import functools
 import math
+from collections.abc import Iterable, Mapping
 
 import keras
 import numpy as np
@@ -45,7 +46,8 @@ class HyperCuboid:
         name: of the space, in the files of its paths.
 
     Raises:
-        ConfigError: for an axis without a choice, values that share a label, or a layer that can not be made.
+        ConfigError: for an axis without a choice, values that share a label, or an axis that a position fixes; and
+            from the methods, for a layer that can not be made or does not fit.
     """
 
     def __init__(
@@ -59,8 +61,7 @@ class HyperCuboid:
         weighting="max_w",
         name="hypercuboid",
     ):
-        self.axes = {axis: _labelled(values, f"axes.{axis}") for axis, values in axes.items()}
-        self.stem_axes = {axis: _labelled(values, f"stem_axes.{axis}") for axis, values in (stem_axes or {}).items()}
+        self.axes, self.stem_axes = _axes(axes, "axes"), _axes(stem_axes or {}, "stem_axes")
         self.positions = [{}] * positions if isinstance(positions, int) else [dict(p) for p in positions]
         self.layer, self.stem, self.head = layer, stem, head
         self.weighting, self.name = weighting, name
@@ -68,6 +69,10 @@ class HyperCuboid:
             raise ConfigError("unknown weighting", where="weighting", seen=weighting, allowed=", ".join(WEIGHTINGS))
         if not self.axes or not self.positions:
             raise ConfigError("a cuboid needs an axis and a position", seen=(list(self.axes), len(self.positions)))
+        for number, position in enumerate(self.positions):
+            if not position.keys().isdisjoint(self.axes):
+                problem, seen = "a position fixes what an axis chooses", sorted(position.keys() & self.axes.keys())
+                raise ConfigError(problem, where=f"positions[{number}]", seen=seen)
 
     def as_dict(self):
         """What a run keeps of the space, to tell it from another one."""
@@ -162,6 +167,10 @@ class HyperCuboid:
 
     def weights(self, alphas):
         """Softmax over each position's grid: arrays (S_l, K) float64 that sum to 1."""
+        sizes = [(len(states), *map(len, self.axes.values())) for states in self.lattice[0][:-1]]
+        if [np.shape(a) for a in alphas] != sizes or not all(np.isfinite(a).all() for a in alphas):
+            seen = [f"{np.shape(a)}{'' if np.isfinite(a).all() else ' with NaN or infinity'}" for a in alphas]
+            raise ConfigError("are no alphas of this space", where=self.name, seen=seen, allowed=sizes)
         flat = [np.exp(np.asarray(a, "float64") - np.max(a)).reshape(-1, self.num_choices) for a in alphas]
         return [weights / weights.sum() for weights in flat]
 
@@ -178,8 +187,11 @@ class HyperCuboid:
             costs, limit: Costs and the most that the network may cost; of all paths within it, the longest.
 
         Raises:
-            ConfigError: when no path is within the limit.
+            ConfigError: when no path is within the limit, or for an unknown strategy or alphas of another shape.
         """
+        if strategy not in graph.STRATEGIES:
+            allowed = ", ".join(graph.STRATEGIES)
+            raise ConfigError("unknown strategy", where="strategy", seen=strategy, allowed=allowed)
         if limit is not None:
             return self.path([cuboid_costs.longest_within(self, self.weights(alphas), costs, limit)], name)
         return self.path([graph.choices(graph.STRATEGIES[strategy](self.graph(alphas)))], name)
@@ -273,8 +285,16 @@ def _label(value):
     return value if plain else getattr(value, "__name__", type(value).__name__)
 
 
+def _axes(axes, where):
+    if not isinstance(axes, Mapping):
+        raise ConfigError("axes are a mapping", where=where, seen=axes, allowed="name → values to choose from")
+    return {axis: _labelled(values, f"{where}.{axis}") for axis, values in axes.items()}
+
+
 def _labelled(values, where):
     """Label → value; the label of what JSON has no word for is its name."""
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise ConfigError("one value is no axis", where=where, seen=values, allowed="several, such as a tuple")
     if isinstance(values, dict):
         labelled = dict(values)
     else:
