@@ -5,6 +5,7 @@ import dataclasses
 import difflib
 import functools
 import json
+import logging
 import math
 import os
 import shlex
@@ -108,6 +109,7 @@ def choose_backend(name=None, device="auto"):
     if name == "tensorflow" and "TF_CPP_MIN_LOG_LEVEL" not in os.environ:
         os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
         silence_native_logs()
+        logging.getLogger("tensorflow").setLevel(logging.ERROR)
     # A supernet is thousands of small operations: one core to each beats all cores on one after the other (15 %).
     os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
     os.environ.setdefault("TF_NUM_INTEROP_THREADS", str(len(os.sched_getaffinity(0))))

@@ -216,6 +216,16 @@ def test_a_layer_that_keeps_more_than_variables(tmp_path):
     assert export(model, tmp_path)["relative_difference"] < 1e-5
 
 
+def test_groups_and_gelu(tmp_path):
+    """A convolution of groups is a function inside Keras, and Erfc no operator of ONNX."""
+    images = keras.Input((9, 9, 8))
+    x = layers.Conv2D(12, 3, groups=4, padding="same", activation="gelu")(images)
+    x = layers.GlobalAveragePooling2D()(layers.Conv2D(12, 3, 2, groups=2)(x))
+    report = export(randomize(keras.Model(images, layers.Dense(3)(x))), tmp_path)
+    assert report["relative_difference"] < 1e-5
+    assert report["addmults_conv_dense_of_file"] == 81 * 12 * 9 * 2 + 16 * 12 * 9 * 6 + 12 * 3
+
+
 def test_one_channel_that_a_constant_repeats(tmp_path):
     images = keras.Input((9, 9, 1))
     x = layers.Conv2D(1, 3, activation="relu")(images) * np.arange(1, 6, dtype="float32").reshape(1, 1, 1, 5)

@@ -6,6 +6,7 @@ import logging
 import traceback
 
 import keras
+import numpy as np
 import tensorflow as tf
 from onnx import helper
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
@@ -68,7 +69,8 @@ def convert(model, shape, opset, log=None):
             with tf.Graph().as_default() as graph:
                 tf.import_graph_def(graph_def, name="")
                 renamed = {f"{IMAGES}:0": IMAGES, f"{RESULT}:0": LOGITS}
-                converted = tfonnx.process_tf_graph(graph, opset=opset, tensors_to_rename=renamed, **names)
+                names |= {"tensors_to_rename": renamed, "custom_op_handlers": {"Erfc": (_erfc, [])}}
+                converted = tfonnx.process_tf_graph(graph, opset=opset, **names)
             chosen = {name: optimizer._optimizers[name] for name in PASSES}
             onnx_model = optimizer.optimize_graph(converted, catch_errors=False, optimizers=chosen).make_model("")
             if not complaints:
@@ -119,11 +121,23 @@ def frozen_graph(model, shape):
             return tf.identity(model(images, training=False), name=RESULT)
 
     signature = tf.TensorSpec((None, *shape), input_dtype(model), name=IMAGES)
-    traced = tf.function(infer, [signature], autograph=False).get_concrete_function()
+    with _functions_opened():
+        traced = tf.function(infer, [signature], autograph=False).get_concrete_function()
     if traced.captured_inputs:  # what a layer keeps beside its variables, such as the mean of a Normalization
         traced = convert_variables_to_constants_v2(traced, lower_control_flow=False)
     with tf.Graph().as_default():
         return tf_loader.tf_optimize([f"{IMAGES}:0"], [f"{RESULT}:0"], traced.graph.as_graph_def(add_shapes=True))
+
+
+@contextlib.contextmanager
+def _functions_opened():
+    """Functions that layers call are traced into the graph: Keras has one around a convolution of groups."""
+    before = tf.config.functions_run_eagerly()
+    tf.config.run_functions_eagerly(True)
+    try:
+        yield
+    finally:
+        tf.config.run_functions_eagerly(before)
 
 
 def input_dtype(model):
@@ -142,6 +156,16 @@ def with_preprocessing(model, mean, deviation):
     scale = [1 / (255 * spread) for spread in deviation]
     offset = [-center / spread for center, spread in zip(mean, deviation)]
     return keras.Model(images, model(keras.layers.Rescaling(scale, offset)(images)), name=model.name)
+
+
+def _erfc(ctx, node, name, args):
+    """1 − Erf: of the exact gelu, and not known to tf2onnx 1.17."""
+    (values,), (result,) = node.input, node.output
+    shape, dtype = ctx.get_shape(result), ctx.get_dtype(result)
+    ctx.remove_node(node.name)
+    erf = ctx.make_node("Erf", [values], shapes=[shape], dtypes=[dtype]).output[0]
+    one = ctx.make_const(f"{name}/one", np.ones((), "float32")).output[0]
+    ctx.make_node("Sub", [one, erf], outputs=[result], shapes=[shape], dtypes=[dtype])
 
 
 @contextlib.contextmanager

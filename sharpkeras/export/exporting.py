@@ -135,7 +135,8 @@ def _written_aside(path):
         yield aside
         os.replace(aside, path)
         os.replace(aside.with_suffix(".json"), path.with_suffix(".json"))
-        path.with_name(f"{path.stem}.rejected.onnx").unlink(missing_ok=True)  # of an attempt before
+        for of_before in (path.with_name(f"{path.stem}.rejected.onnx"), path.with_suffix(".conversion.log")):
+            of_before.unlink(missing_ok=True)
     except VerificationError as error:
         error.where = path.with_name(f"{path.stem}.rejected.onnx")
         os.replace(aside, error.where)
