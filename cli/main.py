@@ -84,7 +84,8 @@ def main(arguments=None):
     except click.UsageError as error:
         code = _tell_usage(error, as_json)
     except (KeyboardInterrupt, click.Abort):
-        goes_on = " The same command goes on from the last checkpoint." if {*arguments} & RUNS else ""
+        command = next((word for word in arguments if word in COMMANDS), None)
+        goes_on = " The same command goes on from the last checkpoint." if command in RUNS else ""
         click.echo(f"\nInterrupted.{goes_on}", err=True)
         code = 130
     except BrokenPipeError:

@@ -315,14 +315,17 @@ def show(table, width=120):
     Console(width=None if Console().is_terminal else width).print(table)
 
 
-def costed_network(space, name=DIGITS):
+def training_of(name):
+    """The training recipe that goes with a search recipe."""
+    return name if name in recipes.TRAININGS else DIGITS
+
+
+def cost_of(space, name=DIGITS):
     """The training recipe whose network a budget of the search `name` means; None for one of the search's own size.
 
     A path is of that: its filters are those that were searched, its final filters a setting of the search.
     """
-    if space == "multichannel":
-        return None
-    return name if name in recipes.TRAININGS else DIGITS
+    return None if space == recipes.MULTICHANNEL else training_of(name)
 
 
 def kept(row, recipe, smoke=False):

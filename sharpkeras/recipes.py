@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from sharpkeras.errors import ConfigError
 from sharpkeras.settings import Settings, setting
 
+MULTICHANNEL = "multichannel"  # the `space` of the one HyperCuboid that recipes know
+
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 SELECTIONS = ("held_out", "last", "test")
 COST_LIMITS = {"addmults": "addmults", "parameters": "parameters", "latency": "latency_ms"}  # cost → its setting
@@ -220,7 +222,7 @@ _MULTICHANNEL_NOTE = (
 
 
 def _multichannel(**settings):
-    sizes = {"space": "multichannel", "init_channels": 32, "num_scales": 4, "num_cells": 4}
+    sizes = {"space": MULTICHANNEL, "init_channels": 32, "num_scales": 4, "num_cells": 4}
     return _search(**sizes, cutout_px=16, **settings)
 
 

@@ -327,19 +327,26 @@ def _refuse_other_run(path, kind_there, recipe_there, kind, recipe):
         raise RunError("holds a run of another kind", where=str(path), seen=kind_there, allowed=kind, next_step=choices)
     if recipe_there is None:
         return
-    there, here = _flat(recipe_there), _flat(recipe)
+    table = differences(recipe_there, recipe)
+    if not table:
+        return
+    allowed = "the same recipe; --device, --checkpoint-interval and what else is no setting of it may change"
+    raise RunError(f"holds a run with another recipe{table}", where=str(path), allowed=allowed, next_step=choices)
+
+
+def differences(there, here):
+    """A table of what two JSON objects do not have in common, for a message; empty where they are the same."""
+    there, here = _flat(there), _flat(here)
     rows = [
         (key, there.get(key, "-"), here.get(key, "-"))
         for key in sorted({*there, *here})
         if there.get(key) != here.get(key)
     ]
     if not rows:
-        return
+        return ""
     rows = [("", "there", "asked for"), *([printable(text, 60) for text in row] for row in rows)]
     widths = [max(len(row[column]) for row in rows) for column in range(2)]
-    table = "".join(f"\n    {key:{widths[0]}}  {old:{widths[1]}}  {new}" for key, old, new in rows)
-    allowed = "the same recipe; --device, --checkpoint-interval and what else is no setting of it may change"
-    raise RunError(f"holds a run with another recipe{table}", where=str(path), allowed=allowed, next_step=choices)
+    return "".join(f"\n    {key:{widths[0]}}  {old:{widths[1]}}  {new}" for key, old, new in rows)
 
 
 def _flat(value, prefix=""):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from sharpkeras.recipes import SEARCHES, TRAININGS, SearchRecipe
+from sharpkeras.recipes import SEARCHES, SearchRecipe
 from sharpkeras.runs import RunDirectory
 from sharpkeras_cli import options
 
@@ -49,7 +49,7 @@ def command(name, recipe_of, smoke, out, conduct, dry_run, fail_on_degenerate, a
         click.echo(found.as_json(), nl=False)
         _tell_cost(recipe, out)
         click.echo(f"Pictures: {', '.join(path.name for path in sorted(out.glob('*.png')))} in {out}")
-        options.say_next("train", out, *options.kept(_training(name), recipe, smoke))
+        options.say_next("train", out, *options.kept(options.training_of(name), recipe, smoke))
     if warning and fail_on_degenerate:
         raise NumericalError("degenerate architecture", where=str(out), seen=warning)
 
@@ -58,12 +58,7 @@ def _with_network(recipe, name):
     """The recipe, its budget that of the network that is trained next, unless it says another one."""
     if recipe.cost == "none" or recipe.cost_of:
         return recipe
-    return dataclasses.replace(recipe, cost_of=options.costed_network(recipe.space, name))
-
-
-def _training(name):
-    """The training recipe that goes with a search recipe."""
-    return name if name in TRAININGS else "digits"
+    return dataclasses.replace(recipe, cost_of=options.cost_of(recipe.space, name))
 
 
 def _tell_cost(recipe, out):

@@ -1,7 +1,6 @@
 """What was found, and the numbers of it: trained networks, and the tables of the paper."""
 
 import functools
-import json
 import os
 
 import keras
@@ -12,7 +11,7 @@ from sharpkeras.experiment import architectures, records, weights
 from sharpkeras.experiment.assembly import build_network, count_cost
 from sharpkeras.measure import cost
 from sharpkeras.recipes import TRAININGS, TrainRecipe
-from sharpkeras.runs import RunDirectory
+from sharpkeras.runs import RunDirectory, differences
 from sharpkeras.spaces.hypercuboid import multichannel
 
 # Rows whose architecture Keras has, and one whose configuration the paper leaves to its reader.
@@ -70,12 +69,9 @@ def _refuse_another_space(run, space):
     trained_in = run.recipe.get("space")
     if space is None or trained_in is None and space.name == multichannel.NAME:
         return  # that this is a space which only Python knows is told where the network is built
-    given, trained_in = json.loads(json.dumps(space.as_dict())), trained_in or {}
-    other = [name for name, value in given.items() if trained_in.get(name) != value]
-    if other:
-        seen, allowed = ({name: fields.get(name) for name in other} for fields in (given, trained_in))
-        where = f"{run.path}/recipe.json: space"
-        raise ConfigError("was trained in another space", where=where, seen=seen, allowed=allowed)
+    table = differences({"space": trained_in}, {"space": space.as_dict()})
+    if table:
+        raise ConfigError(f"was trained in another space{table}", where=f"{run.path}/recipe.json")
 
 
 def sizes_of_run(path):

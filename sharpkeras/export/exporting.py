@@ -107,11 +107,8 @@ def export_onnx(
         session = _opened(onnx_model, aside)
         agreement = gate.check_agreement(expected, session, cases, tolerance)
         if half:
-            from sharpkeras.export.half import rounded
-
-            in_half = gate.session(rounded(onnx_model).SerializeToString())
-            onnx_model, session = _to_half(onnx_model, aside)
-            for computed in (session, in_half):
+            onnx_model, session, in_half = _to_half(onnx_model, aside)
+            for computed in (session, in_half):  # the second is reported
                 agreement = gate.check_agreement(expected, computed, cases, HALF_TOLERANCE)
             report["precision"] = "float16"
         if test is not None:
@@ -157,11 +154,12 @@ def _accuracy(model, session, test):
 
 
 def _to_half(onnx_model, aside):
-    """The model in float16, written in the place of the one in float32, and its session."""
-    from sharpkeras.export.half import to_half
+    """The model in float16, written in the place of the one in float32; its session, and one that rounds as a GPU."""
+    from sharpkeras.export import gate
+    from sharpkeras.export.half import rounded, to_half
 
     halved = _tidied_like(onnx_model, to_half(onnx_model))
-    return halved, _opened(halved, aside)
+    return halved, _opened(halved, aside), gate.session(rounded(onnx_model).SerializeToString())
 
 
 def _to_int8(onnx_model, session, aside, calibration, test):

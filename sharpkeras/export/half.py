@@ -35,18 +35,19 @@ def rounded(model):
                 tensor.CopyFrom(numpy_helper.from_array(halves, tensor.name))
 
     def rounding(name):
-        """The two casts that round a value; the second has another name."""
+        """The two casts that round a value, behind which it has another name; none for what is no float32."""
+        if name not in floats:
+            return
         for before, after, kind in (("", "/half", TensorProto.FLOAT16), ("/half", "/rounded", TensorProto.FLOAT)):
             yield helper.make_node("Cast", [name + before], [name + after], to=kind)
 
     for value in graph.input:
-        nodes += rounding(value.name) if value.name in floats else []
+        nodes += rounding(value.name)
     for node in graph.node:
-        inputs = [f"{name}/rounded" if name in floats else name for name in node.input]
-        node.input[:] = inputs
+        node.input[:] = [f"{name}/rounded" if name in floats else name for name in node.input]
         nodes.append(node)
         for name in node.output:
-            nodes += rounding(name) if name in floats else []
+            nodes += rounding(name)
     copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
     del graph.node[:]
     graph.node.extend(copies)

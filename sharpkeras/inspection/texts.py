@@ -8,12 +8,11 @@ from pathlib import Path
 from sharpkeras import strict_json, strict_toml
 from sharpkeras.errors import ConfigError, SharpKerasError, printable
 from sharpkeras.inspection.report import Report, names
-from sharpkeras.recipes import SearchRecipe, TrainRecipe
+from sharpkeras.recipes import MULTICHANNEL, SearchRecipe, TrainRecipe
 from sharpkeras.spaces.hypercuboid import path as paths
 
 LARGEST_METRICS = 64 * 2**20  # bytes of lines
 RECIPES = {"search": SearchRecipe, "train": TrainRecipe}
-MULTICHANNEL = "multichannel"
 ONLY_PYTHON = "it is of a space that only Python knows: the functions of sharpkeras.experiment, with space=…"
 ROUNDING = 1e-9  # between an error and the counts that it is made of
 

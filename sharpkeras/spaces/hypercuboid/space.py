@@ -135,9 +135,13 @@ class HyperCuboid:
 
     def init_alphas(self, seed):
         """An array (S_l, *sizes of the axes) of logits per position: 1e-3 times a standard normal."""
-        generator, sizes = np.random.default_rng(seed), [len(values) for values in self.axes.values()]
-        shapes = [(len(states), *sizes) for states in self.lattice[0][:-1]]
-        return [generator.normal(scale=ALPHA_DEVIATION, size=shape).astype("float32") for shape in shapes]
+        generator = np.random.default_rng(seed)
+        return [generator.normal(scale=ALPHA_DEVIATION, size=shape).astype("float32") for shape in self._alpha_shapes]
+
+    @property
+    def _alpha_shapes(self):
+        sizes = [len(values) for values in self.axes.values()]
+        return [(len(states), *sizes) for states in self.lattice[0][:-1]]
 
     def mixing_weights(self, alphas):
         """Softmax over the whole grid of a position, then the weighting: tensors (S_l, K) float32."""
@@ -167,10 +171,9 @@ class HyperCuboid:
 
     def weights(self, alphas):
         """Softmax over each position's grid: arrays (S_l, K) float64 that sum to 1."""
-        sizes = [(len(states), *map(len, self.axes.values())) for states in self.lattice[0][:-1]]
-        if [np.shape(a) for a in alphas] != sizes or not all(np.isfinite(a).all() for a in alphas):
+        if [np.shape(a) for a in alphas] != self._alpha_shapes or not all(np.isfinite(a).all() for a in alphas):
             seen = [f"{np.shape(a)}{'' if np.isfinite(a).all() else ' with NaN or infinity'}" for a in alphas]
-            raise ConfigError("are no alphas of this space", where=self.name, seen=seen, allowed=sizes)
+            raise ConfigError("are no alphas of this space", where=self.name, seen=seen, allowed=self._alpha_shapes)
         flat = [np.exp(np.asarray(a, "float64") - np.max(a)).reshape(-1, self.num_choices) for a in alphas]
         return [weights / weights.sum() for weights in flat]
 
