@@ -6,15 +6,20 @@ A kill or a full disk in the middle leaves the file that was there before.
 import contextlib
 import errno
 import hashlib
+import io
 import json
+import math
 import os
+import shutil
+import stat
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-import safetensors
 import safetensors.numpy
 
-from sharpkeras.errors import NumericalError, ResourceError, RunError
+from sharpkeras import reading
+from sharpkeras.errors import NumericalError, ResourceError, RunError, printable
 
 
 def write(path, content):
@@ -51,15 +56,22 @@ def put_in_place(temporary, path):
 
 def write_through(path, content):
     """Writes the bytes `content` as `path` and waits until they are on the disk; a kill can leave a part of them."""
-    with open(path, "wb", opener=_not_through_links) as file:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)  # what a kill left, or what a stranger put there: a link to any file, a pipe that nobody reads
+    with open(path, "wb", opener=_anew) as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
 
 
-def _not_through_links(path, flags):
-    """A link in a directory that a stranger made could lead to any file."""
-    return os.open(path, flags | os.O_NOFOLLOW, 0o666)
+def _anew(path, flags):
+    return os.open(path, flags | os.O_EXCL, 0o666)
+
+
+def remove(path):
+    """Removes what stands at `path`, a directory with all in it; of a link the link, never what it leads to."""
+    if os.path.lexists(path):
+        (shutil.rmtree if stat.S_ISDIR(os.lstat(path).st_mode) else os.unlink)(path)
 
 
 def flush_directory(path):
@@ -76,6 +88,9 @@ def disk_errors(path):
     """Turns an OSError into a message that its reader can act on."""
     try:
         yield
+    except reading.Refused as error:
+        allowed, next_step = "a regular file of the run itself", "take another copy of it, or name another place"
+        raise RunError(error.strerror, where=error.filename, allowed=allowed, next_step=next_step) from None
     except OSError as error:
         seen = error.strerror or str(error)
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -117,9 +132,39 @@ def _plain(value):
 
 
 # --- arrays: safetensors files, which hold plain numbers and nothing that could run ---
+#
+# They are read here and not by the format's own library, which maps the file, panics in Rust at a size that memory
+# lacks (no Exception in Python), and hands on types of numbers that NumPy has not.
 
 
 ENTRY = "sharpkeras"  # the one entry of a file's metadata: more would stand in any order, and equal files differ
+LARGEST_ARRAYS = 8 * 2**30  # bytes of a file
+LARGEST_HEADER = 16 * 2**20  # bytes; that of a hundred thousand arrays is smaller
+DTYPES = {
+    "BOOL": "?",
+    "U8": "u1",
+    "I8": "i1",
+    "U16": "<u2",
+    "I16": "<i2",
+    "F16": "<f2",
+    "U32": "<u4",
+    "I32": "<i4",
+    "F32": "<f4",
+    "U64": "<u8",
+    "I64": "<i8",
+    "F64": "<f8",
+}  # others, such as BF16 and F8_E4M3, NumPy does not know
+MOST_AXES = 32
+AGAIN = "make it anew with the command that wrote it, with --overwrite or in another place with --out"
+
+
+class Declared(NamedTuple):
+    """What the header of a file says of an array: the type of its numbers, its shape, and its bytes in the file."""
+
+    dtype: str
+    shape: tuple
+    begin: int
+    end: int
 
 
 def save_arrays(path, arrays, meta):
@@ -130,41 +175,162 @@ def save_arrays(path, arrays, meta):
         arrays: arrays of plain numbers by name; their SHA-256 checksums are written with them.
         meta: JSON values by name.
     """
+    write(path, pack_with_checksums(arrays, meta))
+
+
+def pack_with_checksums(arrays, meta):
+    """The bytes of the file that `save_arrays` writes."""
     entry = {"meta": meta, "sha256": {name: checksum(arrays[name]) for name in sorted(arrays)}}
-    write(path, pack(arrays, {ENTRY: dumps(entry, "meta")}))
+    return pack(arrays, {ENTRY: dumps(entry, "meta")})
 
 
-def load_arrays(path):
+def load_arrays(path, within=None):
     """What `save_arrays` wrote, as (arrays, meta); None where it never wrote.
 
+    Args:
+        path, within: as of `reading.opened`.
+
     Raises:
-        RunError: the file is damaged.
+        RunError: the file is damaged, or none that is read.
     """
-    path = Path(path)
-    if not path.exists():
+    where = path if within is None else os.path.join(within, path)
+    if not os.path.lexists(where):
         return None
-    try:
-        with safetensors.safe_open(path, framework="numpy") as file:
-            entry = json.loads(file.metadata()[ENTRY])
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    with disk_errors(where), array_errors(where), reading.opened(path, within) as file:
+        arrays, metadata = unpack(file)
+        entry = _json(metadata.get(ENTRY, "{}"))
+        if not (isinstance(entry, dict) and all(isinstance(entry.get(key), dict) for key in ("meta", "sha256"))):
+            raise ValueError("it has no checksums")
         meta, checksums = entry["meta"], entry["sha256"]
-        wrong = [name for name in {*arrays, *checksums} if checksum(arrays[name]) != checksums[name]]
+        if arrays.keys() != checksums.keys():
+            raise ValueError(f"the checksum of {min(arrays.keys() ^ checksums.keys())} has no array, or the reverse")
+        wrong = [name for name, array in arrays.items() if checksum(array) != checksums[name]]
         if wrong:
             raise ValueError(f"the checksum of {wrong[0]} differs")
-    except (OSError, ValueError, KeyError, TypeError, RecursionError, safetensors.SafetensorError) as error:
-        next_step = "make it anew with the command that wrote it, with --overwrite or in another place with --out"
-        raise RunError("is damaged", where=str(path), seen=str(error), next_step=next_step) from None
     return arrays, meta
 
 
+@contextlib.contextmanager
+def array_errors(path, next_step=AGAIN):
+    """Turns what reading a safetensors file raises on one that is none, is damaged or was made to do harm."""
+    try:
+        yield
+    except (ValueError, RecursionError) as error:
+        seen = printable(str(error)) or type(error).__name__
+        raise RunError("is damaged", where=str(path), seen=seen, next_step=next_step) from None
+
+
+def unpack(file):
+    """The arrays in a safetensors file by name, and its metadata.
+
+    Args:
+        file: open for reading bytes, or the bytes themselves.
+
+    Raises:
+        ValueError: it is no such file, is not as long as it says, or holds other numbers than NumPy's.
+    """
+    file = io.BytesIO(file) if isinstance(file, bytes) else file
+    declared, metadata = header(file)
+    other = next((name for name, array in declared.items() if array.dtype not in DTYPES), None)
+    if other is not None:
+        raise ValueError(f"{other} has numbers of the type {declared[other].dtype}; save them as F32")
+    return {name: array_of(file, array) for name, array in declared.items()}, metadata
+
+
+def header(file):
+    """What a safetensors file declares, as name → Declared, and its metadata, text by name.
+
+    All of it is checked before memory is taken for an array: types, shapes and sizes belong together, and the arrays
+    fill the file, one behind the other.
+
+    Args:
+        file: open for reading bytes.
+
+    Raises:
+        ValueError: as `unpack`.
+    """
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    length = int.from_bytes(file.read(8), "little")
+    start = 8 + length
+    if size < 8 or start > size:
+        raise ValueError(f"the file has {size:,} bytes, and its header alone is to have {length:,}")
+    if length > LARGEST_HEADER or size > LARGEST_ARRAYS:
+        allowed = f"{LARGEST_HEADER:,} and {LARGEST_ARRAYS:,}"
+        raise ValueError(f"its header has {length:,} bytes and the file {size:,}, more than {allowed}")
+    content = _json(file.read(length).decode())
+    metadata = content.pop("__metadata__", {}) if isinstance(content, dict) else None
+    if not isinstance(metadata, dict) or not all(isinstance(text, str) for text in metadata.values()):
+        raise ValueError("its header is no object, or its metadata are not text by name")
+    declared = {name: _declared(name, fields, start) for name, fields in content.items()}
+    place = start
+    for name, array in sorted(declared.items(), key=lambda item: (item[1].begin, item[1].end)):
+        if array.begin != place:
+            raise ValueError(f"{name} begins at byte {array.begin:,}, where the array before ends at {place:,}")
+        place = array.end
+    if place != size:
+        raise ValueError(f"its arrays end at byte {place:,}, the file at {size:,}")
+    return declared, metadata
+
+
+def _declared(name, fields, start):
+    """An entry of a header as Declared; raises ValueError for one that says nothing, or nothing possible."""
+    name.encode()  # no half of a character, which could not be written or printed
+    match fields:
+        case {"dtype": str(dtype), "shape": list(shape), "data_offsets": [begin, end]}:
+            numbers = [*shape, begin, end]
+        case _:
+            numbers = [None]
+    if not all(type(number) is int and 0 <= number < 2**48 for number in numbers):
+        raise ValueError(f"{name} is declared as {fields}")
+    expected = math.prod(shape) * np.dtype(DTYPES[dtype]).itemsize if dtype in DTYPES else end - begin
+    if end < begin or end - begin != expected or len(shape) > MOST_AXES:
+        raise ValueError(f"{name} has {end - begin:,} bytes, and as {dtype} {shape} would have {expected:,}")
+    return Declared(dtype, tuple(shape), start + begin, start + end)
+
+
+def array_of(file, declared):
+    """The array that a file has where its header says so; raises ValueError where the file has become shorter."""
+    array = np.empty(declared.shape, DTYPES[declared.dtype])
+    file.seek(declared.begin)
+    if file.readinto(array.reshape(-1).view("u1")) != array.nbytes:
+        raise ValueError("the file has become shorter while it was read")
+    return array
+
+
+def _json(text):
+    """The value of a JSON text in which each key stands once and each number is one; raises ValueError for others."""
+
+    def refuse(name):
+        raise ValueError(f"{name} is no number")
+
+    return json.loads(text, object_pairs_hook=_each_once, parse_constant=refuse)
+
+
+def _each_once(pairs):
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        raise ValueError("a name stands twice in its header")
+    return content
+
+
 def pack(arrays, metadata=None):
-    """The bytes of a safetensors file; raises TypeError for an array of anything but plain numbers."""
+    """The bytes of a safetensors file.
+
+    Raises:
+        TypeError: an array is of anything but plain numbers.
+        ResourceError: it would be larger than what is read again.
+    """
     contiguous = {}
     for name, array in arrays.items():
         array = np.asarray(array)
         if array.dtype.kind not in "biuf":  # no objects and no text; bfloat16, of another kind, has no NumPy of its own
             raise TypeError(f"expected an array of plain numbers for {name}, received {array.dtype}")
         contiguous[name] = np.require(array, requirements="C")
+    size = sum(array.nbytes for array in contiguous.values()) + LARGEST_HEADER
+    if size > LARGEST_ARRAYS:
+        allowed = f"{LARGEST_ARRAYS:,} bytes in a file"
+        raise ResourceError("the arrays are too many to be read again", seen=f"{size:,} bytes", allowed=allowed)
     return safetensors.numpy.save(contiguous, metadata)
 
 

@@ -18,14 +18,17 @@ import re
 import shutil
 from pathlib import Path
 
-import safetensors.numpy
-
-from sharpkeras import atomic, strict_json
+from sharpkeras import atomic, reading, strict_json
 from sharpkeras.errors import RunError, SharpKerasError, written_by_a_newer_version
 
 SCHEMA_VERSION = 1
 KEPT = 2
 ARRAYS, FACTS, METRICS, MANIFEST = "arrays.safetensors", "progress.json", "metrics.jsonl", "manifest.json"
+LARGEST = {  # bytes
+    ARRAYS: atomic.LARGEST_ARRAYS,
+    FACTS: strict_json.MAX_BYTES,
+    METRICS: strict_json.MAX_BYTES_OF_LINES,
+}
 NAME = re.compile(r"\d{6,}-\d{6,}")  # epochs done, and steps of the next one
 
 logger = logging.getLogger("sharpkeras")
@@ -37,16 +40,18 @@ class Checkpoints:
     Args:
         path: the directory; the first checkpoint makes it.
         writable: whether damaged ones and leftovers may be put out of the way.
+        check: () → None, called before anything is written; what it raises keeps that from being done.
     """
 
-    def __init__(self, path, writable=True):
-        self.path, self._writable = Path(path), writable
+    def __init__(self, path, writable=True, check=lambda: None):
+        self.path, self._writable, self._check = Path(path), writable, check
 
     def names(self):
-        """The names of those that were written to their end, oldest first."""
-        if not self.path.is_dir():
+        """The names of those that were written to their end, oldest first; a link is none."""
+        if self.path.is_symlink() or not self.path.is_dir():
             return []
-        return sorted(entry.name for entry in self.path.iterdir() if NAME.fullmatch(entry.name) and entry.is_dir())
+        with os.scandir(self.path) as entries:
+            return sorted(e.name for e in entries if NAME.fullmatch(e.name) and e.is_dir(follow_symlinks=False))
 
     def save(self, epoch, step, arrays, facts, rows):
         """Writes a checkpoint and removes all but the newest KEPT; does nothing where it is there and whole.
@@ -63,6 +68,8 @@ class Checkpoints:
             NumericalError: a number in `facts` or `rows` is not finite.
         """
         name = f"{epoch:06d}-{step:06d}"
+        self._check()
+        refuse_links(self.path)
         with atomic.disk_errors(self.path / name):
             if not self._holds(name):
                 self._write(name, _files(arrays, facts, rows))
@@ -105,6 +112,7 @@ class Checkpoints:
             RunError: all that are there are damaged, or one was written by a newer version.
         """
         problems = []
+        refuse_links(self.path)
         for name in reversed(self.names()):
             try:
                 found = read(self.path / name)
@@ -127,19 +135,33 @@ class Checkpoints:
 
     def _remove_parts(self):
         for entry in self.path.glob(".*.part"):
-            shutil.rmtree(entry)
+            atomic.remove(entry)
 
     def _damaged(self):
         return sorted(entry.name for entry in self.path.glob("*.damaged"))
 
     def _put_aside(self, name):
         place = self.path / f"{name}.damaged"
-        shutil.rmtree(place, ignore_errors=True)
+        atomic.remove(place)
         os.replace(self.path / name, place)
 
 
 class Damaged(Exception):
     """A checkpoint that is not what was written."""
+
+
+def refuse_links(path):
+    """Raises RunError where a directory, what is in it, or in that, is no directory and no regular file.
+
+    A run makes no others. What a link leads to is not ours to rename or to remove, and what a pipe holds never ends.
+    """
+    folders = [path] if os.path.lexists(path) else []
+    with atomic.disk_errors(path):
+        for folder in folders:
+            if os.path.islink(folder) or not os.path.isdir(folder):
+                reading.refuse_other(folder)  # a regular file in its place fails by itself
+            elif folder == path or folder.parent == path:
+                folders += sorted(folder.iterdir())
 
 
 def _files(arrays, facts, rows):
@@ -159,26 +181,26 @@ def read(path):
         RunError: it was written by a newer version of sharpkeras.
     """
     try:
-        manifest = strict_json.load(path / MANIFEST)
+        manifest = strict_json.decoded(reading.read(MANIFEST, strict_json.MAX_BYTES, within=path), str(path / MANIFEST))
         version, files = manifest["schema_version"], manifest["files"]
         if version > SCHEMA_VERSION:
             raise written_by_a_newer_version(str(path), version, SCHEMA_VERSION)
-        contents = {name: _checked(path / name, files[name]) for name in (ARRAYS, FACTS, METRICS)}
-        facts = strict_json.loads(contents[FACTS].decode(), str(path / FACTS))
-        rows = strict_json.load_lines(contents[METRICS].decode(), str(path / METRICS))
-        return safetensors.numpy.load(contents[ARRAYS]), facts, rows
+        contents = {name: _checked(path, name, largest, files[name]) for name, largest in LARGEST.items()}
+        facts = strict_json.decoded(contents[FACTS], str(path / FACTS))
+        rows = strict_json.decoded_lines(contents[METRICS], str(path / METRICS))
+        return atomic.unpack(contents[ARRAYS])[0], facts, rows
     except RunError:
         raise
-    except (OSError, ValueError, KeyError, TypeError, SharpKerasError, safetensors.SafetensorError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, SharpKerasError) as error:
         raise Damaged(f"checkpoint {path.name} is damaged ({_in_words(error)})") from None
 
 
-def _checked(path, expected):
-    content = path.read_bytes()
+def _checked(path, name, largest, expected):
+    content = reading.read(name, largest, within=path)
     if len(content) != expected["bytes"]:
-        raise ValueError(f"{path.name} has {len(content)} bytes, {expected['bytes']} were written")
+        raise ValueError(f"{name} has {len(content)} bytes, {expected['bytes']} were written")
     if _sha256(content) != expected["sha256"]:
-        raise ValueError(f"{path.name} has another hash than when it was written")
+        raise ValueError(f"{name} has another hash than when it was written")
     return content
 
 

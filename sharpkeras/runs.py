@@ -17,12 +17,11 @@ import importlib.metadata
 import json
 import logging
 import os
-import shutil
 import socket
 from pathlib import Path
 
-from sharpkeras import atomic, strict_json
-from sharpkeras.checkpoints import Checkpoints
+from sharpkeras import atomic, reading, strict_json
+from sharpkeras.checkpoints import Checkpoints, refuse_links
 from sharpkeras.errors import (
     ResourceError,
     RunError,
@@ -36,6 +35,8 @@ SCHEMA_VERSION = 1
 PROGRAM = "sharpkeras"
 KINDS = ("search", "train")
 RECORDED_PACKAGES = ("sharpkeras", "keras", "tensorflow", "tensorflow-cpu", "jax", "numpy")
+WRITTEN = (".json", ".jsonl", ".safetensors", ".png", ".txt")  # names of a run's files end so
+FOLDERS = ("checkpoints", "epochs")
 NAME_A_RUN = "name a directory that search or train wrote"
 OTHER_DIRECTORY = "choose another directory with --out"
 
@@ -59,7 +60,9 @@ class RunDirectory:
     def __init__(self, path, facts, recipe, lock_file=None, resumed=True, directory_is_new=False):
         self.path, self.recipe, self.resumed, self._directory_is_new = path, recipe, resumed, directory_is_new
         self.kind, self._facts, self._lock_file, self._log_handler = facts["kind"], facts, lock_file, None
-        self.checkpoints = Checkpoints(path / "checkpoints", writable=lock_file is not None)
+        # Open as long as the run is: so its number on the disk goes to no other directory.
+        self._directory = None if lock_file is None else os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        self.checkpoints = Checkpoints(path / "checkpoints", lock_file is not None, self.refuse_loss)
         self._unwritten = {}  # files for which the disk was too full
 
     @classmethod
@@ -105,6 +108,7 @@ class RunDirectory:
             facts = _read_facts(path, must_exist)  # again, now that nobody else writes
             if facts and not overwrite:
                 _refuse_other_run(path, facts["kind"], _read_recipe(path), kind, recipe)
+                _refuse_links(path)
                 _tell_changes(path, facts, conditions or {}, strict)
                 return cls(path, facts, recipe, lock_file)
             return cls(path, _new_facts(kind, conditions), recipe, lock_file, resumed=False, directory_is_new=is_new)
@@ -137,26 +141,59 @@ class RunDirectory:
         self._facts["finished"] = _now()
         self.write_json("run.json", self._facts)
 
+    def refuse_loss(self):
+        """Raises RunError unless the directory, and the lock in it, are still those that this process holds.
+
+        Somebody may remove or move them while a run goes on for days. What is written then would make a directory that
+        is no run, or spoil that of another process.
+        """
+        if lost := self._lost():
+            problem, seen, next_step = lost
+            raise RunError(f"{problem} while the run went on", where=str(self.path), seen=seen, next_step=next_step)
+
+    def _lost(self):
+        """What has become of the directory or its lock, with what is seen and the next step; None where all is well."""
+        if not _is_same(self.path, self._directory, follow_symlinks=True):
+            seen = "another directory in its place" if os.path.lexists(self.path) else "no such directory"
+            if os.fstat(self._directory).st_nlink == 0:
+                return "the directory was deleted", seen, "the same command begins the run anew"
+            with contextlib.suppress(OSError):
+                seen += f"; the run is now in {os.readlink(f'/proc/self/fd/{self._directory}')}"
+            next_step = "move it back: the same command goes on from its last checkpoint"
+            return "the directory was moved away", seen, next_step
+        if not _is_same(self.path / "lock", self._lock_file.fileno(), follow_symlinks=False):
+            next_step = "the same command goes on from the last checkpoint, once no other process uses the directory"
+            if not os.path.lexists(self.path / "lock"):
+                return "the lock was removed", "no file called lock", next_step
+            return "the lock was replaced", _holder(self.path), next_step
+        return None
+
     def close(self):
         """Closes the log and lets the directory go; the process's end does the same."""
         if self._log_handler is not None:
             logger.removeHandler(self._log_handler)
-            self._log_handler.close()
+            with contextlib.suppress(OSError):  # of a full disk
+                self._log_handler.stream.close()
             self._log_handler = None
         if self._lock_file is not None:
             self._lock_file.truncate(0)  # a lock file with text in it tells of a process that died
-            if os.listdir(self.path) == ["lock"]:  # never begun
+            if not self._lost() and os.listdir(self.path) == ["lock"]:  # never begun
                 (self.path / "lock").unlink()
                 if self._directory_is_new:
                     self.path.rmdir()
             self._lock_file.close()
-            self._lock_file = None
+            os.close(self._directory)
+            self._lock_file = self._directory = None
 
     def __enter__(self):
         return self
 
-    def __exit__(self, *_):
-        self.close()
+    def __exit__(self, kind, *_):
+        try:
+            if kind is None:
+                self.refuse_loss()  # a run that is lost has not ended well
+        finally:
+            self.close()
 
     # --- metrics ---
 
@@ -170,14 +207,9 @@ class RunDirectory:
 
     def read_metrics(self):
         """The rows of `metrics.jsonl`."""
-        path = self.path / "metrics.jsonl"
-        with atomic.disk_errors(path):
-            raw = path.read_bytes() if path.exists() else b""
-        try:
-            rows = strict_json.load_lines(raw.decode(), str(path))
-        except UnicodeDecodeError:
-            raise RunError("is not UTF-8 text", where=str(path), allowed="lines of JSON") from None
-        return strict_json.require(rows, [{"epoch": int}], str(path))
+        name, where = "metrics.jsonl", str(self.path / "metrics.jsonl")
+        raw = self.read_bytes(name, strict_json.MAX_BYTES_OF_LINES) if self.has(name) else b""
+        return strict_json.require(strict_json.decoded_lines(raw, where), [{"epoch": int}], where)
 
     # --- files ---
 
@@ -208,37 +240,57 @@ class RunDirectory:
             RunError: there is no such file.
             ConfigError: it is not strict JSON.
         """
-        if not os.path.isfile(self.path / name):
+        if not self.has(name):
             raise RunError(f"has no {name}", where=str(self.path), allowed=f"a run that has written {name}")
-        return strict_json.load(self.path / name)
+        return _read_json(self.path, name)
+
+    def has(self, name):
+        """Whether something stands in the place of the file `name`; reading it says whether it is a file."""
+        return os.path.lexists(self.path / name)
+
+    def read_bytes(self, name, largest):
+        """The bytes of the file `name`; raises RunError for one that is no regular file, or larger than `largest`."""
+        with atomic.disk_errors(self.path / name):
+            return reading.read(name, largest, within=self.path)
 
     def save_arrays(self, name, arrays, meta):
         """Writes arrays and what belongs to them as `<name>.safetensors`; see `atomic.save_arrays`."""
-        atomic.save_arrays(self._writable(f"{name}.safetensors"), arrays, meta)
+        atomic.save_arrays(self.place(f"{name}.safetensors"), arrays, meta)
 
     def load_arrays(self, name):
         """What `save_arrays` wrote, as (arrays, meta); None when it never wrote; raises RunError when it is damaged."""
-        return atomic.load_arrays(self.path / f"{name}.safetensors")
+        return atomic.load_arrays(f"{name}.safetensors", within=self.path)
 
     def _replace(self, name, content):
-        atomic.write(self._writable(name), content)
+        atomic.write(self.place(name), content)
 
-    def _writable(self, name):
+    def place(self, name):
+        """The path of the file `name`, which is to be written now.
+
+        Raises:
+            RunError: the directory is no longer ours, or a folder in it is a link.
+        """
         if self._lock_file is None:
             raise RuntimeError(f"{self.path} was opened for reading")
-        return self.path / name
+        self.refuse_loss()
+        path = self.path / name
+        for folder in [parent for parent in path.parents if parent.is_relative_to(self.path) and parent != self.path]:
+            if folder.is_symlink():
+                raise RunError("is a link, and a run writes through none", where=str(folder), next_step="remove it")
+        return path
 
     def begin(self):
         """Makes the directory that of the run: removes a run that it replaces, and opens the log."""
+        self.refuse_loss()
         if not self.resumed:
             _remove_contents(self.path)
         self.write_json("run.json", self._facts)  # first: from here on the directory is ours
         self.write_json("recipe.json", self.recipe)
         with atomic.disk_errors(self.path):
             (self.path / "diverged.json").unlink(missing_ok=True)  # of an attempt before this one
-            if (self.path / "log.txt").is_symlink():  # in a directory that a stranger made, to any file
-                (self.path / "log.txt").unlink()
-            self._log_handler = logging.FileHandler(self.path / "log.txt", encoding="utf-8")
+            reading.refuse_other(self.path / "log.txt")
+            log = open(self.path / "log.txt", "a", encoding="utf-8", opener=_not_through_links)
+            self._log_handler = logging.StreamHandler(log)
         self._log_handler.handleError = lambda record: None  # a full disk is told by the next checkpoint, once
         self._log_handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         logger.addHandler(self._log_handler)
@@ -251,7 +303,7 @@ class RunDirectory:
 
 def _read_facts(path, must_exist, advice=f"{NAME_A_RUN}; to begin one, drop --resume"):
     """The contents of `run.json`; None where no run was begun and one may be."""
-    if os.path.isfile(path / "run.json"):  # unlike a Path's, it knows no name that is too long to ask for
+    if os.path.lexists(path / "run.json"):  # unlike a Path's, it knows no name that is too long to ask for
         return _checked_facts(path)
     if must_exist:
         problem, step = "is no run directory", advice
@@ -265,7 +317,7 @@ def _read_facts(path, must_exist, advice=f"{NAME_A_RUN}; to begin one, drop --re
 def _checked_facts(path):
     where = str(path / "run.json")
     try:
-        facts = strict_json.load(path / "run.json")
+        facts = _read_json(path, "run.json")
     except SharpKerasError as error:
         raise RunError(f"{error.problem}, so it is no run of ours", where=where, next_step=OTHER_DIRECTORY) from None
     version = facts.get("schema_version") if isinstance(facts, dict) else None
@@ -281,10 +333,17 @@ def _checked_facts(path):
 def _read_recipe(path):
     """The recipe of a run; None when it was killed before it had written one."""
     file = path / "recipe.json"
-    if not file.is_file():
+    if not os.path.lexists(file):
         return None
-    recipe = strict_json.require(strict_json.load(file), dict, str(file))
+    recipe = strict_json.require(_read_json(path, "recipe.json"), dict, str(file))
     return strict_json.require(recipe, {"settings": dict} if "settings" in recipe else {}, str(file))
+
+
+def _read_json(path, name):
+    """The value of the JSON file `name` in the directory `path`; raises RunError or ConfigError, as `read_json`."""
+    with atomic.disk_errors(path / name):
+        raw = reading.read(name, strict_json.MAX_BYTES, within=path)
+    return strict_json.decoded(raw, str(path / name))
 
 
 def _new_facts(kind, conditions):
@@ -306,6 +365,16 @@ def _versions():
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[name] = importlib.metadata.version(name)
     return versions
+
+
+def _refuse_links(path):
+    """Raises RunError where one of the places that a run writes to is a link, a pipe or the like."""
+    with atomic.disk_errors(path):
+        for entry in sorted(path.iterdir()):
+            if entry.suffix in WRITTEN:
+                reading.refuse_other(entry)
+    for name in FOLDERS:
+        refuse_links(path / name)
 
 
 def _tell_changes(path, facts, conditions, strict):
@@ -363,26 +432,22 @@ def _remove_contents(path):
     """Empties the directory of a run that we hold; `run.json` goes last, so that a kill leaves it known as ours."""
     with atomic.disk_errors(path):
         for entry in sorted(path.iterdir(), key=lambda entry: entry.name == "run.json"):
-            if entry.is_dir() and not entry.is_symlink():
-                shutil.rmtree(entry)
-            elif entry.name != "lock":
-                entry.unlink()
+            if entry.name != "lock":
+                atomic.remove(entry)
 
 
 def _lock(path):
     """The open lock file: held until it is closed, at the latest by the end of the process, however that comes."""
-    opened = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o666)  # no stranger's link
-    file = open(opened, "a+", encoding="utf-8")
+    reading.refuse_other(path / "lock")
+    file = open(path / "lock", "a+", encoding="utf-8", errors="replace", opener=_not_through_links)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        file.seek(0)
-        holder = file.read(1000).strip() or "a process that is just starting"
         file.close()
         raise RunError(
             "is in use by another process",
             where=str(path),
-            seen=holder,
+            seen=_holder(path),
             allowed="one process for each run directory",
             next_step=f"wait for that process or end it, or {OTHER_DIRECTORY}",
         ) from None
@@ -393,6 +458,26 @@ def _lock(path):
     file.write(f"PID {os.getpid()} on {socket.gethostname()} since {_now()}\n")
     file.flush()
     return file
+
+
+def _holder(path):
+    """What the lock file says of the process that holds a directory."""
+    with contextlib.suppress(OSError), reading.opened("lock", within=path) as file:
+        return file.read(1000).decode("utf-8", "replace").strip() or "a process that is just starting"
+    return "a process that has just ended"
+
+
+def _is_same(path, number, follow_symlinks):
+    """Whether what stands at `path` is the open file of that number."""
+    try:
+        return os.path.samestat(os.stat(path, follow_symlinks=follow_symlinks), os.fstat(number))
+    except OSError:
+        return False
+
+
+def _not_through_links(path, flags):
+    """Opens what is to be appended to: in a directory that a stranger made, it could be a link or a pipe."""
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
 
 
 def _as_json(value):

@@ -7,13 +7,14 @@ import json
 import logging
 import math
 import re
-from pathlib import Path
 
+from sharpkeras import reading
 from sharpkeras.errors import ConfigError, UsageError, printable
 
 logger = logging.getLogger(__name__)
 
 MAX_BYTES = 2**20
+MAX_BYTES_OF_LINES = 64 * 2**20  # of a file with a value a line
 MAX_DEPTH = 16
 MAX_DIGITS = 100  # of one number; Python converts integers in quadratic time
 
@@ -31,21 +32,25 @@ def load(path):
         UsageError: there is no readable file.
         ConfigError: as `loads`, and for text that is not UTF-8.
     """
-    path = Path(path)
     try:
-        if not path.is_file() and path.exists():
-            raise UsageError("is not a regular file", where=str(path), allowed="a JSON file")
-        with open(path, "rb") as file:
+        with reading.opened(path) as file:
             raw = file.read(MAX_BYTES + 1)
+    except reading.Refused as error:
+        raise UsageError(error.strerror, where=str(path), allowed="a JSON file") from None
     except (OSError, ValueError) as error:  # ValueError: a path with NUL or half a character, out of another file
         seen = getattr(error, "strerror", None) or str(error)
         raise UsageError(f"can not be read: {seen}", where=printable(str(path)), allowed="a JSON file") from None
-    _refuse_size(raw, str(path))
+    return decoded(raw, str(path))
+
+
+def decoded(raw, where):
+    """The value that the bytes of a JSON file stand for; raises ConfigError as `load`."""
+    _refuse_size(raw, where)
     try:
-        return loads(raw.decode("utf-8"), str(path))
+        return loads(raw.decode("utf-8"), where)
     except UnicodeDecodeError as error:
         seen = f"byte {raw[error.start]:#04x} at offset {error.start}"
-        raise ConfigError("is not UTF-8 text", where=str(path), seen=seen, allowed="JSON text") from None
+        raise ConfigError("is not UTF-8 text", where=where, seen=seen, allowed="JSON text") from None
 
 
 def loads(text, where):
@@ -84,9 +89,17 @@ def loads(text, where):
     return value
 
 
-def load_lines(text, where):
-    """The values of a text with one a line; a last line without its end, which a kill cut off, is left out."""
-    return [loads(line, f"{where}, line {number}") for number, line in enumerate(text.split("\n")[:-1], 1)]
+def decoded_lines(raw, where):
+    """The values of a file's bytes with one a line; a last line without its end, which a kill cut off, is left out.
+
+    Raises:
+        ConfigError: as `loads`, for a line, and for what is not UTF-8.
+    """
+    try:
+        lines = raw.decode("utf-8").split("\n")[:-1]
+    except UnicodeDecodeError:
+        raise ConfigError("is not UTF-8 text", where=where, allowed="lines of JSON") from None
+    return [loads(line, f"{where}, line {number}") for number, line in enumerate(lines, 1)]
 
 
 def require(value, form, where):

@@ -1,8 +1,8 @@
 """TOML as a file format that strangers write, with the limits of `strict_json`."""
 
-import os
 import tomllib
 
+from sharpkeras import reading
 from sharpkeras.errors import ConfigError, UsageError
 
 MAX_BYTES = 2**14  # tomllib takes quadratic time for a name of many parts: at 1 MiB, hours
@@ -16,10 +16,10 @@ def load(path):
         ConfigError: it is no TOML, too large or nested too deeply.
     """
     try:
-        if not os.path.isfile(path) and os.path.exists(path):
-            raise UsageError("is not a regular file", where=str(path), allowed="a TOML file")
-        with open(path, "rb") as file:
+        with reading.opened(path) as file:
             raw = file.read(MAX_BYTES + 1)
+    except reading.Refused as error:
+        raise UsageError(error.strerror, where=str(path), allowed="a TOML file") from None
     except OSError as error:
         raise UsageError("can not be read", where=str(path), seen=error.strerror) from None
     if len(raw) > MAX_BYTES:

@@ -182,3 +182,68 @@ def test_arrays_are_read_as_numbers_and_nothing_else(place):
     with pytest.raises(TypeError, match="plain numbers for a"):
         Checkpoints(place).save(1, 0, {"a": np.array([{}], dtype=object)}, {}, [])
     assert step_of(Checkpoints(place).load()) == 2
+
+
+# --- links ---
+
+
+@pytest.fixture
+def outside(tmp_path):
+    """A folder of somebody else's, with things that look like a run's."""
+    folder = tmp_path / "outside"
+    for name in ("000000-000001", "000000-000009", ".000000-000009.part", "000000-000009.damaged"):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "thesis.txt").write_text("years of work")
+    return folder
+
+
+def below(folder):
+    return sorted((str(path.relative_to(folder)), path.is_file() and path.read_bytes()) for path in folder.rglob("*"))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "000000-000009",
+        ".000000-000009.part",
+        "000000-000009.damaged",
+        "000000-000001.damaged",
+        "000000-000002/arrays.safetensors",
+        "000000-000002/more",
+        "notes",
+    ],
+)
+def test_a_link_among_checkpoints_is_refused_and_left_alone(place, outside, name):
+    (place / name).unlink(missing_ok=True)
+    (place / name).symlink_to(outside / "000000-000009")
+    before, here = below(outside), sorted(path.name for path in place.iterdir())
+    for act in (lambda: Checkpoints(place).load(), lambda: save(place, 3)):
+        with pytest.raises(RunError, match="is a link") as caught:
+            act()
+        assert str(place / name) in caught.value.where
+    assert below(outside) == before and sorted(path.name for path in place.iterdir()) == here
+
+
+def test_checkpoints_that_are_a_link_are_refused_and_left_alone(tmp_path, outside):
+    place, before = tmp_path / "checkpoints", below(outside)
+    place.symlink_to(outside)
+    for act in (lambda: Checkpoints(place).load(), lambda: save(place, 3)):
+        with pytest.raises(RunError, match="is a link"):
+            act()
+    assert Checkpoints(place).names() == [] and below(outside) == before
+
+
+def test_files_in_the_place_of_leftovers_go(place):
+    (place / ".000000-000009.part").write_text("")
+    save(place, 3)
+    assert Checkpoints(place).names() == ["000000-000002", "000000-000003"] and len(list(place.iterdir())) == 2
+
+
+def test_what_is_called_before_anything_is_written_can_forbid_it(place):
+    def forbid():
+        raise RunError("not now")
+
+    before = sorted(path.name for path in place.iterdir())
+    with pytest.raises(RunError, match="not now"):
+        Checkpoints(place, check=forbid).save(0, 3, {}, {}, [])
+    assert sorted(path.name for path in place.iterdir()) == before

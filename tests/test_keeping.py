@@ -22,7 +22,7 @@ from test_experiment import SEARCH_RECIPE, TRAIN_RECIPE
 from sharpkeras import checkpoints, experiment, interruption, keeping, precision
 from sharpkeras.checkpoints import ARRAYS, FACTS, METRICS, Checkpoints
 from sharpkeras.data import augment
-from sharpkeras.errors import NumericalError, ResourceError
+from sharpkeras.errors import NumericalError, ResourceError, RunError
 from sharpkeras.experiment import assembly, pictures
 from sharpkeras.interruption import Stopped
 from sharpkeras.loop import Silent
@@ -203,6 +203,46 @@ def test_a_signal_leaves_a_checkpoint_of_the_step_that_it_met(trial, tmp_path, m
     assert facts["epoch"] == 1 and len(arrays["steps/train_loss"]) == 1
     trial(tmp_path / "run")
     assert result(tmp_path / "run") == trial.expected
+
+
+@pytest.mark.parametrize("place", [(0, 1), (1, 0), (1, -1)])
+@pytest.mark.parametrize("conduct", [EACH_STEP, RARE], ids=["each step", "rare"])
+def test_a_run_whose_directory_is_deleted_ends_in_an_error_and_makes_no_other(trial, tmp_path, place, conduct):
+    run = tmp_path / "run"
+    with pytest.raises(RunError, match="the directory was deleted while the run went on"):
+        trial(run, conduct, Stops(*place, lambda: shutil.rmtree(run)))
+    assert not run.exists()
+
+
+def test_a_run_whose_directory_is_moved_goes_on_where_it_is_moved_back(trial, tmp_path):
+    run, elsewhere = tmp_path / "run", tmp_path / "elsewhere"
+    with pytest.raises(RunError, match="the directory was moved away"):
+        trial(run, EACH_STEP, Stops(1, 0, lambda: run.rename(elsewhere)))
+    assert not run.exists()
+    elsewhere.rename(run)
+    trial(run)
+    assert result(run) == trial.expected
+
+
+def test_a_run_whose_lock_is_removed_stops_and_goes_on(trial, tmp_path):
+    run = tmp_path / "run"
+    with pytest.raises(RunError, match="the lock was removed"):
+        trial(run, EACH_STEP, Stops(1, 0, (run / "lock").unlink))
+    trial(run)
+    assert result(run) == trial.expected
+
+
+def test_checkpoints_that_are_links_are_never_followed(trial, tmp_path):
+    run, outside = tmp_path / "run", tmp_path / "outside"
+    stop(trial, run, 1, 0)
+    (run / "checkpoints").rename(outside)
+    for name in Checkpoints(outside).names():
+        (outside / name / FACTS).unlink()  # damaged: they would be put aside
+    before = sorted(path.name for path in outside.rglob("*"))
+    (run / "checkpoints").symlink_to(outside)
+    with pytest.raises(RunError, match="is a link"):
+        trial(run)
+    assert sorted(path.name for path in outside.rglob("*")) == before
 
 
 def asked_of(monkeypatch):

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -206,6 +207,133 @@ def test_a_refused_run_lets_the_lock_go(place):
     with pytest.raises(RunError):
         begin(place, seed=1)
     begin(place).close()
+
+
+# --- a directory that is lost while its run goes on ---
+
+
+def deleted(place):
+    shutil.rmtree(place)
+
+
+def made_anew(place):
+    shutil.rmtree(place)
+    place.mkdir()
+
+
+def begun_anew(place):
+    """By another process, which holds it now."""
+    shutil.rmtree(place)
+    RunDirectory.open(place, "search", RECIPE).close()
+
+
+def moved(place):
+    place.rename(place.with_name("elsewhere"))
+
+
+def moved_and_replaced(place):
+    moved(place)
+    place.mkdir()
+
+
+def moved_behind_a_link(place):
+    moved(place)
+    place.symlink_to(place.with_name("elsewhere"))  # the same directory still: nothing is lost
+
+
+def unlocked(place):
+    (place / "lock").unlink()
+
+
+def locked_by_another(place):
+    unlocked(place)
+    (place / "lock").write_text("PID 1 on elsewhere since 2026\n")
+
+
+def locked_by_a_link(place):
+    (place / "lock").rename(place / "lock of before")
+    (place / "lock").symlink_to("lock of before")
+
+
+LOSSES = {  # what somebody does → what is said
+    deleted: "the directory was deleted",
+    made_anew: "the directory was deleted",
+    begun_anew: "the directory was deleted",
+    moved: "the directory was moved away",
+    moved_and_replaced: "the directory was moved away",
+    unlocked: "the lock was removed",
+    locked_by_another: "the lock was replaced",
+    locked_by_a_link: "the lock was replaced",
+}
+WRITES = {  # all that writes into the directory of a run
+    "metrics": lambda run: run.write_metrics([{"epoch": 0}]),
+    "json": lambda run: run.write_json("genotype.json", {}),
+    "soon": lambda run: run.write_soon("epochs/0000.json", b"{}"),
+    "arrays": lambda run: run.save_arrays("weights", {"a": np.ones(3)}, {}),
+    "checkpoint": lambda run: run.checkpoints.save(1, 0, {"a": np.ones(3)}, {}, []),
+    "the end": lambda run: run.mark_finished(),
+    "a picture": lambda run: run.place("cells.png").write_bytes(b""),
+    "the end of the process": lambda run: run.__exit__(None, None, None),
+}
+
+
+def below(folder):
+    return {path.relative_to(folder): path.is_file() and path.read_bytes() for path in folder.rglob("*")}
+
+
+@pytest.mark.parametrize("write", WRITES.values(), ids=WRITES)
+@pytest.mark.parametrize("lose", LOSSES, ids=lambda lose: lose.__name__)
+def test_nothing_is_written_into_a_directory_that_is_lost(place, lose, write):
+    run = begin(place)
+    lose(place)
+    before = below(place.parent)
+    with pytest.raises(RunError, match=f"{LOSSES[lose]} while the run went on") as caught:
+        write(run)
+    run.close()
+    after = below(place.parent)
+    held = {path for path in before if path.name.startswith("lock")}  # which closing empties, where it is ours
+    assert caught.value.exit_code == 5 and caught.value.next_step and str(place) in caught.value.where
+    assert after.keys() == before.keys() and all(after[path] == before[path] for path in before if path not in held)
+
+
+def test_where_a_directory_was_moved_to_is_said(place):
+    run = begin(place)
+    moved(place)
+    with pytest.raises(RunError) as caught:
+        run.write_json("a.json", {})
+    run.close()
+    assert str(place.with_name("elsewhere")) in caught.value.seen and "no such directory" in caught.value.seen
+
+
+def test_who_replaced_a_lock_is_said(place):
+    run = begin(place)
+    locked_by_another(place)
+    with pytest.raises(RunError) as caught:
+        run.write_json("a.json", {})
+    run.close()
+    assert caught.value.seen == "PID 1 on elsewhere since 2026"
+    assert (place / "lock").read_text() == "PID 1 on elsewhere since 2026\n"  # closing did not touch it
+
+
+def test_what_replaces_a_run_is_begun_in_the_same_directory_alone(place):
+    """Between `reserve` and `begin`, minutes in which data are read, the directory can be lost too."""
+    begin(place).close()
+    run = RunDirectory.reserve(place, "search", {"seed": 1}, overwrite=True)
+    moved(place)
+    place.mkdir()
+    (place / "thesis.txt").write_text("years of work")
+    with pytest.raises(RunError, match="moved away"):
+        run.begin()
+    run.close()
+    assert [path.name for path in place.iterdir()] == ["thesis.txt"]
+
+
+def test_a_directory_that_is_still_the_same(place):
+    with begin(place) as run:
+        moved_behind_a_link(place)
+        run.write_json("a.json", {})
+        run.checkpoints.save(1, 0, {"a": np.ones(3)}, {}, [])
+    assert run._directory is None and RunDirectory.read(place).read_json("a.json") == {}
 
 
 # --- metrics ---

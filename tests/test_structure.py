@@ -11,10 +11,11 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 
-# Every part may import itself and these three, which know nothing else of sharpkeras.
-LEAVES = {"errors", "strict_json", "strict_toml", "atomic", "interruption"}
+# Every part may import itself and these, which know nothing else of sharpkeras.
+LEAVES = {"errors", "reading", "strict_json", "strict_toml", "atomic", "interruption"}
 MAY_IMPORT = {
     "errors": "",
+    "reading": "",
     "strict_json": "",
     "strict_toml": "",
     "atomic": "",

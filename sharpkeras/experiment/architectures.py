@@ -26,7 +26,7 @@ def file_name(kind):
 def in_run(run):
     """The architecture that a search has found or a training was given; None while there is none."""
     for kind in KINDS:
-        if (run.path / file_name(kind)).is_file():
+        if run.has(file_name(kind)):
             return from_dict(run.read_json(file_name(kind)), str(run.path / file_name(kind)))
     return None
 

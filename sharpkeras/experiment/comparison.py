@@ -99,7 +99,7 @@ def _rows(runs):
     numbers = {key: number for number, key in enumerate(dict.fromkeys(keys), 1)}
     rows = []
     for run, key, name in zip(runs, keys, names):
-        failed = (run.path / "diverged.json").exists()
+        failed = run.has("diverged.json")
         row = {
             "group": numbers[key],
             "run": str(run.path),
@@ -145,7 +145,7 @@ def _name(found):
 def _cost(run, found):
     """Parameters and AddMults of the run's network; None each while it has not seen its data, or only Python knows its
     space."""
-    if not found or "space" in run.recipe or not (run.path / DATA).is_file():
+    if not found or "space" in run.recipe or not run.has(DATA):
         return dict.fromkeys(Cost._fields)
     recipe = TrainRecipe.from_dict({**records.settings(run), "seed": 0}, f"{run.path}/recipe.json")
     facts = records.data(run)
@@ -213,11 +213,11 @@ def _pairs(runs, rows):
 def _right(run, evaluation):
     """Whether each image was answered rightly, (N,) booleans."""
     name = evaluation["predictions"]
-    loaded = run.load_arrays(name)
+    loaded = records.answers(run, name)
     if loaded is not None:
-        answers, meta = loaded
-        right = answers["classes"][:, 0] == answers["labels"]
-        if meta["fingerprint"] == evaluation["fingerprint"] and len(right) - right.sum() == evaluation["errors"]:
+        labels, classes, meta = loaded
+        right = classes[:, 0] == labels
+        if meta.get("fingerprint") == evaluation["fingerprint"] and len(right) - right.sum() == evaluation["errors"]:
             return right
     problem = "does not belong to the evaluation" if loaded else "is missing"
     step = f"sharpkeras evaluate {run.path} --data {evaluation['dataset']}"
@@ -237,7 +237,7 @@ def _search(run):
     worst = max(watched, key=lambda row: sum(row[share] for share in WEIGHTLESS), default=None)
     return {
         **{name: settings.get(name) for name in ("space", "ops", "weighting", "order", "epochs")},
-        "fingerprint": records.data(run)["fingerprint"] if (run.path / DATA).is_file() else None,
+        "fingerprint": records.data(run)["fingerprint"] if run.has(DATA) else None,
         "last": _watch(rows[-1]) if rows else None,
         "worst": _watch(worst) if worst else None,
         "labels": [],

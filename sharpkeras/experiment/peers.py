@@ -11,6 +11,7 @@ from pathlib import Path
 
 import keras
 
+from sharpkeras import atomic
 from sharpkeras.experiment import records, weights
 from sharpkeras.experiment.results import trained_network
 from sharpkeras.measure.latency import CPU, too_many_threads
@@ -49,7 +50,7 @@ class KerasRun:
         run, on_cpu = RunDirectory.read(self.path, "train"), tuple(providers) == CPU
         weights.of_run(run)
         shape = [batch_size, *records.data(run)["shape"]]
-        content = (Path(self.path) / f"{weights.WEIGHTS}.safetensors").read_bytes()
+        content = run.read_bytes(f"{weights.WEIGHTS}.safetensors", atomic.LARGEST_ARRAYS)
         facts = {"file": self.name, "bytes": len(content), "sha256": sha256(content).hexdigest(), "input_shape": shape}
         return Launch(
             where=self.name,

@@ -24,8 +24,8 @@ def draw_search(run, space, found):
     from sharpkeras.view import collapse, curves
 
     rows = metrics(run)
-    curves.draw_metrics(rows, run.path / "metrics.png")
-    collapse.draw_collapse({run.path.name: rows}, run.path / "collapse.png")
+    curves.draw_metrics(rows, run.place("metrics.png"))
+    collapse.draw_collapse({run.path.name: rows}, run.place("collapse.png"))
     alphas = [records.alphas(run, f"epochs/{row['epoch']:04d}.json", space) for row in rows]
     title = f"{run.path.name}: epoch {rows[-1]['epoch'] + 1}"
     {"genotype": _draw_cells, "path": _draw_cuboid}[found.kind](run, space, found, alphas, title)
@@ -34,25 +34,25 @@ def draw_search(run, space, found):
 def _draw_cells(run, space, found, alphas, title):
     from sharpkeras.view import cells, curves
 
-    cells.draw_genotype(found, run.path / "cells.png", title=title)
+    cells.draw_genotype(found, run.place("cells.png"), title=title)
     for kind, name in enumerate(("normal", "reduce")):
         by_epoch = np.array([epoch[kind] for epoch in alphas])  # (T, E, P)
         heading = f"{name.replace('reduce', 'reduction')} cell"
-        curves.draw_alphas(by_epoch, space.primitive_names, run.path / f"alphas_{name}.png", title=heading)
+        curves.draw_alphas(by_epoch, space.primitive_names, run.place(f"alphas_{name}.png"), title=heading)
 
 
 def _draw_cuboid(run, space, found, alphas, title):
     from sharpkeras.view import hypercuboid
 
     routes, weights = [space.route(route) for route in found.routes], space.weights(alphas[-1])
-    hypercuboid.draw_path(routes, space.lattice, space.choices, weights, run.path / "path.png", title=title)
-    hypercuboid.draw_weights(weights, space.choices, run.path / "alphas.png", title=f"weights of {title}")
+    hypercuboid.draw_path(routes, space.lattice, space.choices, weights, run.place("path.png"), title=title)
+    hypercuboid.draw_weights(weights, space.choices, run.place("alphas.png"), title=f"weights of {title}")
 
 
 def draw_training(run, found):
     """Draws the metrics and the cells of a finished training into its run directory."""
     from sharpkeras.view import cells, curves
 
-    curves.draw_metrics(metrics(run), run.path / "metrics.png")
+    curves.draw_metrics(metrics(run), run.place("metrics.png"))
     if found.kind == "genotype":
-        cells.draw_genotype(found, run.path / "cells.png", title=found.name)
+        cells.draw_genotype(found, run.place("cells.png"), title=found.name)

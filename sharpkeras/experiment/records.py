@@ -81,3 +81,21 @@ def numbers(run, names):
 def evaluation(run, name):
     """A report of `evaluate` in a run; raises ConfigError where it is none."""
     return strict_json.require(run.read_json(name), EVALUATION_FORM, str(run.path / name))
+
+
+def answers(run, name):
+    """What `evaluate` keeps of every image: labels (N,), classes (N, K) and facts; None where it kept nothing.
+
+    Raises:
+        RunError: the file is damaged, or holds other arrays.
+    """
+    loaded = run.load_arrays(name)
+    if loaded is None:
+        return None
+    arrays, meta = loaded
+    shapes = {name: array.shape for name, array in arrays.items()}
+    labels, classes = shapes.get("labels", ()), shapes.get("classes", ())
+    if len(labels) != 1 or len(classes) != 2 or labels[0] != classes[0] or not classes[1]:
+        allowed, where = "labels (N,) and classes (N, K)", str(run.path / f"{name}.safetensors")
+        raise RunError("holds no answers to images", where=where, seen=shapes, allowed=allowed, next_step=AGAIN)
+    return arrays["labels"], arrays["classes"], meta

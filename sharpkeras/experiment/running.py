@@ -177,7 +177,7 @@ def _train(recipe, build, run, conduct, progress, data_options):
 
 def _checked(run, dataset):
     """The dataset; raises RunError where the run began with another one."""
-    if run.resumed and (run.path / DATA).exists():
+    if run.resumed and run.has(DATA):
         before = records.data(run)["fingerprint"]
         if before != dataset.fingerprint:
             raise RunError(

@@ -4,9 +4,8 @@ import hashlib
 from pathlib import Path
 
 import numpy as np
-import safetensors.numpy
 
-from sharpkeras import atomic, from_torch
+from sharpkeras import atomic, from_torch, reading, strict_json
 from sharpkeras.errors import RunError, UsageError
 from sharpkeras.inspection import read_h5, refuse_foreign_model
 from sharpkeras.runs import RunDirectory
@@ -26,7 +25,13 @@ def of_run(run):
         raise RunError(
             "has no trained weights", where=str(run.path), next_step="let its training end: sharpkeras train"
         )
-    _refuse_not_finite(loaded[0], run.path / f"{WEIGHTS}.safetensors")
+    where = run.path / f"{WEIGHTS}.safetensors"
+    _refuse_not_finite(loaded[0], where)
+    selection = loaded[1].get("selection", {"by": "last"})
+    strict_json.require(selection, {"by": str}, f"{where}: selection")
+    counted = {"epoch": int, "epochs": int} if "epoch" in selection else {}
+    counted |= {"images": int} if selection["by"] == "held_out" else {}
+    strict_json.require(selection, counted, f"{where}: selection")
     return loaded
 
 
@@ -70,10 +75,8 @@ def fingerprint(weights):
 
 
 def _read_safetensors(path):
-    try:
-        return safetensors.numpy.load_file(path)
-    except (OSError, ValueError, safetensors.SafetensorError) as error:
-        raise RunError("is damaged", where=str(path), seen=str(error)) from None
+    with atomic.disk_errors(path), atomic.array_errors(path, "take another copy"), reading.opened(path) as file:
+        return atomic.unpack(file)[0]
 
 
 def _refuse_not_finite(weights, path):

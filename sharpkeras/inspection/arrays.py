@@ -4,14 +4,12 @@ import math
 import tokenize
 
 import numpy as np
-import safetensors
 
-from sharpkeras import atomic
+from sharpkeras import atomic, reading
 from sharpkeras.errors import SafetyError
-from sharpkeras.inspection.report import Report, array_facts, damaged, finite_findings, names
+from sharpkeras.inspection.report import ANOTHER_COPY, Report, array_facts, damaged, finite_findings, names
 
-READ = ("F64", "F32", "F16")  # the types of numbers in safetensors that can be infinite, and that NumPy knows
-INTEGERS = ("BOOL", "I8", "U8", "I16", "U16", "I32", "U32", "I64", "U64")
+FLOATS = ("F64", "F32", "F16")  # the types of numbers in safetensors that can be infinite, and that NumPy knows
 READERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 BROKEN = (  # what NumPy raises on a header, and what Python's own parser does, which it uses
     OSError,
@@ -29,23 +27,15 @@ BROKEN = (  # what NumPy raises on a header, and what Python's own parser does, 
 
 def inspect_safetensors(path):
     """The Report on a safetensors file; raises RunError for a damaged one."""
-    try:
-        with safetensors.safe_open(path, framework="numpy") as file:
-            metadata, found, bad = file.metadata() or {}, {}, []
-            for name in file.keys():  # noqa: SIM118
-                part = file.get_slice(name)
-                found[name] = (part.get_dtype(), part.get_shape())
-                if found[name][0] in READ and not np.isfinite(file.get_tensor(name)).all():
-                    bad.append(name)
-    except (OSError, ValueError, TypeError, safetensors.SafetensorError) as error:
-        raise damaged(path, error) from None
-    unread = [name for name, (dtype, _) in found.items() if dtype not in READ + INTEGERS]
+    with atomic.disk_errors(path), atomic.array_errors(path, ANOTHER_COPY), reading.opened(path) as file:
+        declared, metadata = atomic.header(file)
+        floats = [name for name, array in declared.items() if array.dtype in FLOATS]
+        bad = [name for name in floats if not np.isfinite(atomic.array_of(file, declared[name])).all()]
+    found = {name: (array.dtype, array.shape) for name, array in declared.items()}
+    unread = [name for name, (dtype, _) in found.items() if dtype not in atomic.DTYPES]
     facts = {**array_facts(found), "not looked at for NaN": names(unread)}
     if atomic.ENTRY in metadata:
-        try:
-            _, meta = atomic.load_arrays(path)
-        except RecursionError as error:  # JSON that is nested without end
-            raise damaged(path, error) from None
+        _, meta = atomic.load_arrays(path)
         facts |= {"checksums": f"{len(found)} right", "metadata": meta}
     else:
         facts |= {"checksums": "none in the file", "metadata": sorted(metadata)}
@@ -54,7 +44,7 @@ def inspect_safetensors(path):
 
 def inspect_npy(path):
     """The Report on a single array; raises as `npy_header`."""
-    with open(path, "rb") as file:
+    with reading.opened(path) as file:
         dtype, shape = npy_header(file, path.stat().st_size, path, path.name)
     return Report(str(path), "an array (npy)", array_facts({path.stem: (dtype, shape)}))
 

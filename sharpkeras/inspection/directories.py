@@ -7,15 +7,14 @@ only half written, drops a line of metrics that was cut off, and puts damaged ch
 import contextlib
 import fcntl
 import os
-import shutil
 from typing import NamedTuple
 
-from sharpkeras import atomic, checkpoints, strict_json
+from sharpkeras import atomic, checkpoints, reading, strict_json
 from sharpkeras.errors import ConfigError, RunError, SafetyError, SharpKerasError
 from sharpkeras.inspection import texts
 from sharpkeras.inspection.arrays import inspect_safetensors
 from sharpkeras.inspection.report import Report, names
-from sharpkeras.runs import RunDirectory
+from sharpkeras.runs import WRITTEN, RunDirectory
 
 IN_USE = "in use by"  # a fact
 CHECKPOINTS, EPOCHS, METRICS, LOCK = "checkpoints", "epochs", "metrics.jsonl", "lock"
@@ -92,11 +91,13 @@ def _run(path):
     findings = []
     try:
         RunDirectory.read(path)
-    except ConfigError as error:  # run.json is right, recipe.json is not
-        findings.append(f"recipe.json: {texts.problem_of(error)}")
+    except (ConfigError, RunError) as error:
+        if not str(error.where).startswith(str(path / "recipe.json")):
+            raise
+        findings.append(f"recipe.json: {texts.problem_of(error)}")  # run.json is right
     facts = {"finished": None, **strict_json.load(path / "run.json")}
     told, more = None, []
-    if not findings and (path / "recipe.json").is_file():
+    if not findings and _is_own(path / "recipe.json"):
         told, more = texts.tried(lambda file: _recipe(file, facts["kind"]), path / "recipe.json", "recipe.json")
     return facts, told or {}, findings + more
 
@@ -115,9 +116,13 @@ def _recipe(path, kind):
 def _leftovers(path, facts):
     found = [entry for folder in _folders(path) for entry in _entries(folder)]
     parts = [str(entry.relative_to(path)) for entry in found if entry.name[0] == "." and entry.name.endswith(".part")]
-    links = [str(entry.relative_to(path)) for entry in found if entry.is_symlink() and entry.name[0] != "."]
     findings = [f"{part} was left half written" for part in parts]
-    findings += [f"{link} is a link, which is not followed" for link in links]
+    for entry in found:
+        try:
+            if entry.name[0] != "." and not (_is_folder(entry) and entry.suffix not in WRITTEN):
+                reading.refuse_other(entry)
+        except reading.Refused as error:
+            findings.append(f"{entry.relative_to(path)} {error.strerror}: it is not opened")
     return {}, findings, [Step("remove", part) for part in parts]
 
 
@@ -215,11 +220,11 @@ def _holder(path, held_here):
         held_here: whether this process holds it.
     """
     try:
-        number = os.open(path / LOCK, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        file = reading.opened(LOCK, within=path)
     except OSError:
         return None, []
-    with open(number, encoding="utf-8", errors="replace") as file:
-        text = file.read(1000).strip()
+    with file:
+        text = file.read(1000).decode("utf-8", "replace").strip()
         try:
             if not held_here:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # let go at once
@@ -249,29 +254,21 @@ def _held(path):
 # --- the repair ---
 
 
-def _remove(path):
-    if _is_folder(path):
-        shutil.rmtree(path)
-    else:
-        path.unlink()
-
-
 def _cut_last_line(path):
-    content = path.read_bytes()
+    content = reading.read(path, strict_json.MAX_BYTES_OF_LINES)
     atomic.write(path, content[: content.rfind(b"\n") + 1])
 
 
 def _put_aside(path):
     """As `checkpoints` does: of two damaged ones of the same name, the later stays."""
     place = path.with_name(f"{path.name}.damaged")
-    if place.exists():
-        shutil.rmtree(place)
+    atomic.remove(place)
     os.replace(path, place)
 
 
 REPAIRS = {
     "empty": lambda path: os.truncate(path, 0),
-    "remove": _remove,
+    "remove": atomic.remove,
     "cut the last line off": _cut_last_line,
     "put aside as damaged": _put_aside,
 }

@@ -1,6 +1,9 @@
 """What a file's first bytes say that it is. Names mean little: a pickle may well be called genotype.json."""
 
+import os
 import re
+
+from sharpkeras import reading
 
 HEAD = 512  # bytes that are looked at
 LARGEST_HEADER = 100_000_000  # bytes, of a safetensors file; the limit of the format's own reader
@@ -40,11 +43,11 @@ SUFFIXES = {".json": "json", ".toml": "toml", ".jsonl": "jsonl", ".onnx": "onnx"
 
 def detect(path):
     """The kind of a regular file, None where only a name is known, and that name, such as "a gzip file"."""
-    with open(path, "rb") as file:
-        head = file.read(HEAD)
+    with reading.opened(path) as file:
+        head, size = file.read(HEAD), os.fstat(file.fileno()).st_size
     if not head:
         return None, "an empty file"
-    if _is_safetensors(head, path.stat().st_size):  # first: it begins with a length, which can look like anything
+    if _is_safetensors(head, size):  # first: it begins with a length, which can look like anything
         return "safetensors", "a safetensors file"
     for pattern, kind, words in SIGNATURES:
         if re.match(pattern, head, re.DOTALL):

@@ -8,6 +8,7 @@ from sharpkeras.errors import RunError, SafetyError
 LARGEST_RATIO = 100  # of what a file unfolds to and its own size; weights hardly shrink
 HARMLESS = 16 * 2**20  # bytes that a file of any size may unfold to
 LARGEST_MEMBERS = 100_000
+ANOTHER_COPY = "take another copy, or make it anew with the command that wrote it"
 NAMED = 5  # in a finding about many
 
 
@@ -74,5 +75,4 @@ def refuse_bomb(path, member, declared, size):
 def damaged(path, error):
     """The RunError on a file of arrays that can not be read."""
     seen = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    step = "take another copy, or make it anew with the command that wrote it"
-    return RunError("is damaged", where=str(path), seen=seen, next_step=step)
+    return RunError("is damaged", where=str(path), seen=seen, next_step=ANOTHER_COPY)

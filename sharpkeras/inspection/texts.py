@@ -5,13 +5,12 @@ import itertools
 import os
 from pathlib import Path
 
-from sharpkeras import strict_json, strict_toml
+from sharpkeras import atomic, reading, strict_json, strict_toml
 from sharpkeras.errors import ConfigError, SharpKerasError, printable
 from sharpkeras.inspection.report import Report, names
 from sharpkeras.recipes import MULTICHANNEL, SearchRecipe, TrainRecipe
 from sharpkeras.spaces.hypercuboid import path as paths
 
-LARGEST_METRICS = 64 * 2**20  # bytes of lines
 RECIPES = {"search": SearchRecipe, "train": TrainRecipe}
 ONLY_PYTHON = "it is of a space that only Python knows: the functions of sharpkeras.experiment, with space=…"
 ROUNDING = 1e-9  # between an error and the counts that it is made of
@@ -48,14 +47,9 @@ def read_metrics(path):
     Raises:
         ConfigError: a line is no JSON object with an epoch, or there are too many.
     """
-    with open(path, "rb") as file:
-        raw = file.read(LARGEST_METRICS + 1)
-    if len(raw) > LARGEST_METRICS:
-        raise ConfigError("is too large", where=str(path), allowed=f"at most {LARGEST_METRICS:,} bytes")
-    try:
-        rows = strict_json.load_lines(raw.decode(), str(path))
-    except UnicodeDecodeError:
-        raise ConfigError("is not UTF-8 text", where=str(path), allowed="lines of JSON") from None
+    with atomic.disk_errors(path):
+        raw = reading.read(path, strict_json.MAX_BYTES_OF_LINES)
+    rows = strict_json.decoded_lines(raw, str(path))
     for number, row in enumerate(rows, 1):
         if not isinstance(row, dict) or type(row.get("epoch")) is not int:
             raise ConfigError(
@@ -217,16 +211,17 @@ def _export(content, path):
     if not isinstance(name, str) or Path(name).name != name:
         raise ConfigError("is no plain file name", where=f"{path}: file", seen=name, allowed="NAME.onnx")
     model, findings = Path(path).with_name(name), []
-    if not model.is_file():
+    try:
+        with reading.opened(name, within=model.parent) as file:  # the name is a stranger's: no link to another file
+            size, same = os.fstat(file.fileno()).st_size, False
+            if size == content.get("bytes"):
+                same = hashlib.file_digest(file, "sha256").hexdigest() == content.get("sha256")
+            findings += [] if same else [f"{name} is not the file that was checked"]
+    except FileNotFoundError:
         findings.append(f"{name} is not there")
-    elif model.stat().st_size != content.get("bytes") or _sha256(model) != content.get("sha256"):
-        findings.append(f"{name} is not the file that was checked")
+    except OSError as error:
+        findings.append(f"{name}: {error.strerror}")
     return Report(str(path), "the report of an export", facts, findings, next=["inspect", str(model)])
-
-
-def _sha256(path):
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _data(content, path):

@@ -82,7 +82,11 @@ def load_table(path):
         UsageError: when there is no such file.
         ConfigError: when it is no table.
     """
-    content = strict_json.load(path)
+    try:
+        content = strict_json.load(path)
+    except ConfigError as error:
+        error.seen = None  # a stranger's recipe can name any file as a table, and a message is shown to others
+        raise
     if not isinstance(content, dict) or content.get("schema_version") != SCHEMA_VERSION:
         seen = content.get("schema_version") if isinstance(content, dict) else type(content).__name__
         raise _no_table(f"{path}: schema_version", seen, SCHEMA_VERSION)
