@@ -34,7 +34,7 @@ from sharpkeras.errors import (
 SCHEMA_VERSION = 1
 PROGRAM = "sharpkeras"
 KINDS = ("search", "train")
-RECORDED_PACKAGES = ("sharpkeras", "keras", "tensorflow", "tensorflow-cpu", "jax", "numpy")
+RECORDED_PACKAGES = ("sharpkeras", "keras", "tensorflow", "tensorflow-cpu", "jax", "jaxlib", "numpy")
 WRITTEN = (".json", ".jsonl", ".safetensors", ".png", ".txt")  # names of a run's files end so
 FOLDERS = ("checkpoints", "epochs")
 NAME_A_RUN = "name a directory that search or train wrote"
@@ -326,8 +326,9 @@ def _checked_facts(path):
         raise RunError("is no run of sharpkeras", where=where, seen=facts, allowed=allowed, next_step=OTHER_DIRECTORY)
     if version > SCHEMA_VERSION:
         raise written_by_a_newer_version(where, version, SCHEMA_VERSION)
-    facts = {"versions": {}, "conditions": {}, "finished": None, **facts}
-    return strict_json.require(facts, {"versions": dict, "conditions": dict, "finished": (str, type(None))}, where)
+    facts = {"versions": {}, "conditions": {}, "changes": [], "finished": None, **facts}
+    form = {"versions": dict, "conditions": dict, "changes": [str], "finished": (str, type(None))}
+    return strict_json.require(facts, form, where)
 
 
 def _read_recipe(path):
@@ -355,6 +356,7 @@ def _new_facts(kind, conditions):
         "finished": None,
         "versions": _versions(),
         "conditions": _as_json(conditions or {}),
+        "changes": [],
     }
 
 
@@ -378,16 +380,40 @@ def _refuse_links(path):
 
 
 def _tell_changes(path, facts, conditions, strict):
-    """Warns of other conditions than those a run began under; raises RunError for them if `strict`."""
-    before, now = {**facts["versions"], **facts["conditions"]}, {**_versions(), **_as_json(conditions)}
-    changes = [f"{name} {before[name]} -> {now.get(name)}" for name in before if before[name] != now.get(name)]
-    if not changes:
-        return
-    problem, changes = "not bit-exact with the run's beginning", ", ".join(changes)
-    if strict:
+    """Warns of other conditions than those a run began under; raises RunError for them if `strict`.
+
+    A run that goes on all the same keeps what had changed: later, under the conditions of its beginning, it is no
+    longer what it would have been. Conditions that an older sharpkeras did not record are not compared.
+    """
+    conditions, problem = _as_json(conditions), "not bit-exact with the run's beginning"
+    changes, before = _changes(facts, conditions), facts["changes"]
+    if strict and (changes or before):
         next_step = "go on under the conditions it began with, or without --strict-resume"
-        raise RunError(problem, where=str(path), seen=changes, next_step=next_step)
-    logger.warning("%s: %s", problem, changes)
+        if not changes:
+            problem, next_step = f"{problem}, since it went on under other conditions", "go on without --strict-resume"
+        raise RunError(problem, where=str(path), seen=changes or "; ".join(before), next_step=next_step)
+    if changes:
+        logger.warning("%s: %s", problem, changes)
+        facts["changes"] = before + [changes] * (not facts["finished"] and changes not in before)
+    unknown = sorted(conditions.keys() - facts["conditions"].keys())
+    if strict and unknown:
+        logger.warning("not compared, since they were not recorded when the run began: %s", ", ".join(unknown))
+
+
+def _changes(facts, conditions):
+    """What is other than when a run began, as text: versions of packages, and the conditions known of both times."""
+    pairs = [(facts["versions"], dict.fromkeys(facts["versions"]) | _versions()), (facts["conditions"], conditions)]
+    for name, here in conditions.items():
+        there = facts["conditions"].get(name)
+        if isinstance(here, dict) and isinstance(there, dict):  # of variables those that are set
+            unset = dict.fromkeys([*there, *here], "unset")
+            pairs.append((unset | there, unset | here))
+    return ", ".join(
+        f"{name} {old} -> {here[name]}"
+        for there, here in pairs
+        for name, old in there.items()
+        if name in here and old != here[name] and not isinstance(old, dict)
+    )
 
 
 def _refuse_other_run(path, kind_there, recipe_there, kind, recipe):

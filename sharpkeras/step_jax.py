@@ -14,6 +14,16 @@ def make_deterministic():
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_deterministic_ops=true"
 
 
+def conditions():
+    """What decides the last bits of a result, and is set for the process or depends on its machine, by name."""
+    return {
+        "gpus": [device.device_kind for device in jax.local_devices() if device.platform == "gpu"],
+        "matmul_precision": jax.config.jax_default_matmul_precision,
+        "64_bits": jax.config.jax_enable_x64,
+        "random_numbers": f"{jax.config.jax_default_prng_impl}, partitionable {jax.config.jax_threefry_partitionable}",
+    }
+
+
 def device_bytes_left():
     """What is left of the first GPU's memory for this process; None without one."""
     sizes = jax.local_devices()[0].memory_stats() or {}

@@ -1,5 +1,7 @@
 """The training step on TensorFlow: variables are updated in place."""
 
+import os
+
 import tensorflow as tf
 from tensorflow.python.client import device_lib  # the only place that tells how much memory TensorFlow may take
 
@@ -21,6 +23,23 @@ NUMBERLESS = (tf.resource, tf.variant, tf.string)
 def make_deterministic():
     """From here on every operation gives the same bits again, or an error where it can not."""
     tf.config.experimental.enable_op_determinism()
+
+
+def conditions():
+    """What decides the last bits of a result, and is set for the process or depends on its machine, by name."""
+    threading, gpus = tf.config.threading, tf.config.list_physical_devices("GPU")
+    threads = [
+        chosen or os.environ.get(f"TF_NUM_{kind}_THREADS") or "as many as cores"
+        for kind, chosen in (
+            ("INTRAOP", threading.get_intra_op_parallelism_threads()),
+            ("INTEROP", threading.get_inter_op_parallelism_threads()),
+        )
+    ]
+    return {
+        "threads": "{} in an operation, {} for operations".format(*threads),
+        "gpus": [tf.config.experimental.get_device_details(gpu).get("device_name") for gpu in gpus],
+        "tensor_float_32": tf.config.experimental.tensor_float_32_execution_enabled(),
+    }
 
 
 def device_bytes_left():

@@ -144,6 +144,61 @@ def test_other_conditions_are_told_or_refused(place, caplog):
     assert caught.value.seen == "processor a -> b" and "--strict-resume" in caught.value.next_step
 
 
+NOW = {"cores": 2, "threads": "1 and 2", "environment": {"XLA_FLAGS": "--a", "TF_ENABLE_ONEDNN_OPTS": "0"}}
+
+
+@pytest.mark.parametrize(
+    ("then", "change"),
+    [
+        ({"cores": 1}, "cores 1 -> 2"),
+        ({"cores": "2, with a quota of 1"}, "cores 2, with a quota of 1 -> 2"),
+        ({"threads": "2 and 2"}, "threads 2 and 2 -> 1 and 2"),
+        ({"environment": {}}, "TF_ENABLE_ONEDNN_OPTS unset -> 0, XLA_FLAGS unset -> --a"),
+        ({"environment": {**NOW["environment"], "XLA_FLAGS": "--b"}}, "XLA_FLAGS --b -> --a"),
+        ({"environment": {**NOW["environment"], "OMP_NUM_THREADS": "1"}}, "OMP_NUM_THREADS 1 -> unset"),
+    ],
+)
+def test_each_condition_is_told_and_refused(place, caplog, then, change):
+    RunDirectory.open(place, "search", RECIPE, conditions={**NOW, **then}).close()
+    with pytest.raises(RunError, match="not bit-exact") as caught:
+        RunDirectory.open(place, "search", RECIPE, conditions=NOW, strict=True)
+    assert sorted(caught.value.seen.split(", ")) == sorted(change.split(", ")) or caught.value.seen == change
+    assert caught.value.exit_code == 5 and not caplog.text.count("WARNING")
+    RunDirectory.open(place, "search", RECIPE, conditions=NOW).close()
+    assert "not bit-exact with the run's beginning" in caplog.text and change.split(", ")[0] in caplog.text
+
+
+def test_the_same_conditions_are_no_change(place, caplog):
+    for strict in (False, True, True):
+        RunDirectory.open(place, "search", RECIPE, conditions=NOW, strict=strict).close()
+    assert "WARNING" not in caplog.text and json.loads((place / "run.json").read_text())["changes"] == []
+
+
+def test_what_an_older_version_did_not_record_is_no_change(place, caplog):
+    """Its run.json has fewer conditions, and no list of changes."""
+    RunDirectory.open(place, "search", RECIPE, conditions={"processor": "a"}).close()
+    facts = json.loads((place / "run.json").read_text())
+    del facts["changes"]
+    (place / "run.json").write_text(json.dumps(facts))
+    now = {"processor": "a", **NOW}
+    RunDirectory.open(place, "search", RECIPE, conditions=now).close()
+    assert "WARNING" not in caplog.text
+    RunDirectory.open(place, "search", RECIPE, conditions=now, strict=True).close()
+    assert "not compared, since they were not recorded when the run began: cores, environment, threads" in caplog.text
+    assert "not bit-exact" not in caplog.text
+
+
+def test_a_run_that_once_went_on_under_other_conditions_stays_another(place):
+    RunDirectory.open(place, "search", RECIPE, conditions={"cores": 2}).close()
+    for _ in range(2):
+        RunDirectory.open(place, "search", RECIPE, conditions={"cores": 1}).close()
+    assert json.loads((place / "run.json").read_text())["changes"] == ["cores 2 -> 1"]
+    with pytest.raises(RunError, match="since it went on under other conditions") as caught:
+        RunDirectory.open(place, "search", RECIPE, conditions={"cores": 2}, strict=True)
+    assert caught.value.seen == "cores 2 -> 1" and caught.value.exit_code == 5
+    RunDirectory.open(place, "search", RECIPE, conditions={"cores": 2}).close()
+
+
 @pytest.mark.parametrize("path", ["file", "file/below", "/proc/sharpkeras"])
 def test_a_place_that_can_not_be_written(tmp_path, path):
     (tmp_path / "file").write_text("text")

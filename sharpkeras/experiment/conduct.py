@@ -1,6 +1,7 @@
 """How a run is carried out, beside its recipe, and what the last bits of its results depend on."""
 
 import contextlib
+import os
 import platform
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,8 +9,26 @@ from pathlib import Path
 import keras
 
 from sharpkeras.keeping import CHECKPOINT_S
+from sharpkeras.measure.machine import available_cores
 from sharpkeras.runs import RunDirectory
 from sharpkeras.step import backend_step
+
+# Variables that choose other kernels, another number of threads or other roundings. Those of TensorFlow's threads are
+# in `step_tensorflow.conditions`: what a program has set goes before them.
+ENVIRONMENT = (
+    *("XLA_FLAGS", "TF_XLA_FLAGS", "LIBTPU_INIT_ARGS"),
+    *("TF_ENABLE_ONEDNN_OPTS", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "ONEDNN_DEFAULT_FPMATH_MODE"),
+    *("TF_SET_ONEDNN_FPMATH_MODE", "TF_ONEDNN_ASSUME_FROZEN_WEIGHTS", "TF_ONEDNN_USE_SYSTEM_ALLOCATOR"),
+    *("TF_DETERMINISTIC_OPS", "TF_CUDNN_DETERMINISTIC", "TF_CUDNN_USE_AUTOTUNE", "TF_CUDNN_USE_FRONTEND"),
+    *("TF_USE_CUBLASLT", "TF_CUBLAS_WORKSPACE_IN_MB", "CUBLAS_WORKSPACE_CONFIG", "NVIDIA_TF32_OVERRIDE"),
+    *("TF_ENABLE_CUBLAS_TENSOR_OP_MATH_FP32", "TF_ENABLE_CUDNN_TENSOR_OP_MATH_FP32"),
+    *("TF_FP16_CONV_USE_FP32_COMPUTE", "TF_FP16_MATMUL_USE_FP32_COMPUTE", "TF_DISABLE_RZ_CHECK"),
+    *("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OPENBLAS_CORETYPE", "GOTO_NUM_THREADS", "BLIS_NUM_THREADS"),
+    *("MKL_NUM_THREADS", "MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS", "NPY_DISABLE_CPU_FEATURES"),
+    *("VECLIB_MAXIMUM_THREADS", "EIGEN_NUM_THREADS"),
+)
+# Of XLA: those that only write files, and the one that a deterministic run sets itself.
+IDLE_FLAGS = ("--xla_dump", "--xla_gpu_deterministic_ops", "--xla_hlo_profile")
 
 
 @dataclass(frozen=True)
@@ -38,14 +57,36 @@ class Conduct:
         """The RunDirectory `out`, locked, with what the last bits of its results depend on."""
         if self.deterministic:
             backend_step().make_deterministic()
-        conditions = {"deterministic": self.deterministic, "remat": self.remat, "processor": _processor()}
-        conditions["devices"] = ", ".join(keras.distribution.list_devices())
+        conditions = {"deterministic": self.deterministic, "remat": self.remat, **_machine(), **_environment()}
         return RunDirectory.reserve(
             out, kind, settings, self.overwrite, self.must_exist, conditions, self.strict_resume
         )
 
 
 PLAIN = Conduct()
+
+
+def _machine():
+    """What the last bits depend on that a container of the same machine can have otherwise."""
+    cores, allowed = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        available_cores(),
+    )
+    return {
+        "processor": _processor(),
+        "devices": ", ".join(keras.distribution.list_devices()),
+        "cores": cores if allowed >= cores else f"{cores}, with a quota of {allowed}",
+        **backend_step().conditions(),
+    }
+
+
+def _environment():
+    """The variables in ENVIRONMENT that are set."""
+    found = {name: os.environ[name] for name in ENVIRONMENT if os.environ.get(name)}
+    if "XLA_FLAGS" in found:
+        flags = sorted({flag for flag in found["XLA_FLAGS"].split() if not flag.startswith(IDLE_FLAGS)})
+        found["XLA_FLAGS"] = " ".join(flags)
+    return {"environment": {name: value for name, value in found.items() if value}}
 
 
 def _processor():
