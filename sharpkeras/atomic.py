@@ -89,7 +89,7 @@ def disk_errors(path):
     try:
         yield
     except reading.Refused as error:
-        allowed, next_step = "a regular file of the run itself", "take another copy of it, or name another place"
+        allowed, next_step = "a regular file; in a run, no link", "take another copy of it, or name another place"
         raise RunError(error.strerror, where=error.filename, allowed=allowed, next_step=next_step) from None
     except OSError as error:
         seen = error.strerror or str(error)

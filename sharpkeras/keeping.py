@@ -206,11 +206,11 @@ def _named(model):
 def tell_divergence(run, at, diverged):
     """Leaves `diverged.json` in the run directory; returns the NumericalError to raise."""
     names, checkpoints = ", ".join(diverged.not_finite), run.checkpoints.names()
-    facts = {"epoch": at.epoch, "step": diverged.step, "not_finite": diverged.not_finite}
+    facts = {"epoch": at.epoch, "step": diverged.step, "counted_from": 0, "not_finite": diverged.not_finite}
     facts |= {"learning_rate": at.learning_rate, "checkpoint": checkpoints[-1] if checkpoints else None}
     run.write_json("diverged.json", facts)
     return NumericalError(
-        f"{names} became NaN or infinite in epoch {at.epoch}, step {diverged.step}",
+        f"{names} became NaN or infinite in epoch {at.epoch + 1}, step {diverged.step + 1}",
         where=str(run.path / "diverged.json"),
         next_step="lower --learning-rate, with --overwrite or another --out; the checkpoint before is intact",
     )

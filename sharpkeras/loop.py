@@ -139,7 +139,7 @@ def _refuse_endless_skipping(run, at):
     skipped = int(last["skipped_in_a_row"]) if "skipped" in last else 0
     if skipped >= MAX_SKIPPED:
         raise NumericalError(
-            f"{skipped} steps in a row had a gradient that is not finite, at any loss scale, in epoch {at.epoch}",
+            f"{skipped} steps in a row had a gradient that is not finite, at any loss scale, in epoch {at.epoch + 1}",
             where=str(run.path),
             seen=f"loss scale {last['loss_scale']:g}",
             next_step="--precision mixed_bfloat16 needs no loss scale; or lower --learning-rate",

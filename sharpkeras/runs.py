@@ -253,6 +253,17 @@ class RunDirectory:
         with atomic.disk_errors(self.path / name):
             return reading.read(name, largest, within=self.path)
 
+    def add(self, name, content):
+        """Writes the bytes `content` as the file `name` into a run that was opened for reading, such as a report on it.
+
+        Raises:
+            ResourceError: the disk is full.
+            RunError: the directory can not be written, or holds another run by now.
+        """
+        if _read_facts(self.path, must_exist=True).get("created") != self._facts.get("created"):
+            raise RunError("holds another run by now", where=str(self.path))
+        atomic.write(self.path / name, content)
+
     def save_arrays(self, name, arrays, meta):
         """Writes arrays and what belongs to them as `<name>.safetensors`; see `atomic.save_arrays`."""
         atomic.save_arrays(self.place(f"{name}.safetensors"), arrays, meta)

@@ -5,6 +5,7 @@ depth in `test_folder.py`, those on genotypes in `test_genotype.py`, on ONNX fil
 met once through the command line.
 """
 
+import errno
 import json
 import logging
 import os
@@ -28,7 +29,7 @@ if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
 
 from sharpkeras import atomic, experiment, loop, precision
 from sharpkeras.checkpoints import Checkpoints
-from sharpkeras.errors import NumericalError
+from sharpkeras.errors import NumericalError, ResourceError
 from sharpkeras.experiment import assembly, deployment, forecast, prepared
 from sharpkeras.export import conversion, exporting
 from sharpkeras.loop import Silent
@@ -416,7 +417,7 @@ def test_row_23_a_search_that_diverges_keeps_its_last_checkpoint(place, monkeypa
     monkeypatch.setattr(assembly, "search_model", lambda *_: models.append(make(*_)) or models[0])
     recipe = SearchRecipe(limit=80, batch_size=16, init_channels=2, epochs=3, num_nodes=1, space=PRIMITIVES)
     conduct = experiment.Conduct(checkpoint_s=0.0)
-    with pytest.raises(NumericalError, match="weights became NaN or infinite in epoch 1, step 0"):
+    with pytest.raises(NumericalError, match="weights became NaN or infinite in epoch 2, step 1"):
         experiment.search(recipe, "new", conduct, Poison(models))
     told = json.loads(Path("new/diverged.json").read_text())
     assert (told["epoch"], told["step"]) == (1, 0)
@@ -538,6 +539,46 @@ def test_row_33_another_version_is_told_or_refused(place):
     assert result.code == 5 and "keras 3.0.0 -> 3." in result.err
 
 
+def no_room(*_):
+    raise ResourceError("the disk is full")
+
+
+def full(path, flags):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "figure"),
+    [
+        (["compare", "search", "--picture", "new.png"], "its AddMults"),
+        (["extract", "search", "--out", "new.json"], "AddMults (the paper's count)"),
+        (["evaluate", "train"], "error"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_row_56_what_was_computed_is_told_though_the_disk_is_full(place, monkeypatch, arguments, figure):
+    before = files_below(place)
+    monkeypatch.setattr(atomic, "_anew", full)
+    result = sharpkeras(*arguments)
+    assert result.code == 7 and figure in result.out and "the disk is full" in result.err and "Next:" not in result.out
+    result = sharpkeras(*arguments, "--json")
+    assert result.code == 7 and result.json and json.loads(result.err.splitlines()[-1])["exit_code"] == 7
+    assert files_below(place) == before
+
+
+@pytest.mark.parametrize("name", ["search", "train"])
+def test_row_56_pictures_are_missing_and_drawn_later(place, monkeypatch, name):
+    """All else stands in the run already, and the same command draws them."""
+    Path(name, "metrics.png").unlink()
+    command = SEARCH_AGAIN if name == "search" else TRAIN
+    with monkeypatch.context() as patch:
+        patch.setattr("sharpkeras.view.curves.draw_metrics", no_room)
+        result = sharpkeras(*command)
+    assert result.code == 0 and "pictures are missing (the disk is full)" in result.err
+    assert "AddMults" in result.out or "normal" in result.out
+    assert sharpkeras(*command).code == 0 and Path(name, "metrics.png").is_file()
+
+
 # --- weights and evaluation ---
 
 
@@ -600,7 +641,8 @@ def test_row_58_weights_that_are_not_there(place, kind):
         weights.mkdir()
     elif kind != "missing":
         weights.write_bytes(b"" if kind == "empty" else content[:1000])
-    refused(5, ["train", "has no trained weights" if kind == "missing" else "is damaged"], ["evaluate", "train"])
+    words = {"missing": "has no trained weights", "directory": "is a directory and not a regular file"}
+    refused(5, ["train", words.get(kind, "is damaged")], ["evaluate", "train"])
 
 
 @rows(

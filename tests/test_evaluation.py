@@ -1,5 +1,6 @@
 """Test errors: top-1 and top-5, the answers behind them, other data, and how the weights were selected."""
 
+import errno
 import json
 import os
 import re
@@ -9,7 +10,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from command_line import make_images, sharpkeras
+from command_line import files_below, make_images, sharpkeras
 from PIL import Image
 
 if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
@@ -18,7 +19,7 @@ if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
 from sharpkeras import atomic, experiment, from_torch, published
 from sharpkeras.data import augment, load
 from sharpkeras.data.arrays import CIFAR10_CLASSES
-from sharpkeras.errors import DataError, NumericalError
+from sharpkeras.errors import DataError, NumericalError, RunError
 from sharpkeras.experiment import assembly, evaluation
 from sharpkeras.measure.accuracy import clopper_pearson
 from sharpkeras.recipes import TrainRecipe
@@ -135,6 +136,48 @@ def test_an_answer_that_is_no_number_is_no_answer():
     model, test = shelf(np.full((50, 10), np.nan, "float32"))
     with pytest.raises(NumericalError):
         evaluation._answers(model, test, batch_size=16)
+
+
+# --- a run that can not be written ---
+
+
+def refusing(number):
+    """As a file system that is read-only or full, or a folder without permission; nothing of it is there for root."""
+
+    def refuse(path, flags):
+        raise OSError(number, os.strerror(number), str(path))
+
+    return refuse
+
+
+@pytest.mark.parametrize(("number", "code"), [(errno.EROFS, 5), (errno.EACCES, 5), (errno.ENOSPC, 7)])
+def test_an_error_is_told_where_it_can_not_be_kept(train, monkeypatch, number, code):
+    expected = sharpkeras("evaluate", "train").out
+    before = files_below(train)
+    monkeypatch.setattr(atomic, "_anew", refusing(number))
+    result = sharpkeras("evaluate", "train")
+    assert result.code == code and "error" in result.out
+    assert expected.startswith(result.out) and result.out + "Next: sharpkeras export train\n" == expected
+    assert "the evaluation was not kept in the run" in result.err and "evaluate a copy" in result.err
+    result = sharpkeras("evaluate", "train", "--json")
+    assert result.code == code and result.json["n"] == json.loads(result.out)["n"] > 0
+    assert json.loads(result.err.splitlines()[-1])["exit_code"] == code
+    assert files_below(train) == before
+
+
+def test_an_evaluation_makes_no_directory_anew(train):
+    """One that is deleted, or becomes another run, while its network answers."""
+
+    def evaluated(loss):
+        with pytest.raises(RunError, match="was not kept in the run"):
+            experiment.evaluate("train", tell=lambda report: loss())
+
+    facts = json.loads((train / "run.json").read_text())
+    (train / "evaluation.json").unlink()
+    evaluated(lambda: (train / "run.json").write_text(json.dumps({**facts, "created": "2020"})))
+    assert not (train / "evaluation.json").exists()
+    evaluated(lambda: shutil.rmtree("train"))
+    assert not train.exists()
 
 
 # --- other data ---

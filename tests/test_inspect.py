@@ -6,6 +6,7 @@ The number in a test's name or id is that of its row in the project's table of b
 import json
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -461,6 +462,8 @@ def lines(*epochs):
         (lambda: Path("run/genotype.json").unlink(), "the same command makes it"),
         (lambda: Path("run/weights.safetensors").write_bytes(b"no"), "weights.safetensors: is damaged"),
         (lambda: Path("run/cells.png").symlink_to("elsewhere"), "cells.png is a link"),
+        (lambda: os.mkfifo("run/cells.png"), "cells.png is a pipe"),
+        (lambda: lines(0, 1), "metrics.jsonl has 2 epochs, checkpoint 000003-000000 has 3"),
     ],
 )
 def test_row_85_damage_without_a_repair(checkpoints, damage, finding):
@@ -468,6 +471,52 @@ def test_row_85_damage_without_a_repair(checkpoints, damage, finding):
     report = inspected("run")
     assert any(finding in found for found in report["findings"]), report["findings"]
     assert report["plan"] == []
+
+
+DIVERGED = {"epoch": 2, "step": 16, "not_finite": {"train_loss": "nan"}, "learning_rate": 0.1, "checkpoint": None}
+
+
+def test_a_run_that_diverged_is_not_sound(place):
+    """Epochs and steps are counted from 0 in the file and from 1 where a person reads them."""
+    make_run("run", finished=False)
+    Path("run/diverged.json").write_text(json.dumps(DIVERGED))
+    report = inspected("run")
+    assert report["findings"] == ["diverged: train_loss became NaN or infinite in epoch 3, step 17 (counted from 1)"]
+    assert not report["sound"] and report["facts"]["state"] == "diverged" and "--learning-rate" in report["next"]
+    assert sharpkeras("inspect", "run", "--strict").code == 3
+    for content in ("{", "[]", '{"epoch": "x", "step": 1, "not_finite": {}}'):
+        Path("run/diverged.json").write_text(content)
+        report = inspected("run")
+        assert report["facts"]["state"] == "diverged" and "diverged.json" in report["findings"][0]
+
+
+def test_the_state_of_a_run_is_told(place):
+    make_run("run", finished=False)
+    report = inspected("run")
+    assert report["facts"]["state"] == "interrupted" and report["sound"] and "goes on with it" in report["next"]
+    recipe = json.loads(Path("run/recipe.json").read_text())
+    with RunDirectory.open("run", "search", recipe) as run:
+        assert inspected("run")["facts"]["state"] == "running"
+        run.mark_finished()
+    assert inspected("run")["facts"]["state"] == "finished"
+
+
+def test_an_interrupted_run_without_checkpoints_begins_again(place):
+    make_run("run", finished=False)
+    shutil.rmtree("run/checkpoints")
+    assert inspected("run")["sound"]
+    Path("run/checkpoints").mkdir()
+    assert inspected("run")["findings"] == ["checkpoints is empty: the run begins again at its first step"]
+
+
+def test_evaluations_have_the_answers_to_their_images(checkpoints):
+    Path("run/evaluation.json").write_text(json.dumps({**EVALUATION, "fingerprint": "1"}))
+    assert inspected("run")["findings"] == ["predictions.safetensors is missing: sharpkeras evaluate makes it"]
+    for fingerprint, findings in (("1", []), ("2", ["predictions.safetensors belongs to other data than"])):
+        meta = {"fingerprint": fingerprint, "errors": EVALUATION["errors"]}
+        atomic.save_arrays(Path("run/predictions.safetensors"), ARRAYS, meta)
+        found = inspected("run")["findings"]
+        assert len(found) == len(findings) and all(part in text for part, text in zip(findings, found))
 
 
 @pytest.mark.parametrize("name", ["arrays.safetensors", "progress.json", "manifest.json"])

@@ -39,7 +39,18 @@ def command(runs, force, picture, overwrite, as_json):
     options.choose_backend()
     from sharpkeras import experiment
 
-    report = experiment.compare(runs, force, picture, overwrite)
+    def tell(report):
+        _tell(report, picture, as_json)
+
+    report = experiment.compare(runs, force, picture, overwrite, tell)
+    if as_json:
+        return
+    if picture:
+        click.echo(f"Picture: {picture}")
+    options.say_next(*_next(report))
+
+
+def _tell(report, picture, as_json):
     if as_json:
         click.echo(json.dumps({**report, "picture": picture and str(picture)}))
         return
@@ -51,9 +62,6 @@ def command(runs, force, picture, overwrite, as_json):
         _print_searches(report)
     if report["trainings"] and report["searches"]:
         click.echo("Trainings and searches stand in tables of their own: nothing of one compares with the other.")
-    if picture:
-        click.echo(f"Picture: {picture}")
-    options.say_next(*_next(report))
 
 
 def _print_trainings(report):

@@ -19,14 +19,23 @@ def command(run, dataset, batch_size, as_json, **data_options):
     """Test error of a training RUN, with its interval.
 
     Top-1 and top-5, with the 95 % interval of Clopper and Pearson and the number of images. The run keeps the report
-    as evaluation.json and the answer to every image as predictions.safetensors.
+    as evaluation.json and the answer to every image as predictions.safetensors; where it can not be written, the error
+    is told all the same, and the exit code is 5, or 7 on a full disk.
     """
     from sharpkeras import inspection
 
     inspection.refuse_foreign_model(run)  # before Keras is imported
     from sharpkeras import experiment
 
-    report = experiment.evaluate(run, dataset, batch_size, data_options)
+    def tell(report):
+        _tell(report, as_json)
+
+    experiment.evaluate(run, dataset, batch_size, data_options, tell=tell)
+    if not as_json:
+        options.say_next("export", run)
+
+
+def _tell(report, as_json):
     for note in report["notes"]:
         click.echo(f"note: {note}", err=True)
     if as_json:
@@ -36,4 +45,3 @@ def command(run, dataset, batch_size, as_json, **data_options):
         if report["top5"]:
             click.echo(f"{report['dataset']}, test: top-5 error {report['top5']['text']}")
         click.echo(f"weights: {report['selection']}")
-        options.say_next("export", run)

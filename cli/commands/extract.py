@@ -41,7 +41,16 @@ def command(run, epoch, strategy, routes, out, overwrite, as_json, **settings):
     changes = {name: value for name, value in settings.items() if value is not None}
     if any(name.startswith("max_") for name in changes):  # instead of the budget that the search had
         changes = {**dict.fromkeys(("max_addmults", "max_parameters", "max_latency_ms")), **changes}
-    found, cost, recipe = experiment.extract(run, out, strategy, routes, epoch, changes, overwrite)
+
+    def tell(found, cost, recipe):
+        _tell(found, cost, recipe, out, as_json)
+
+    _, _, recipe = experiment.extract(run, out, strategy, routes, epoch, changes, overwrite, tell)
+    if not as_json:
+        options.say_next("train", out, *options.kept(recipe.cost_of or options.DIGITS, recipe))
+
+
+def _tell(found, cost, recipe, out, as_json):
     if as_json:
         click.echo(json.dumps({"file": str(out), found.kind: found.as_dict(), **cost._asdict()}))
         return
@@ -49,4 +58,3 @@ def command(run, epoch, strategy, routes, out, overwrite, as_json, **settings):
     own = "as wide and deep as the search (--cost-of names another network)"
     network = f"as the network of {recipe.cost_of}" if recipe.cost_of else own
     click.echo(f"{cost.parameters:,} parameters, {cost.addmults_paper:,} AddMults (the paper's count), {network}")
-    options.say_next("train", out, *options.kept(recipe.cost_of or options.DIGITS, recipe))

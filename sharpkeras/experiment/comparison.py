@@ -38,7 +38,7 @@ WATCHED = (
 )
 
 
-def compare(paths, force=False, picture=None, overwrite=False):
+def compare(paths, force=False, picture=None, overwrite=False, tell=None):
     """Trainings and searches: each kind as rows, and as groups of seeds.
 
     Args:
@@ -46,6 +46,7 @@ def compare(paths, force=False, picture=None, overwrite=False):
         force: whether runs on other images, or with weights selected otherwise, are compared all the same; labelled.
         picture: a PNG file for the collapse watch of the searches.
         overwrite: whether a picture that is there is replaced.
+        tell: report → None, called before the picture is drawn: a full disk costs no figure.
 
     Returns:
         A dict: `trainings` and `searches`, a dict for each run; `training_groups` and `search_groups`, a dict for each
@@ -80,8 +81,12 @@ def compare(paths, force=False, picture=None, overwrite=False):
         "search_groups": _search_groups(searches),
         "differences": differences,
     }
-    if picture:  # last, when nothing can go wrong any more
-        _draw(Path(picture), {row["name"]: by_name[row["name"]] for row in searches}, overwrite)
+    if picture:
+        _refuse_picture(Path(picture), searches, overwrite)
+    if tell:
+        tell(report)
+    if picture:  # last, when nothing but the disk can go wrong any more
+        _draw(Path(picture), {row["name"]: by_name[row["name"]] for row in searches})
     return report
 
 
@@ -264,15 +269,18 @@ def _search_groups(rows):
     return groups
 
 
-def _draw(path, runs, overwrite):
-    from sharpkeras.view.collapse import draw_collapse
-
-    if not runs:
+def _refuse_picture(path, searches, overwrite):
+    if not searches:
         raise UsageError("a picture shows searches, and there is none", where="--picture", allowed="a search run")
     if path.suffix != ".png":
         raise UsageError("a picture is a PNG file", where="--picture", seen=str(path), allowed="a name in .png")
     if path.exists() and not overwrite:
         raise RunError("exists already", where=str(path), next_step="another --picture, or --overwrite")
+
+
+def _draw(path, runs):
+    from sharpkeras.view.collapse import draw_collapse
+
     weightings = {name: run.recipe["settings"]["weighting"] for name, run in runs.items() if "settings" in run.recipe}
     draw_collapse({name: run.read_metrics() for name, run in runs.items()}, path, weightings)
 

@@ -3,25 +3,25 @@
 import functools
 import hashlib
 import re
-from pathlib import Path
 
 import keras
 import numpy as np
 
 from sharpkeras import atomic
 from sharpkeras.data import DATASETS, augment, load, streams
-from sharpkeras.errors import DataError
+from sharpkeras.errors import DataError, ResourceError, RunError
 from sharpkeras.experiment.assembly import image_options
 from sharpkeras.experiment.results import trained_network
 from sharpkeras.measure.accuracy import ErrorRate, top_k_errors
 from sharpkeras.optimizers import SGD
+from sharpkeras.runs import RunDirectory
 from sharpkeras.training.model import TrainingModel
 
 TEST_SELECTED = "TEST-SELECTED"  # the label of every number of weights that test images have selected
 TOP = 5  # top-5 error, and how many answers are kept
 
 
-def evaluate(path, dataset=None, batch_size=256, data_options=None, space=None):
+def evaluate(path, dataset=None, batch_size=256, data_options=None, space=None, tell=None):
     """The top-1 and top-5 error of a trained network on test images, with Clopper–Pearson intervals.
 
     The run directory keeps the report as `evaluation.json` and the answers to every image as `predictions.safetensors`:
@@ -34,16 +34,19 @@ def evaluate(path, dataset=None, batch_size=256, data_options=None, space=None):
         batch_size: images at a time.
         data_options: further arguments of `data.load`, such as download.
         space: the HyperCuboid of a path, where it is not MultiChannelNet.
+        tell: report → None, called before anything is kept: a place that can not be written costs no figure.
 
     Returns:
         A dict: dataset, fingerprint, split, n, errors, error, interval, the rate as text, the same for "top5" (None up
         to 5 classes), and how the weights were selected.
 
     Raises:
-        RunError: no such run, or it has not ended.
+        RunError: no such run, it has not ended, or its directory can not be written.
+        ResourceError: the disk is full.
         DataError: no test images, or of other classes or another size than the training's.
         NumericalError: an answer of the network is not finite.
     """
+    run = RunDirectory.read(path, "train")
     network, recipe, facts, _, selected = trained_network(path, space)
     spec, statistics = dataset or recipe.dataset, (tuple(facts["mean"]), tuple(facts["deviation"]))
     test = load(spec, "test", statistics=statistics, **_image_options(recipe, spec), **(data_options or {}))
@@ -66,11 +69,17 @@ def evaluate(path, dataset=None, batch_size=256, data_options=None, space=None):
         "selection": selection_in_words(selected, spec, recipe.dataset),
         "backend": keras.backend.backend(),
     }
-    # The answers first: a report never stands without them.
+    if tell:
+        tell(report)
     answers = {"labels": test.labels.astype(np.int32), "classes": classes}
     meta = {key: report[key] for key in ("dataset", "fingerprint", "split", "errors", "label", "selection")}
-    atomic.save_arrays(Path(path) / f"predictions{suffix}.safetensors", answers, meta)
-    atomic.write(Path(path) / f"evaluation{suffix}.json", atomic.dump_file(report, "evaluation"))
+    try:  # the answers first: a report never stands without them
+        run.add(f"predictions{suffix}.safetensors", atomic.pack_with_checksums(answers, meta))
+        run.add(f"evaluation{suffix}.json", atomic.dump_file(report, "evaluation"))
+    except (ResourceError, RunError) as error:
+        error.problem = f"the evaluation was not kept in the run: {error.problem}"
+        error.next_step = "evaluate a copy of the run in a place that can be written and has room"
+        raise
     return report
 
 

@@ -13,7 +13,7 @@ from sharpkeras.spaces.hypercuboid import graph
 from sharpkeras.spaces.hypercuboid.space import HyperCuboid
 
 
-def extract(run, out, strategy="longest", routes=1, epoch=None, changes=None, overwrite=False):
+def extract(run, out, strategy="longest", routes=1, epoch=None, changes=None, overwrite=False, tell=None):
     """Reads an architecture off the alphas of a search and writes it as a JSON file.
 
     Args:
@@ -24,6 +24,7 @@ def extract(run, out, strategy="longest", routes=1, epoch=None, changes=None, ov
         epoch: whose alphas, from 1; None is the last.
         changes: settings of the recipe that are other now, such as max_addmults or skip_none.
         overwrite: whether an architecture that is there is replaced.
+        tell: what is returned → None, called before the file is written: a full disk costs no result.
 
     Returns:
         The architecture, the Cost of its network, and the SearchRecipe with the changes.
@@ -59,8 +60,11 @@ def extract(run, out, strategy="longest", routes=1, epoch=None, changes=None, ov
         costs = budgets.costs(recipe, space, shape, classes)
         found = found or budgets.extraction(recipe, space, costs)(alphas)
     refuse_to_lose(Path(out), overwrite)
+    result = found, count(found), recipe
+    if tell:
+        tell(*result)
     atomic.write(Path(out), found.as_json().encode())
-    return found, count(found), recipe
+    return result
 
 
 def _flow(space, alphas, routes, recipe, count):

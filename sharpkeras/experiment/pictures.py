@@ -1,9 +1,14 @@
 """What a finished run is shown by: the metrics and alphas of its epochs, and the pictures of them."""
 
+import contextlib
+import logging
+
 import numpy as np
 
-from sharpkeras.errors import RunError
+from sharpkeras.errors import ResourceError, RunError
 from sharpkeras.experiment import records
+
+logger = logging.getLogger("sharpkeras")
 
 
 def last_epoch(run):
@@ -17,6 +22,15 @@ def metrics(run):
     if not rows:
         raise RunError("has lost its metrics", where=str(run.path / "metrics.jsonl"), next_step="run it anew")
     return rows
+
+
+@contextlib.contextmanager
+def missing_on_a_full_disk():
+    """While it lasts, a disk without room costs pictures, and no result that stands in the run already."""
+    try:
+        yield
+    except ResourceError as error:
+        logger.warning("pictures are missing (%s): the same command draws them", error.problem)
 
 
 def draw_search(run, space, found):

@@ -48,7 +48,8 @@ def search(recipe, out, conduct=PLAIN, progress=None, data_options=None, space=N
             run.write_json(architectures.file_name(found.kind), found.as_dict())
             run.mark_finished()
         found = _last_found(run)
-        pictures.draw_search(run, space, found)
+        with pictures.missing_on_a_full_disk():
+            pictures.draw_search(run, space, found)
         return found
 
 
@@ -151,7 +152,8 @@ def train(recipe, architecture, out, conduct=PLAIN, progress=None, data_options=
             run.save_arrays(WEIGHTS, trained, {"keys": "official PyTorch names and layouts", "selection": selection})
             run.mark_finished()
         run.write_json(architectures.file_name(architecture.kind), architecture.as_dict())
-        pictures.draw_training(run, architecture)
+        with pictures.missing_on_a_full_disk():
+            pictures.draw_training(run, architecture)
         return cost.count(network.counted())
 
 

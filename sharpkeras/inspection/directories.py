@@ -19,6 +19,8 @@ from sharpkeras.runs import WRITTEN, RunDirectory
 IN_USE = "in use by"  # a fact
 CHECKPOINTS, EPOCHS, METRICS, LOCK = "checkpoints", "epochs", "metrics.jsonl", "lock"
 WRITTEN_BY_ALL = ("recipe.json", "data.json")
+DIVERGED = "diverged.json"
+DIVERGED_NEXT = "lower --learning-rate in the command that began it, with --overwrite or another --out"
 RESULTS = {"search": ("genotype.json", "path.json"), "train": ("weights.safetensors",)}  # one of them ends a run
 NEXT = {"search": "train", "train": "evaluate"}
 
@@ -70,9 +72,11 @@ def _look(path, held_here=False):
     kind, finished = facts["kind"], facts["finished"]
     told = {"created": facts.get("created"), "finished": finished or "not yet", **recipe}
     told |= {IN_USE: holder} if holder else {}
+    diverged, found = _divergence(path)
+    findings += found
     steps = [] if holder else [Step("empty", LOCK) for _ in stale]
     findings += stale
-    for look in (_leftovers, _metrics, _files, _checkpoints):
+    for look in (_leftovers, _metrics, _files, _checkpoints, _evaluations):
         more, found, needed = look(path, facts)
         told, findings = {**told, **more}, findings + found
         steps += [] if holder else needed
@@ -83,6 +87,9 @@ def _look(path, held_here=False):
         following = texts.ONLY_PYTHON
     if not steps and not finished:
         following = "it is running" if holder else f"the {kind} command that began it goes on with it"
+        following = DIVERGED_NEXT if diverged and not holder else following
+    state = "finished" if finished else "running" if holder else "diverged" if diverged else "interrupted"
+    told = {"state": state, **told}
     return Report(str(path), f"a {kind} run", told, findings, [str(step) for step in steps], next=following), steps
 
 
@@ -111,6 +118,16 @@ def _recipe(path, kind):
 
 
 # --- what may be wrong: each returns facts, findings and steps ---
+
+
+def _divergence(path):
+    """Whether a run has ended with numbers that are not finite, and findings."""
+    if not os.path.lexists(path / DIVERGED):
+        return False, []
+    if not _is_own(path / DIVERGED):
+        return True, []  # what it is, is a finding of `_leftovers`
+    finding, problems = texts.tried(texts.divergence, path / DIVERGED, DIVERGED)
+    return True, [finding] if finding else problems
 
 
 def _leftovers(path, facts):
@@ -168,12 +185,40 @@ def _checkpoints(path, facts):
     problems = {name: _checkpoint_problem(folder / name) for name in found}
     bad = [name for name, problem in problems.items() if problem]
     findings = [f"{CHECKPOINTS}/{name}: {problems[name]}" for name in bad]
+    findings += _behind(path, [name for name in found if name not in bad])
     aside = [entry.name for entry in _entries(folder) if entry.name.endswith(".damaged")]
     findings += [f"{CHECKPOINTS}/{name} was damaged and put aside; it can be removed" for name in aside]
+    if not found and not aside and not facts["finished"]:
+        findings.append(f"{CHECKPOINTS} is empty: the run begins again at its first step")
     if bad and len(bad) == len(found):
         findings.append("no checkpoint is whole: the run can only begin anew, with --overwrite")
     steps = [Step("put aside as damaged", f"{CHECKPOINTS}/{name}") for name in bad]
     return {"checkpoints": [name for name in found if name not in bad]}, findings, steps
+
+
+def _behind(path, whole):
+    """The finding that metrics have fewer epochs than the newest checkpoint, which is always written after them."""
+    read, _ = texts.tried(texts.read_metrics, path / METRICS, METRICS) if _is_own(path / METRICS) else (None, [])
+    if read is None or not whole:
+        return []
+    rows, done = len(read[0]), int(whole[-1].partition("-")[0])
+    return [f"{METRICS} has {rows} epochs, checkpoint {whole[-1]} has {done}"] if rows < done else []
+
+
+def _evaluations(path, facts):
+    """Whether the answers to the images of each evaluation are there, and of the same images."""
+    findings = []
+    for file in sorted(path.glob("evaluation*.json")):
+        name = f"{file.stem.replace('evaluation', 'predictions', 1)}.safetensors"
+        report, _ = texts.tried(strict_json.load, file, file.name) if _is_own(file) else (None, [])
+        if not isinstance(report, dict):
+            continue
+        answers, _ = texts.tried(lambda folder: atomic.load_arrays(name, within=folder), path, name)  # noqa: B023
+        if not os.path.lexists(path / name):
+            findings.append(f"{name} is missing: sharpkeras evaluate makes it")
+        elif answers and any(answers[1].get(key) != report.get(key) for key in ("fingerprint", "errors")):
+            findings.append(f"{name} belongs to other data than {file.name}: sharpkeras evaluate makes both anew")
+    return {}, findings, []
 
 
 def _checkpoint_problem(path):

@@ -237,6 +237,14 @@ def _epoch(content, path):
     return Report(str(path), "an epoch of a search", {"architecture": kind, **facts}, findings)
 
 
+def divergence(path):
+    """What a run left that diverged, as a finding; raises ConfigError where it says nothing of the kind."""
+    form = {"epoch": int, "step": int, "not_finite": dict}
+    content = strict_json.require(strict_json.load(path), form, str(path))
+    which, epoch, step = names([*content["not_finite"]]), content["epoch"] + 1, content["step"] + 1
+    return f"diverged: {which} became NaN or infinite in epoch {epoch}, step {step} (counted from 1)"
+
+
 def _divergence(content, path):
     return Report(str(path), "where a run diverged", content, ["numbers became NaN or infinite"])
 
