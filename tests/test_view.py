@@ -8,9 +8,10 @@ from types import SimpleNamespace
 import networkx
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
-from sharpkeras.view import cells, hypercuboid, layout
+from sharpkeras.view import cells, collapse, curves, hypercuboid, latency, layout
 from sharpkeras.view.curves import draw_alphas, draw_metrics, draw_schedule, edge_names
 
 PUBLISHED = json.loads((importlib.resources.files("sharpkeras") / "paper" / "genotypes.json").read_text())
@@ -105,6 +106,109 @@ def test_metrics(num_rows, tmp_path):
     rows = [{"epoch": e, "train_loss": 1 / (e + 1), "validation_accuracy": e / 9} for e in range(num_rows)]
     draw_metrics([*rows, {"epoch": num_rows, "train_loss": 0.1, "note": "text"}], tmp_path / "metrics.png")
     assert len(colours(tmp_path / "metrics.png")[1]) > 20
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """The figures that are saved, in their order."""
+    figures, write = [], curves.save
+    for module in (curves, collapse, hypercuboid, latency):
+        monkeypatch.setattr(module, "save", lambda figure, path: (figures.append(figure), write(figure, path)))
+    return figures
+
+
+def test_the_colours_of_alphas_tell_small_differences_from_large_ones(drawn, tmp_path):
+    """By hand: log2(0.12 · 9) = 0.111, log2(0.5 · 9) = 2.17, and 0 is in the middle of the colours."""
+    weights = np.full((2, 9), 1 / 9)
+    weights[0] = [0.12, *[0.11] * 8]
+    weights[1] = [0.5, *[0.0625] * 8]
+    draw_alphas(np.log(weights)[None], PUBLISHED["primitives"]["sharp"][:9], tmp_path / "both.png")
+    draw_alphas(np.log(weights[:1])[None], PUBLISHED["primitives"]["sharp"][:9], tmp_path / "small.png")
+    both, small = (figure.axes[0].images[0] for figure in drawn)
+    np.testing.assert_allclose(both.get_array()[:, 0], [np.log2(0.12 * 9), np.log2(0.5 * 9)], atol=1e-9)
+    for image in (both, small):
+        low, high = image.get_clim()
+        assert low == -high
+    assert both.get_clim()[1] == pytest.approx(np.log2(4.5))
+    assert small.get_clim()[1] == 0.5  # so that 0.12 has a fifth of the colour, and neither none nor all of it
+    grey, light, full = (small.to_rgba(value)[:3] for value in (0.0, np.log2(0.12 * 9), 0.5))
+    assert 0.03 < np.abs(np.subtract(light, grey)).max() < 0.3 < np.abs(np.subtract(full, grey)).max()
+    for figure in drawn:
+        assert "log₂ (weight / uniform weight)" in [axes.get_ylabel() for axes in figure.axes]
+        assert "0.120" in [text.get_text() for text in figure.axes[0].texts]
+
+
+def test_weights_of_nothing_have_a_colour(drawn, tmp_path):
+    weights = [np.array([[1.0, 0.0]]), np.array([[0.1, 0.2], [0.3, 0.4]])]
+    hypercuboid.draw_weights(weights, CHOICES, tmp_path / "weights.png")
+    low, high = drawn[0].axes[0].images[0].get_clim()
+    assert (low, high) == (-2, 2)  # log2 of the 4 choices of the second position
+
+
+def lines_of_a_legend(figure):
+    (legend,) = figure.legends
+    texts = [text.get_text().replace("\n", "") for text in legend.get_texts()]
+    return dict(zip(texts, legend.get_lines(), strict=True))
+
+
+@pytest.mark.parametrize("count", [2, 12, 70, 120])
+def test_no_two_searches_share_a_look_or_a_label(drawn, tmp_path, count):
+    rows = [{"epoch": epoch, "skip_share": 0.1 * epoch, "found_convs": epoch} for epoch in range(3)]
+    names = [f"experiments/{index}/search" for index in range(count)]
+    collapse.draw_collapse({name: rows for name in names}, tmp_path / "collapse.png")
+    found = lines_of_a_legend(drawn[0])
+    assert list(found) == names
+    looks = [(line.get_color(), line.get_marker()) for line in found.values()]
+    assert len(set(looks)) == count
+    lines = drawn[0].axes[0].lines
+    assert len(lines) == count
+    for line, (colour, marker) in zip(lines, looks):
+        assert line.get_color() == colour and line.get_marker() in (marker, ".")
+    assert len({(line.get_color(), line.get_marker()) for line in lines}) == count
+
+
+def test_seeds_of_one_label_look_alike(drawn, tmp_path):
+    rows = [{"epoch": 0, "skip_share": 0.1}]
+    labels = {"a": "scalar", "b": "max_w", "c": "scalar"}
+    collapse.draw_collapse(dict.fromkeys(labels, rows), tmp_path / "collapse.png", labels)
+    assert list(lines_of_a_legend(drawn[0])) == ["scalar (2 runs)", "max_w"]
+    first, second, third = (line.get_color() for line in drawn[0].axes[0].lines)
+    assert first == third != second
+
+
+def outside(figure):
+    """The texts of a figure that leave it; not those of ticks, which may be where no tick is drawn."""
+    texts = [*figure.texts, *(text for legend in figure.legends for text in legend.get_texts())]
+    texts += [text for axes in figure.axes for text in (*axes.texts, axes.title, axes.xaxis.label, axes.yaxis.label)]
+    boxes = {text.get_text(): text.get_window_extent() for text in texts if text.get_text()}
+    return [text for text, box in boxes.items() if figure.bbox.padded(1).count_contains(box.corners()) != 4]
+
+
+ODD = ["_trial", "a$b$", r"$\nothing$", "x" * 250]
+
+
+def test_names_of_all_kinds_are_whole_in_a_picture(drawn, tmp_path):
+    rows = [{"epoch": 0, "skip_share": 0.1}]
+    collapse.draw_collapse(dict.fromkeys(ODD, rows), tmp_path / "collapse.png", title=" ".join(ODD))
+    shown = [text.replace(r"\$", "$").strip() for text in lines_of_a_legend(drawn[0])]
+    assert shown == ODD
+    for number, name in enumerate(ODD):
+        curves.draw_alphas(np.zeros((1, 2, 2)), ("conv", "pool"), tmp_path / f"a{number}.png", f"{name}: epoch 1")
+        cells.draw_genotype(GENOTYPES["DARTS_V2"], tmp_path / f"c{number}.png", title=name)
+    for figure in drawn:
+        assert outside(figure) == []
+
+
+def test_the_primitive_of_somebody_fits_its_box(tmp_path, monkeypatch):
+    figures = []
+    monkeypatch.setattr(cells, "Figure", lambda **options: figures.append(Figure(**options)) or figures[-1])
+    name = "my_separable_convolution_with_attention_7x7"
+    cell = [(name, 0), ("none", 1)]
+    genotype = SimpleNamespace(normal=cell, normal_concat=[2], reduce=cell, reduce_concat=[2])
+    cells.draw_genotype(genotype, tmp_path / "cell.png")
+    (figure,) = figures
+    texts = [text for text in figure.axes[0].texts if text.get_text() == name]
+    assert texts and all(text.get_window_extent().width <= cells.PILL[0] * figure.dpi for text in texts)
 
 
 def test_schedule(tmp_path):

@@ -1,6 +1,7 @@
 """The cells of a genotype as a picture, like the figures of found cells in the paper."""
 
 import io
+import textwrap
 from dataclasses import dataclass
 
 import networkx
@@ -9,6 +10,7 @@ from matplotlib.patches import Circle, FancyBboxPatch, PathPatch, Polygon
 from matplotlib.path import Path
 
 from sharpkeras import atomic
+from sharpkeras.errors import printable
 from sharpkeras.view import layout
 
 PRIMITIVE_COLOURS = {
@@ -35,6 +37,7 @@ INK = "#222222"
 
 # Inches.
 PILL = 1.42, 0.25
+LETTERS = 18  # of a pill at full size; the name of a primitive of somebody's own may be longer
 PILL_STEP = 0.32
 PORT = 0.30  # between the pills and the circle of their node
 RADIUS = 0.17
@@ -46,6 +49,8 @@ GAP = 0.85  # between columns, for the lines
 NODE_HEIGHT = 2 * PILL_STEP + 0.22
 WAYPOINT_HEIGHT = 0.16
 MARGIN = 0.25
+TITLE_LINE = 0.25
+TITLE_LETTER = 0.13  # a wide one
 OUTPUT = "output"
 STATE_NAMES = {0: "$c_{k-2}$", 1: "$c_{k-1}$", OUTPUT: "$c_k$"}
 
@@ -83,14 +88,15 @@ def draw_genotype(genotype, path, title=None):
     }
     heights = [cell.high - cell.low + 0.45 + MARGIN for cell in cells.values()]
     width = max(cell.width for cell in cells.values()) + 2 * MARGIN
-    height = sum(heights) + (0.4 if title else 0)
+    title = lines_of(title, width - 2 * MARGIN) if title else []
+    height = sum(heights) + (0.15 + TITLE_LINE * len(title) if title else 0)
     figure = Figure(figsize=(width, height), facecolor="white")
     axes = figure.add_axes((0, 0, 1, 1), aspect="equal", xlim=(0, width), ylim=(-height, 0))
     axes.axis("off")
     top = -0.15
     if title:
-        axes.text(MARGIN, top, title, ha="left", va="top", fontsize=13, fontweight="bold", color=INK)
-        top -= 0.4
+        axes.text(MARGIN, top, "\n".join(title), ha="left", va="top", fontsize=13, fontweight="bold", color=INK)
+        top -= 0.15 + TITLE_LINE * len(title)
     for (name, cell), own_height in zip(cells.items(), heights):
         axes.text(MARGIN, top, name, ha="left", va="top", fontsize=11, color=INK)
         middle = top - 0.3 - (own_height - 0.3) / 2 - (cell.high + cell.low) / 2
@@ -99,6 +105,19 @@ def draw_genotype(genotype, path, title=None):
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
     atomic.write(path, buffer.getbuffer())
+
+
+def lettering(text):
+    """A text of somebody else's for a picture: matplotlib takes what stands between $ for a formula, and leaves a name
+    that begins with _ out of a legend."""
+    text = printable(str(text), 1000).replace("$", r"\$")
+    return f" {text}" if text.startswith("_") else text
+
+
+def lines_of(title, width):
+    """The lines of a title that has so many inches."""
+    letters = max(12, int(width / TITLE_LETTER))
+    return [lettering(line) for line in textwrap.wrap(title, letters, break_on_hyphens=False)]
 
 
 def _arrange(operations, concat):
@@ -223,7 +242,9 @@ def _draw_node(axes, x, y, node, pills):
         curve = Path([right, *_curve(right, (centre[0] - RADIUS, y))], [Path.MOVETO] + [Path.CURVE4] * 3)
         axes.add_patch(PathPatch(curve, fill=False, edgecolor=INK, linewidth=1.2))
         axes.add_patch(_box(x, height, *PILL, PRIMITIVE_COLOURS.get(primitive, OTHER_COLOUR), 0.08))
-        axes.text(x + PILL[0] / 2, height - 0.01, primitive, ha="center", va="center", fontsize=9, color=INK)
+        size = 9 if len(primitive) <= LETTERS else 0.85 * 9 * LETTERS / len(primitive)
+        name = lettering(primitive)
+        axes.text(x + PILL[0] / 2, height - 0.01, name, ha="center", va="center", fontsize=size, color=INK)
     colour = LINE_COLOURS[node % len(LINE_COLOURS)]
     axes.add_patch(Circle(centre, RADIUS, facecolor="white", edgecolor=colour, linewidth=1.8))
     axes.text(*centre, str(node - 2), ha="center", va="center_baseline", fontsize=10, color=INK)

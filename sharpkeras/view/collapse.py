@@ -1,10 +1,14 @@
 """The collapse watch of searches over the epochs, as a picture: Scalar against Max-W side by side (§4.3)."""
 
+import textwrap
+
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from sharpkeras.view.cells import INK, LINE_COLOURS
-from sharpkeras.view.curves import MARKED_EPOCHS, finish, save
+from sharpkeras.view.cells import LINE_COLOURS, lettering
+from sharpkeras.view.curves import MARKED_EPOCHS, entitle, finish, save, style
+
+LEGEND_LETTERS = 130  # that have room beside each other
 
 ENTROPIES = {"entropy_normal": "-", "entropy_reduce": "--", "entropy_grids": "-"}
 SHARE, COUNT, MILLIONS = 100, 1, 1e-6
@@ -19,39 +23,46 @@ PANELS = (  # title, metric → how its line is drawn, scale of the numbers, low
 )
 
 
-def draw_collapse(rows_by_run, path, weightings=None, title=None):
+def draw_collapse(rows_by_run, path, labels=None, title=None):
     """Writes a PNG of what wins on the edges of one or several searches, how sure they are, and what it costs.
 
     Args:
         rows_by_run: name of a run → its metrics, a dictionary for each epoch; what an epoch does not have is left out.
         path: the PNG file; an existing one is replaced.
-        weightings: name of a run → its weighting; runs of one weighting then have one colour.
+        labels: name of a run → what it is called; runs of one label are drawn alike. None calls each by its name.
         title: a line above the pictures.
     """
-    kinds = {name: (weightings or {}).get(name, name) for name in rows_by_run}
-    colours = dict(zip(dict.fromkeys(kinds.values()), LINE_COLOURS * len(kinds)))
-    figure = Figure(figsize=(13, 6.4), layout="constrained", facecolor="white")
+    labels = labels or {name: name for name in rows_by_run}
+    styles = {label: _style(index) for index, label in enumerate(dict.fromkeys(labels.values()))}
+    names = [_legend(label, labels) for label in styles]
+    columns = max(1, min(5, len(names), LEGEND_LETTERS // (6 + max(map(len, names)))))
+    lines = -(-len(names) // columns) + sum(name.count("\n") for name in names)
+    figure = Figure(figsize=(13, 6.2 + 0.2 * lines), layout="constrained", facecolor="white")
     panels = figure.subplots(2, 3)
-    for axes, (heading, styles, scale, lowest) in zip(panels.flat, PANELS):
+    for axes, (heading, kinds, scale, lowest) in zip(panels.flat, PANELS):
         for name, rows in rows_by_run.items():
-            for metric, style in styles.items():
-                _draw_line(axes, rows, metric, scale, color=colours[kinds[name]], linestyle=style)
+            for metric, linestyle in kinds.items():
+                _draw_line(axes, rows, metric, scale, linestyle=linestyle, **styles[labels[name]])
         axes.set_title(heading, fontsize=10, loc="left")
         _limit(axes, scale, lowest)
         finish(axes, "epoch")
-    lines = [Line2D([], [], color=colour, linewidth=2.4) for colour in colours.values()]
-    names = [_legend(kind, kinds) for kind in colours]
-    figure.legend(lines, names, loc="outside lower center", ncols=min(len(names), 5), fontsize=9, frameon=False)
-    if title:
-        figure.suptitle(title, fontsize=13, fontweight="bold", color=INK)
+    lines = [Line2D([], [], linewidth=2.4, **line) for line in styles.values()]
+    place = {"loc": "outside lower center", "ncols": columns}
+    figure.legend(lines, names, fontsize=9, frameon=False, **place)
+    entitle(figure, title)
     save(figure, path)
 
 
-def _draw_line(axes, rows, metric, scale, **style):
+def _style(index):
+    """Of as few as there are colours, a line without marks."""
+    return style(index) if index >= len(LINE_COLOURS) else {"color": style(index)["color"], "marker": ""}
+
+
+def _draw_line(axes, rows, metric, scale, marker, **line):
     points = [(row["epoch"] + 1, scale * row[metric]) for row in rows if row.get(metric) is not None]
-    marker = "." if len(points) < MARKED_EPOCHS else ""
+    marks = {"marker": marker or ("." if len(points) < MARKED_EPOCHS else ""), "markersize": 5 if marker else None}
     if points:
-        axes.plot(*zip(*points), linewidth=1.6, marker=marker, alpha=0.85, **style)
+        axes.plot(*zip(*points), linewidth=1.6, alpha=0.85, markevery=1 + len(points) // MARKED_EPOCHS, **marks, **line)
 
 
 def _limit(axes, scale, lowest):
@@ -63,6 +74,7 @@ def _limit(axes, scale, lowest):
         axes.yaxis.get_major_locator().set_params(integer=True)
 
 
-def _legend(kind, kinds):
-    runs = sum(kind == other for other in kinds.values())
-    return f"{kind} ({runs} runs)" if runs > 1 else kind
+def _legend(label, labels):
+    runs = sum(label == other for other in labels.values())
+    text = f"{label} ({runs} runs)" if runs > 1 else label
+    return "\n".join(map(lettering, textwrap.wrap(text, LEGEND_LETTERS, break_on_hyphens=False)))

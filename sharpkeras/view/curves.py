@@ -6,10 +6,14 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from sharpkeras import atomic
-from sharpkeras.view.cells import INK, OTHER_COLOUR, PRIMITIVE_COLOURS
+from sharpkeras.view.cells import INK, LINE_COLOURS, OTHER_COLOUR, PRIMITIVE_COLOURS, lettering, lines_of
 
 GRID = "#dddddd"
 MARKED_EPOCHS = 30  # up to here every epoch is a point
+MARKERS = "osD^vPX*<>hpd"
+# Of log₂ (weight / uniform weight), of which 0.12 beside 0.111 is 0.11: where the colour is full at the least, so that
+# a small difference is seen, and is seen to be small.
+LEAST_FULL_COLOUR = 0.5
 
 
 def draw_alphas(alphas_by_epoch, primitives, path, title=None):
@@ -30,23 +34,45 @@ def draw_alphas(alphas_by_epoch, primitives, path, title=None):
     heat, lines = figure.subplots(1, 2, width_ratios=(1, 1.15))
     _draw_last_weights(figure, heat, weights, primitives)
     _draw_winners(lines, weights, primitives)
-    if title:
-        figure.suptitle(title, fontsize=13, fontweight="bold", color=INK)
+    entitle(figure, title)
     save(figure, path)
+
+
+def show_weights(figure, panels, groups):
+    """Softmax weights as images, coloured by how far they are from uniform ones, and the bar that says so.
+
+    Args:
+        figure: that of the panels.
+        panels: axes, one for each of the groups.
+        groups: (weights, an array of two axes; over how many choices a softmax goes).
+
+    Returns:
+        The logarithms to base 2 of weight / uniform weight, an array for each group, and that of a full colour.
+    """
+    with np.errstate(divide="ignore"):
+        ratios = [np.log2(weights * choices) for weights, choices in groups]
+    most = max(np.log2(choices) for _, choices in groups)  # of a weight of 1; that of 0 has none
+    top = np.clip(max(np.abs(ratio).max() for ratio in ratios), LEAST_FULL_COLOUR, max(most, LEAST_FULL_COLOUR))
+    for axes, ratio in zip(panels, ratios):
+        image = axes.imshow(ratio.clip(-top, top), cmap="PuOr_r", vmin=-top, vmax=top, aspect="auto")
+    beyond = "min" if min(ratio.min() for ratio in ratios) < -top else "neither"
+    label = "log₂ (weight / uniform weight)"
+    figure.colorbar(image, ax=panels, shrink=0.8, label=label, extend=beyond)
+    return ratios, top
 
 
 def _draw_last_weights(figure, axes, weights, primitives):
     last = weights[-1]  # (E, P)
-    top = max(last.max(), 2 / len(primitives))
-    image = axes.imshow(last, cmap="Blues", vmin=0, vmax=top, aspect="auto")
+    (ratios,), top = show_weights(figure, [axes], [(last, len(primitives))])
     for edge, primitive in enumerate(last.argmax(-1)):
-        value = last[edge, primitive]
-        colour = "white" if value > 0.6 * top else INK
-        axes.text(primitive, edge, f"{value:.2f}", ha="center", va="center", fontsize=8, color=colour)
-    axes.set_xticks(range(len(primitives)), primitives, rotation=40, ha="right", rotation_mode="anchor")
+        value, is_dark = last[edge, primitive], ratios[edge, primitive] > 0.6 * top
+        number = f"{value:.2f}" if value >= 0.2 else f"{value:.3f}"  # 0.115 is not 0.124
+        colour = "white" if is_dark else INK
+        axes.text(primitive, edge, number, ha="center", va="center", fontsize=8, color=colour)
+    names = list(map(lettering, primitives))
+    axes.set_xticks(range(len(names)), names, rotation=40, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(len(last)), edge_names(len(last)))
     axes.set_title(f"weights after epoch {len(weights)}", fontsize=10, loc="left")
-    figure.colorbar(image, ax=axes, shrink=0.8)
 
 
 def _draw_winners(axes, weights, primitives):
@@ -57,8 +83,8 @@ def _draw_winners(axes, weights, primitives):
         colour = _line_colour(primitives[primitive])
         axes.plot(epochs, weights[:, edge, primitive], color=colour, linewidth=1.6, marker=marker)
     for primitive in np.unique(winners):
-        name = primitives[primitive]
-        axes.plot([], [], color=_line_colour(name), linewidth=4, label=f"{name} ({np.sum(winners == primitive)})")
+        name, edges = primitives[primitive], np.sum(winners == primitive)
+        axes.plot([], [], color=_line_colour(name), linewidth=4, label=f"{lettering(name)} ({edges})")
     axes.axhline(1 / len(primitives), color=INK, linewidth=0.8, linestyle=":", label="uniform")
     place = {"loc": "upper left", "bbox_to_anchor": (1, 1)}  # outside, where no line runs
     axes.legend(title="last winner (edges)", fontsize=8, title_fontsize=8, frameon=False, **place)
@@ -74,7 +100,7 @@ def edge_names(num_edges):
         sources = ["$c_{k-2}$", "$c_{k-1}$", *map(str, range(node))]
         names += [f"{source} → {node}" for source in sources]
         node += 1
-    return names
+    return names[:num_edges]
 
 
 def draw_metrics(rows, path):
@@ -89,7 +115,7 @@ def draw_metrics(rows, path):
         for name in [name for name in _names(rows) if quantity in name]:
             points = [(row["epoch"] + 1, row[name]) for row in rows if row.get(name) is not None]
             marker = "." if len(points) < MARKED_EPOCHS else ""
-            axes.plot(*zip(*points), label=name.replace("_", " "), linewidth=1.6, marker=marker)
+            axes.plot(*zip(*points), label=lettering(name.replace("_", " ")), linewidth=1.6, marker=marker)
         axes.set_title(quantity, fontsize=10, loc="left")
         if axes.lines:
             axes.legend(fontsize=8, frameon=False)
@@ -125,6 +151,19 @@ def _line_colour(primitive):
     colour = PRIMITIVE_COLOURS.get(primitive, OTHER_COLOUR)
     channels = [int(colour[index : index + 2], 16) / 255 for index in (1, 3, 5)]
     return tuple(channel**1.8 * 0.85 for channel in channels)
+
+
+def style(index):
+    """A colour and a marker that no other index has."""
+    round_, colour = divmod(index, len(LINE_COLOURS))
+    return {"color": LINE_COLOURS[colour], "marker": MARKERS[round_] if round_ < len(MARKERS) else f"${round_}$"}
+
+
+def entitle(figure, title):
+    """The title of a picture, in as many lines as its width needs."""
+    if title:
+        text = "\n".join(lines_of(title, figure.get_figwidth()))
+        figure.suptitle(text, fontsize=13, fontweight="bold", color=INK)
 
 
 def finish(axes, label):

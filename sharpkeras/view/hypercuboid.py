@@ -3,8 +3,8 @@
 import numpy as np
 from matplotlib.figure import Figure
 
-from sharpkeras.view.cells import INK, LINE_COLOURS
-from sharpkeras.view.curves import save
+from sharpkeras.view.cells import INK, LINE_COLOURS, lettering
+from sharpkeras.view.curves import entitle, save, show_weights
 
 FAINT = "#9aa5b1"
 COLUMN, ROW = 1.75, 0.85  # inches between positions and between states
@@ -40,8 +40,7 @@ def draw_path(routes, lattice, choices, weights, path, title=None):
     axes.set_xlim(-0.45, len(outcomes) + 0.45)
     axes.spines[:].set_visible(False)
     axes.set_xlabel("filters of each state; below, the size of the image", fontsize=9, color=INK)
-    if title:
-        figure.suptitle(title, fontsize=13, fontweight="bold", color=INK)
+    entitle(figure, title)
     save(figure, path)
 
 
@@ -67,7 +66,7 @@ def _draw_route(axes, route, outcomes, choices, colour):
         axes.plot((position, position + 1), (state, target), color=colour, linewidth=3, zorder=1)
         middle = (position + 0.5, (state + target) / 2)
         beside = [(axis, label) for axis, label in choices[choice] if axis != "filters"]  # which the states show
-        text = "\n".join(label if isinstance(label, str) else f"{axis} {label}" for axis, label in beside)
+        text = "\n".join(lettering(label if isinstance(label, str) else f"{axis} {label}") for axis, label in beside)
         axes.annotate(text, middle, ha="center", va="bottom", fontsize=7.5, color=colour, bbox=_LABEL, zorder=2)
 
 
@@ -83,24 +82,21 @@ def draw_weights(weights, choices, path, title=None):
         path: the PNG file; an existing one is replaced.
         title: a line above the pictures.
     """
-    names = [" ".join(str(label) for _, label in choice) for choice in choices]
+    names = [lettering(" ".join(str(label) for _, label in choice)) for choice in choices]
     states, named = max(len(position) for position in weights), len(choices) <= LABELS_AS_TICKS
     height = len(weights) * (0.5 + 0.25 * states) + 1.6 + (0.07 * max(map(len, names)) if named else 0)
     size = (max(4.0, 2.2 + 0.3 * len(choices)), max(3.6, height))
     figure = Figure(figsize=size, layout="constrained", facecolor="white")
     panels = figure.subplots(len(weights), 1, squeeze=False)[:, 0]
-    ratios = [np.log2(values * values.size) for values in weights]
-    top = max(0.1, *(np.abs(ratio).max() for ratio in ratios))
-    for position, (axes, values) in enumerate(zip(panels, ratios)):
-        image = axes.imshow(values, cmap="PuOr_r", vmin=-top, vmax=top, aspect="auto")
+    show_weights(figure, panels, [(values, values.size) for values in weights])
+    for position, axes in enumerate(panels):
         axes.set_ylabel(f"{position}", rotation=0, labelpad=12, fontsize=9)
         axes.set_yticks([])
         axes.set_xticks([])
     if named:
-        panels[-1].set_xlabel(", ".join(axis for axis, _ in choices[0]), fontsize=9, color=INK)
+        axes_named = lettering(", ".join(axis for axis, _ in choices[0]))
+        panels[-1].set_xlabel(axes_named, fontsize=9, color=INK)
         panels[-1].set_xticks(range(len(names)), names, rotation=60, ha="right", rotation_mode="anchor", fontsize=7)
-    figure.colorbar(image, ax=panels, shrink=0.6, label="log₂ (weight / uniform weight)")
     figure.supylabel("position (rows: the states it reads)", fontsize=9, color=INK)
-    if title:
-        figure.suptitle(title, fontsize=13, fontweight="bold", color=INK)
+    entitle(figure, title)
     save(figure, path)

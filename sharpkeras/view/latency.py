@@ -3,10 +3,8 @@
 import numpy as np
 from matplotlib.figure import Figure
 
-from sharpkeras.view.cells import INK, LINE_COLOURS
-from sharpkeras.view.curves import GRID, save
-
-MARKERS = "os^D"  # once the colours are used up
+from sharpkeras.view.cells import INK, lettering
+from sharpkeras.view.curves import GRID, save, style
 
 
 def draw_latency(rows, path):
@@ -32,9 +30,8 @@ def _draw_panel(axes, rows):
     low, high = np.array([row["p50_interval_ms"] for row in rows]).T
     errors = np.clip([p50 - low, high - p50], 0, None)
     for index, row in enumerate(rows):
-        style = {"fmt": MARKERS[index // len(LINE_COLOURS) % len(MARKERS)], "markersize": 5, "linewidth": 1}
-        style["color"] = LINE_COLOURS[index % len(LINE_COLOURS)]
-        axes.errorbar(millions[index], p50[index], yerr=errors[:, index : index + 1], label=row["name"], **style)
+        line = {**style(index), "linestyle": "none", "markersize": 5, "elinewidth": 1, "label": lettering(row["name"])}
+        axes.errorbar(millions[index], p50[index], yerr=errors[:, index : index + 1], **line)
     if len(rows) > 2:
         slope, offset = np.polyfit(millions, p50, 1)
         ends = np.array([millions.min(), millions.max()])
