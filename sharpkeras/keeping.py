@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from sharpkeras.errors import NumericalError, ResourceError, RunError
+from sharpkeras.runs import EPOCHS_FROM_0, STEPS_FROM_0
 
 CHECKPOINT_S = 60.0  # between two checkpoints
 MAX_FAILURES = 3  # in a row, of writing a checkpoint on a full disk
@@ -206,7 +207,8 @@ def _named(model):
 def tell_divergence(run, at, diverged):
     """Leaves `diverged.json` in the run directory; returns the NumericalError to raise."""
     names, checkpoints = ", ".join(diverged.not_finite), run.checkpoints.names()
-    facts = {"epoch": at.epoch, "step": diverged.step, "counted_from": 0, "not_finite": diverged.not_finite}
+    facts = {"epoch": at.epoch, "step": diverged.step, **EPOCHS_FROM_0, **STEPS_FROM_0}
+    facts |= {"not_finite": diverged.not_finite}
     facts |= {"learning_rate": at.learning_rate, "checkpoint": checkpoints[-1] if checkpoints else None}
     run.write_json("diverged.json", facts)
     return NumericalError(

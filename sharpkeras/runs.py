@@ -7,7 +7,8 @@
     <name>.safetensors   arrays with their checksums
     log.txt, lock        what was said; which process holds the directory
 
-A kill or a full disk leaves the last good files: see `atomic`.
+In these files, and in the names of an epoch's, epochs and steps count from 0, as each file with such a number says;
+what is printed and drawn counts from 1. A kill or a full disk leaves the last good files: see `atomic`.
 """
 
 import contextlib
@@ -34,6 +35,7 @@ from sharpkeras.errors import (
 SCHEMA_VERSION = 1
 PROGRAM = "sharpkeras"
 KINDS = ("search", "train")
+EPOCHS_FROM_0, STEPS_FROM_0 = {"epochs_counted_from": 0}, {"steps_counted_from": 0}
 RECORDED_PACKAGES = ("sharpkeras", "keras", "tensorflow", "tensorflow-cpu", "jax", "jaxlib", "numpy")
 WRITTEN = (".json", ".jsonl", ".safetensors", ".png", ".txt")  # names of a run's files end so
 FOLDERS = ("checkpoints", "epochs")
@@ -337,7 +339,7 @@ def _checked_facts(path):
         raise RunError("is no run of sharpkeras", where=where, seen=facts, allowed=allowed, next_step=OTHER_DIRECTORY)
     if version > SCHEMA_VERSION:
         raise written_by_a_newer_version(where, version, SCHEMA_VERSION)
-    facts = {"versions": {}, "conditions": {}, "changes": [], "finished": None, **facts}
+    facts = {"versions": {}, "conditions": {}, "changes": [], "finished": None, **facts, **EPOCHS_FROM_0}
     form = {"versions": dict, "conditions": dict, "changes": [str], "finished": (str, type(None))}
     return strict_json.require(facts, form, where)
 
@@ -363,6 +365,7 @@ def _new_facts(kind, conditions):
         "schema_version": SCHEMA_VERSION,
         "program": PROGRAM,
         "kind": kind,
+        **EPOCHS_FROM_0,
         "created": _now(),
         "finished": None,
         "versions": _versions(),

@@ -421,6 +421,7 @@ def test_row_23_a_search_that_diverges_keeps_its_last_checkpoint(place, monkeypa
         experiment.search(recipe, "new", conduct, Poison(models))
     told = json.loads(Path("new/diverged.json").read_text())
     assert (told["epoch"], told["step"]) == (1, 0)
+    assert (told["epochs_counted_from"], told["steps_counted_from"]) == (0, 0)
     assert told["checkpoint"] == "000000-000002" and "weights" in told["not_finite"]
     arrays, facts, rows = Checkpoints(Path("new/checkpoints")).load()
     assert facts["epoch"] == 0 and rows == [] and all(np.isfinite(array).all() for array in arrays.values())

@@ -116,6 +116,45 @@ def test_the_next_command_survives_a_space(finished, tmp_path, monkeypatch):
     assert out.endswith("Next: sharpkeras export 'my run'\n")
 
 
+# --- epochs ---
+
+
+def test_files_say_from_what_their_epochs_count_and_messages_count_from_1(finished, tmp_path, monkeypatch):
+    """A run of two epochs: 0 and 1 in its files, 1 and 2 for who reads what is printed."""
+    monkeypatch.chdir(finished)
+
+    def read(name):
+        return json.loads((finished / name).read_text())
+
+    for run in ("search", "train"):
+        rows = [json.loads(line) for line in (finished / run / "metrics.jsonl").read_text().splitlines()]
+        assert [row["epoch"] for row in rows] == [0, 1] and read(f"{run}/run.json")["epochs_counted_from"] == 0
+    for number in (0, 1):
+        state = read(f"search/epochs/{number:04d}.json")
+        assert (state["epoch"], state["epochs_counted_from"]) == (number, 0)
+    for name in ("train/evaluation.json", "model.json"):
+        selected = read(name)["selected"]
+        assert (selected["epoch"], selected["epochs"], selected["epochs_counted_from"]) == (1, 2, 0)
+    assert "epoch 2 of 2" in (finished / "evaluate.txt").read_text()
+    result = sharpkeras("extract", "search", "--epoch", "3", "--out", tmp_path / "x.json")
+    assert result.code == 5 and "has no epoch 3" in result.err and "1 to 2" in result.err
+    with_epoch = [("1", "0000"), ("2", "0001")]
+    for typed, file in with_epoch:
+        out = tmp_path / f"{typed}.json"
+        assert sharpkeras("extract", "search", "--epoch", typed, "--out", out).code == 0
+        assert json.loads(out.read_text())["normal"] == read(f"search/epochs/{file}.json")["genotype"]["normal"]
+
+
+def test_a_run_of_before_is_read_and_goes_on(finished, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(finished / "search", "search")
+    facts = json.loads(Path("search/run.json").read_text())
+    del facts["epochs_counted_from"]
+    Path("search/run.json").write_text(json.dumps(facts))
+    assert sharpkeras(*SEARCH, "--out", "search").code == 0
+    assert json.loads(Path("search/run.json").read_text())["epochs_counted_from"] == 0
+
+
 # --- JSON ---
 
 

@@ -445,9 +445,9 @@ def lines(*epochs):
 @pytest.mark.parametrize(
     ("damage", "finding"),
     [
-        (lambda: lines(0, 2), "metrics.jsonl: no row of epoch 1"),
-        (lambda: lines(0, 10**40), f"metrics.jsonl: no row of epoch 1 to {10**40 - 1}"),
-        (lambda: lines(0, 1, 1), "metrics.jsonl: epoch 1 stands behind epoch 1"),
+        (lambda: lines(0, 2), 'metrics.jsonl: no row of "epoch": 1 (counted from 0)'),
+        (lambda: lines(0, 10**40), f'metrics.jsonl: no row of "epoch": 1 to {10**40 - 1} (counted from 0)'),
+        (lambda: lines(0, 1, 1), 'metrics.jsonl: "epoch": 1 stands behind "epoch": 1'),
         (lambda: Path("run/metrics.jsonl").write_text("{}\n"), "metrics.jsonl: is no row of metrics"),
         (lambda: Path("run/metrics.jsonl").write_text("\x1b{\n"), "metrics.jsonl: is not JSON"),
         (lambda: Path("run/metrics.jsonl").write_bytes(b"\xff\n"), "metrics.jsonl: is not UTF-8"),

@@ -13,7 +13,7 @@ STRATEGIES = ("longest", "greedy_top_down", "greedy_bottom_up", "beam", "exhaust
 
 @click.command("extract")
 @click.argument("run")
-@click.option("--epoch", type=click.IntRange(1, 10**6), help="Whose alphas.  [default: the last]")
+@click.option("--epoch", type=click.IntRange(1, 10**6), help="Whose alphas, from 1.  [default: the last]")
 @click.option(
     "--strategy",
     type=options.Names(STRATEGIES),

@@ -1,5 +1,6 @@
 """Architectures out of the alphas of a search that has run: other strategies, several routes, a budget afterwards."""
 
+import os
 from pathlib import Path
 
 from sharpkeras import atomic
@@ -41,7 +42,7 @@ def extract(run, out, strategy="longest", routes=1, epoch=None, changes=None, ov
     settings = {**records.settings(run), **(changes or {})}
     recipe, facts = SearchRecipe.from_dict(settings, f"{run.path}/recipe.json"), records.data(run)
     space, shape, classes = assembly.search_space(recipe), tuple(facts["shape"]), len(facts["class_names"])
-    name = last_epoch(run) if epoch is None else f"epochs/{epoch - 1:04d}.json"
+    name = _epoch_file(run, epoch)
     alphas = records.alphas(run, name, space)
     if not isinstance(space, HyperCuboid) and (strategy != "longest" or routes > 1):
         raise UsageError("a genotype is no path", where="--strategy, --routes", allowed="a search of multichannel")
@@ -65,6 +66,17 @@ def extract(run, out, strategy="longest", routes=1, epoch=None, changes=None, ov
         tell(*result)
     atomic.write(Path(out), found.as_json().encode())
     return result
+
+
+def _epoch_file(run, epoch):
+    """The file of the alphas of an epoch, which counts from 1; None is the last of a finished search."""
+    if epoch is None:
+        return last_epoch(run)
+    name = f"epochs/{epoch - 1:04d}.json"
+    if not os.path.isfile(run.path / name):
+        done = f"1 to {len(run.read_metrics())}"
+        raise RunError(f"has no epoch {epoch}", where=str(run.path), seen=f"no {name}", allowed=done)
+    return name
 
 
 def _flow(space, alphas, routes, recipe, count):

@@ -11,7 +11,7 @@ from sharpkeras.experiment import architectures, records, weights
 from sharpkeras.experiment.assembly import build_network, count_cost
 from sharpkeras.measure import cost
 from sharpkeras.recipes import TRAININGS, TrainRecipe
-from sharpkeras.runs import RunDirectory, differences
+from sharpkeras.runs import EPOCHS_FROM_0, RunDirectory, differences
 from sharpkeras.spaces.hypercuboid import multichannel
 
 # Rows whose architecture Keras has, and one whose configuration the paper leaves to its reader.
@@ -61,7 +61,8 @@ def trained_network(path, space=None):
         raise RunError("has no architecture", where=f"{path}/recipe.json", allowed=" or ".join(architectures.KINDS))
     network = build_network(recipe, found, facts["shape"], len(facts["class_names"]), space)
     weights.put_into(network, arrays, f"{path}/weights.safetensors")
-    return network, recipe, facts, found, meta.get("selection", {"by": "last"})
+    selection = meta.get("selection", {"by": "last"})
+    return network, recipe, facts, found, {**selection, **EPOCHS_FROM_0} if "epoch" in selection else selection
 
 
 def _refuse_another_space(run, space):

@@ -9,6 +9,7 @@ from sharpkeras import atomic, reading, strict_json, strict_toml
 from sharpkeras.errors import ConfigError, SharpKerasError, printable
 from sharpkeras.inspection.report import Report, names
 from sharpkeras.recipes import MULTICHANNEL, SearchRecipe, TrainRecipe
+from sharpkeras.runs import EPOCHS_FROM_0
 from sharpkeras.spaces.hypercuboid import path as paths
 
 RECIPES = {"search": SearchRecipe, "train": TrainRecipe}
@@ -38,7 +39,8 @@ def inspect_lines(path):
     """The Report on a file of metrics; raises ConfigError for a line that is no JSON."""
     rows, findings, cut_off = read_metrics(path)
     findings += ["the last line is cut off"] if cut_off else []
-    return Report(str(path), "metrics", {"epochs": len(rows), "last": rows[-1] if rows else None}, findings)
+    facts = {"epochs": len(rows), "last": {**rows[-1], **EPOCHS_FROM_0} if rows else None}
+    return Report(str(path), "metrics", facts, findings)
 
 
 def read_metrics(path):
@@ -58,9 +60,10 @@ def read_metrics(path):
     findings = []
     for before, after in itertools.pairwise([-1, *(row["epoch"] for row in rows)]):
         if after > before + 1:
-            findings.append(f"no row of epoch {before + 1}" + (f" to {after - 1}" if after > before + 2 else ""))
+            last = f" to {after - 1}" if after > before + 2 else ""
+            findings.append(f'no row of "epoch": {before + 1}{last} (counted from 0)')
         elif after <= before:
-            findings.append(f"epoch {after} stands behind epoch {before}")
+            findings.append(f'"epoch": {after} stands behind "epoch": {before} (counted from 0)')
     return rows, findings, not raw.endswith(b"\n") and bool(raw)
 
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from sharpkeras import atomic
 from sharpkeras.loop import accuracy_on, run_epochs
+from sharpkeras.runs import EPOCHS_FROM_0
 from sharpkeras.search import collapse
 
 logger = logging.getLogger("sharpkeras")
@@ -33,7 +34,7 @@ def search(model, run, epochs, data, held_out, extract, describe, **options):
         nonlocal was_collapsed
         alphas = [np.asarray(a) for a in model.alphas]
         found, decisions = extract(alphas), model.space.decisions(alphas)
-        state = {"alphas": [a.tolist() for a in alphas], found.kind: found.as_dict()}
+        state = {"epoch": epoch, **EPOCHS_FROM_0, "alphas": [a.tolist() for a in alphas], found.kind: found.as_dict()}
         run.write_soon(f"epochs/{epoch:04d}.json", atomic.dump_file(state, "alphas"))
         row = collapse.watch(decisions)
         warning = collapse.warning(row, decisions)
