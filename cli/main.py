@@ -7,7 +7,6 @@ import importlib
 import io
 import json
 import logging
-import os
 import sys
 import traceback
 
@@ -15,6 +14,7 @@ import click
 
 from sharpkeras import __version__, interruption
 from sharpkeras.errors import ResourceError, RunError, SharpKerasError, in_lines, is_out_of_memory, printable
+from sharpkeras_cli import streams
 
 COMMANDS = (
     "quickstart",
@@ -72,7 +72,13 @@ def group(debug, allow_old_deps):
 
 def main(arguments=None):
     """Runs the command line; every error ends in one message and its exit code (see `sharpkeras.errors`)."""
-    arguments = sys.argv[1:] if arguments is None else arguments
+    with streams.printable():
+        code = _run(sys.argv[1:] if arguments is None else arguments)
+    sys.exit(code)
+
+
+def _run(arguments):
+    """The exit code of a command line, when all is said."""
     debug, as_json = "--debug" in arguments, "--json" in arguments
     _show_warnings()
     try:
@@ -84,18 +90,35 @@ def main(arguments=None):
     except click.UsageError as error:
         code = _tell_usage(error, as_json)
     except (KeyboardInterrupt, click.Abort):
-        command = next((word for word in arguments if word in COMMANDS), None)
-        goes_on = " The same command goes on from the last checkpoint." if command in RUNS else ""
-        click.echo(f"\nInterrupted.{goes_on}", err=True)
+        click.echo(f"\nInterrupted.{_goes_on(arguments)}", err=True)
         code = 130
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the exit does not flush into it
-        code = 0
     except Exception as error:
         if debug:
             traceback.print_exc()
-        code = _tell(_as_ours(error), as_json)
-    sys.exit(code)
+        code = _tell(_as_ours(error, arguments), as_json)
+    return code
+
+
+def _goes_on(arguments):
+    """What makes an interrupted run go on, a sentence; nothing of a command that is no run."""
+    if _typed(arguments) not in RUNS:
+        return ""
+    same = "The same command without --overwrite" if "--overwrite" in arguments else "The same command"
+    return f" {same} goes on from the last checkpoint."
+
+
+def _typed(arguments):
+    """The name of the command on a command line; None where there is none."""
+    return next((word for word in arguments if word in COMMANDS), None)
+
+
+def _smaller(arguments):
+    """What of a command needs less memory when it is lower."""
+    flags = ("--batch-size", "--init-channels", "--num-cells")
+    command = _typed(arguments) and group.get_command(None, _typed(arguments))
+    there = [flag for flag in flags if command and any(flag in parameter.opts for parameter in command.params)]
+    *more, last = there or [""]
+    return f"lower {', '.join(more)}{' or ' if more else ''}{last}" if there else "free some memory: end other programs"
 
 
 def _show_warnings():
@@ -108,15 +131,17 @@ def _show_warnings():
         logger.addHandler(handler)
 
 
-def _as_ours(error):
+def _as_ours(error, arguments):
     """The error as a SharpKerasError: a file or the memory that the system denies, or a bug of ours."""
+    if isinstance(error, interruption.Stopped) and "--overwrite" in arguments:
+        error.next_step = "the same command without --overwrite goes on from here"
     if isinstance(error, SharpKerasError):
         return error
     if is_out_of_memory(error):
         return ResourceError(
             "out of memory",
             seen=printable(str(error).strip().split("\n")[0]),
-            next_step="lower --batch-size, --init-channels or --num-cells",
+            next_step=_smaller(arguments),
         )
     if isinstance(error, OSError) and error.filename is not None:  # a name that is too long, a place without permission
         problem, step = "can not be read or written", "name another file or directory"

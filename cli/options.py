@@ -16,6 +16,7 @@ import click
 from sharpkeras import published, recipes, strict_json, strict_toml
 from sharpkeras.errors import ConfigError, ResourceError, printable
 from sharpkeras.settings import count
+from sharpkeras_cli import tables
 from sharpkeras_cli.quiet import silence_native_logs
 from sharpkeras_cli.versions import refuse_old, require_backend
 
@@ -260,12 +261,11 @@ def tell_forecast(forecast, as_json):
     if as_json:
         click.echo(json.dumps(forecast.as_dict()))
         return
-    from rich.table import Table
 
     def clock(seconds):
         return "not timed" if seconds is None else f"{seconds:,.2f} s" if seconds < 60 else f"{seconds / 60:,.1f} min"
 
-    available, table = forecast.available_memory_bytes, Table(show_header=False, title="Forecast; nothing was written")
+    available = forecast.available_memory_bytes
     free = "unknown" if available is None else f"{available / 1e9:,.2f} GB"
     rows = {
         "parameters": f"{forecast.parameters:,}",
@@ -278,10 +278,8 @@ def tell_forecast(forecast, as_json):
         "in all": f"{clock(forecast.total_s)}: {forecast.epochs:,} epochs",
         "disk": f"{forecast.disk_bytes / 1e6:,.1f} MB of checkpoints",
     }
-    for name, text in rows.items():
-        if text:
-            table.add_row(name, text)
-    show(table)
+    shown = {name: text for name, text in rows.items() if text}
+    tables.show([shown], title="Forecast; nothing was written", standing=True)
     if not forecast.fits:
         click.echo("WARNING: a step seems to need more memory than there is, so none was timed.", err=True)
 
@@ -306,13 +304,6 @@ def addmults_printed(entry):
 def errors_printed(entry):
     """The errors in a row of the paper's tables, in words."""
     return [text.format(entry[key]) for key, text in ERRORS_PRINTED.items() if key in entry]
-
-
-def show(table, width=120):
-    """Prints a rich table, as wide as the terminal or, where there is none, `width` characters."""
-    from rich.console import Console
-
-    Console(width=None if Console().is_terminal else width).print(table)
 
 
 def training_of(name):

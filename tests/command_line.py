@@ -6,6 +6,7 @@ import json
 import os
 from typing import NamedTuple
 
+import advice
 import numpy as np
 from PIL import Image
 
@@ -29,14 +30,23 @@ class Result(NamedTuple):
 
 def sharpkeras(*arguments):
     """Runs `sharpkeras` with these arguments here, where TensorFlow is imported once for all."""
+    out, err = io.StringIO(), io.StringIO()
+    code = run_on(out, err, *arguments)
+    result = Result(code, out.getvalue(), err.getvalue())
+    advice.check(arguments, result)
+    return result
+
+
+def run_on(out, err, *arguments):
+    """Runs `sharpkeras` with these streams for stdout and stderr; returns the exit code."""
     from sharpkeras_cli.main import main
 
-    out, err, environment = io.StringIO(), io.StringIO(), dict(os.environ)
+    environment = dict(os.environ)
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             main([str(argument) for argument in arguments])
     except SystemExit as ending:
-        return Result(ending.code, out.getvalue(), err.getvalue())
+        return ending.code
     finally:
         os.environ.clear()
         os.environ.update(environment)

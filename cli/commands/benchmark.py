@@ -12,7 +12,7 @@ import click
 from sharpkeras.errors import LONGEST, VerificationError, printable
 from sharpkeras.measure.turns import TIMEOUT_S
 from sharpkeras.recipes import SearchRecipe
-from sharpkeras_cli import options
+from sharpkeras_cli import options, tables
 from sharpkeras_cli.versions import require_backend
 
 RUNS, RUNS_OF_PART = 300, 60
@@ -104,7 +104,7 @@ def _time_models(models, as_json, timing, percentiles):
     if as_json:
         click.echo(json.dumps(report))
         return "; ".join(doubts)
-    options.show(_table(report))
+    tables.show(_records(report))
     rows = report["models"]
     each = " of each, in turns" if len(models) > 1 else ""
     click.echo(f"{rows[0]['device']}, {rows[0]['threads']} threads, {rows[0]['runs']} runs{each}; 95 % intervals")
@@ -161,28 +161,26 @@ def _engine(row):
     return f"{row['engine']} ({versions}): {', '.join(row['providers'])}"
 
 
-def _table(report):
-    """The figures of a report of `latency.benchmark`, a row for each batch size and network; 80 columns hold it."""
-    from rich.box import SIMPLE
-    from rich.markup import escape
-    from rich.table import Column, Table
-
+def _records(report):
+    """The figures of a report of `latency.benchmark` as lines of a table, for each batch size and network."""
     rows, pairs = report["models"], {(pair["model"], pair["batch_size"]): pair for pair in report["comparisons"]}
     percentiles = [name.removesuffix("_ms") for name in rows[0] if re.fullmatch(r"p\d+_ms", name)]
-    headers = ["batch", *(f"{name}\nms" for name in percentiles), "images\nper s", "MiB mem.\nand file"]
-    headers += ["time in that\nof the first"] if pairs else []
-    name = Column("network", overflow="fold", min_width=12)
-    table = Table(
-        name, *(Column(header, overflow="fold") for header in headers), box=SIMPLE, pad_edge=False, padding=(0, 1, 0, 0)
-    )
+    records = []
     for row in rows:
-        name = f"{escape(printable(row['name']))}{NOISY if row['unstable'] else ''}"
-        times = [f"{_short(row[f'{p}_ms'])}\n{_between(row[f'{p}_interval_ms'])}" for p in percentiles]
-        sizes = [_short(row["images_per_second"]), f"{row['peak_memory_mib']:.0f}\n{row['bytes'] / 2**20:.2f}"]
-        pair = pairs.get((row["name"], row["batch_size"]))
-        ratio = [f"{_short(pair['ratio'])} ({_between(pair['interval'])})\n{pair['verdict']}"] if pair else []
-        table.add_row(name, str(row["batch_size"]), *times, *sizes, *ratio)
-    return table
+        record = {
+            "network": f"{tables.whole(row['name'])}{NOISY if row['unstable'] else ''}",
+            "batch": row["batch_size"],
+        }
+        for p in percentiles:
+            record[f"{p}\nms"] = f"{_short(row[f'{p}_ms'])}\n{_between(row[f'{p}_interval_ms'])}"
+        record["images\nper s"] = _short(row["images_per_second"])
+        record["MiB mem.\nand file"] = f"{row['peak_memory_mib']:.0f}\n{row['bytes'] / 2**20:.2f}"
+        if pairs:
+            pair = pairs.get((row["name"], row["batch_size"]))
+            ratio = pair and f"{_short(pair['ratio'])} ({_between(pair['interval'])})\n{pair['verdict']}"
+            record["time in that\nof the first"] = ratio or ""
+        records.append(record)
+    return records
 
 
 def _between(interval):

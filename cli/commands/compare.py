@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from sharpkeras.errors import printable
-from sharpkeras_cli import options
+from sharpkeras_cli import options, tables
 
 WATCH = {  # words with the unit, scale, digits
     "skip_share": ("edges won by skip, %", 100, 1),
@@ -65,15 +65,25 @@ def _tell(report, picture, as_json):
 
 
 def _print_trainings(report):
-    columns = ("group", "run", "architecture", "seed", "parameters", "AddMults", "error")
     labelled = any(row["labels"] for row in report["trainings"])
-    table = _table("Trainings", *columns, *["labels"] * labelled)
-    table.caption = "AddMults as the paper counts them; errors with the 95 % interval of Clopper and Pearson"
-    for row in report["trainings"]:
-        counted = [_integer(row[name]) for name in ("parameters", "addmults_paper")]
-        labels = ["\n".join(row["labels"])] * labelled
-        _add(table, row["group"], row["name"], row["architecture"], row["seed"], *counted, _errors(row), *labels)
-    _show(table)
+    tables.show(
+        [
+            {
+                "group": row["group"],
+                "run": tables.whole(row["name"]),
+                "architecture": tables.whole(row["architecture"]),
+                "seed": row["seed"],
+                "parameters": _integer(row["parameters"]),
+                "AddMults": _integer(row["addmults_paper"]),
+                "error": _errors(row),
+                **({"labels": _labels(row)} if labelled else {}),
+            }
+            for row in report["trainings"]
+        ],
+        title="Trainings",
+        caption="AddMults as the paper counts them; errors with the 95 % interval of Clopper and Pearson",
+        right=("seed", "parameters", "AddMults"),
+    )
     for group in report["training_groups"]:
         who = f"group {group['group']} ({printable(str(group['architecture']))}"
         if group["median"] is None:
@@ -97,24 +107,25 @@ def _errors(row):
     lines = []
     for evaluation in row["evaluations"]:
         low, high = (100 * end for end in evaluation["interval"])
-        numbers = f"{100 * evaluation['error']:.2f} % ({low:.2f}–{high:.2f}, n = {evaluation['n']})"
-        lines.append(" ".join(filter(None, (evaluation["label"], printable(evaluation["dataset"]), numbers))))
+        error, n = f"{100 * evaluation['error']:.2f} %", f"n = {evaluation['n']})"
+        words = (evaluation["label"], evaluation["dataset"], error, f"({low:.2f}–{high:.2f},", n)
+        lines.append(" ".join(tables.whole(word) for word in words if word))
     return "\n".join(lines)
+
+
+def _labels(row):
+    return tables.whole("\n".join(row["labels"]))
 
 
 def _print_searches(report):
     """A column for each search: its last epoch, and behind it the one with the most edges won without weights."""
     searches = report["searches"]
-    table = _table("Searches: last epoch (and worst)", "", *[printable(row["name"]) for row in searches])
-    for name in ("group", "weighting", "space", "seed", "status"):
-        _add(table, name, *[row[name] for row in searches])
-    if any(row["labels"] for row in searches):
-        _add(table, "labels", *["\n".join(row["labels"]) for row in searches])
+    lines = {"": [tables.whole(row["name"]) for row in searches]}
+    lines |= {name: [row[name] for row in searches] for name in ("group", "weighting", "space", "seed", "status")}
+    lines |= {"labels": [_labels(row) or None for row in searches]} if any(row["labels"] for row in searches) else {}
     for name, (words, *form) in {"epoch": ("epoch", 1, 0), **WATCH}.items():
-        cells = [_last_and_worst(row, name, *form) for row in searches]
-        if any(cells):  # a space has not all of them
-            _add(table, words, *cells)
-    _show(table, len(searches))
+        lines[words] = [_last_and_worst(row, name, *form) for row in searches]
+    _show("Searches: last epoch (and worst)", lines)
     groups = [group for group in report["search_groups"] if len(group["runs"]) > 1]
     if groups:
         _print_groups(groups)
@@ -124,18 +135,22 @@ def _print_groups(groups):
     """A column for each group of seeds."""
     from sharpkeras.measure.statistics import Estimate
 
-    table = _table("Groups of seeds: last epoch", "", *[f"group {group['group']}" for group in groups])
-    for name in ("weighting", "space"):
-        _add(table, name, *[group[name] for group in groups])
-    _add(table, "runs", *[", ".join(map(printable, group["runs"])) for group in groups])
     means = [{name: Estimate(**mean) for name, mean in group["mean"].items() if mean} for group in groups]
     hows = [{mean.how for mean in group.values()} for group in means]
-    _add(table, "estimator", *["; ".join(sorted(how)) or "no run has ended" for how in hows])
+    lines = {"": [tables.whole(f"group {group['group']}") for group in groups]}
+    lines |= {name: [group[name] for group in groups] for name in ("weighting", "space")}
+    lines["runs"] = [", ".join(map(tables.whole, group["runs"])) for group in groups]
+    lines["estimator"] = ["; ".join(sorted(how)) or "no run has ended" for how in hows]
     for name, (words, scale, digits) in WATCH.items():
-        cells = [(group.get(name), len(how) > 1) for group, how in zip(means, hows)]
-        if any(mean for mean, _ in cells):
-            _add(table, words, *[_mean(mean, scale, digits, with_how) for mean, with_how in cells])
-    _show(table, len(groups))
+        lines[words] = [_mean(group.get(name), scale, digits, len(how) > 1) for group, how in zip(means, hows)]
+    _show("Groups of seeds: last epoch", lines)
+
+
+def _show(title, lines):
+    """A standing table of the values by heading, without the headings of nothing: a space has not all of them."""
+    lines = {heading: values for heading, values in lines.items() if any(value is not None for value in values)}
+    records = [dict(zip(lines, values)) for values in zip(*lines.values())]
+    tables.show(records, title=title, standing=True, width=max(tables.WIDTH, 36 + 20 * len(records)))
 
 
 def _last_and_worst(row, name, scale, digits):
@@ -155,39 +170,14 @@ def _mean(mean, scale, digits, with_how):
 
 
 def _next(report):
-    waiting = [row for row in report["trainings"] if row["status"] == "finished" and not row["evaluations"]]
-    if waiting:
-        return "evaluate", waiting[0]["run"]
-    if report["trainings"]:
-        return "export", report["trainings"][0]["run"]
-    return "train", report["searches"][0]["run"]
-
-
-def _table(title, *columns):
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(title=title)
-    for name in columns:
-        width = {"labels": 15, "error": 34}.get(name)
-        right = name in ("seed", "parameters", "AddMults")
-        table.add_column(
-            Text(name), justify="right" if right else "left", min_width=width, overflow="fold", no_wrap=not name
-        )
-    return table
-
-
-def _add(table, *cells):
-    """A row of cells whose text is taken as it is, without rich's markup."""
-    from rich.text import Text
-
-    texts = ["–" if cell is None else str(cell) for cell in cells]
-    table.add_row(*[Text("\n".join(map(printable, text.split("\n")))) for text in texts])
+    """What a finished run is for; of those that have not ended, what they are."""
+    done = {kind: [row for row in report[kind] if row["status"] == "finished"] for kind in ("trainings", "searches")}
+    waiting = [row for row in done["trainings"] if not row["evaluations"]]
+    for name, rows in (("evaluate", waiting), ("export", done["trainings"]), ("train", done["searches"])):
+        if rows:
+            return name, rows[0]["run"]
+    return "inspect", (report["trainings"] or report["searches"])[0]["run"]
 
 
 def _integer(value):
     return None if value is None else f"{value:,}"
-
-
-def _show(table, columns=0):
-    options.show(table, max(120, 36 + 20 * columns))

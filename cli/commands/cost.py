@@ -6,7 +6,7 @@ import click
 
 from sharpkeras.errors import UsageError
 from sharpkeras.recipes import network_sizes
-from sharpkeras_cli import options
+from sharpkeras_cli import options, tables
 
 
 @click.command("cost")
@@ -47,17 +47,22 @@ def command(architecture, sizes, per_layer, as_json):
     click.echo(f"  parameters             {cost.parameters:>15,}")
     click.echo(f"  AddMults (paper)       {cost.addmults_paper:>15,}   with BatchNorm, ReLU and pooling")
     click.echo(f"  AddMults (conv, dense) {cost.addmults_conv_dense:>15,}   plain multiply-adds")
-    options.say_next("train", architecture)
+    options.say_next("evaluate" if own else "train", architecture)  # a training run needs none
 
 
 def _print_layers(rows):
-    from rich.table import Table
-
-    table = Table("layer", "kind", "output")
-    for name in ("parameters", "AddMults (paper)", "AddMults (conv, dense)"):
-        table.add_column(name, justify="right")
-    for row in rows:
-        shape = "×".join(map(str, row.output_shape))
-        numbers = (row.parameters, row.addmults_paper, row.addmults_conv_dense)
-        table.add_row(row.name, row.layer, shape, *(f"{number:,}" for number in numbers))
-    options.show(table, width=160)
+    counted = {"parameters": "parameters", "AddMults (paper)": "addmults_paper"}
+    counted["AddMults (conv, dense)"] = "addmults_conv_dense"
+    tables.show(
+        [
+            {
+                "layer": row.name,
+                "kind": row.layer,
+                "output": "×".join(map(str, row.output_shape)),
+                **{heading: f"{getattr(row, name):,}" for heading, name in counted.items()},
+            }
+            for row in rows
+        ],
+        right=counted,
+        width=160,
+    )

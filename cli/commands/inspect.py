@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from sharpkeras.errors import printable
+from sharpkeras.errors import LONGEST, printable
 from sharpkeras_cli import options
 
 LINES = 20  # of a fact with many parts
@@ -34,7 +34,7 @@ def command(path, strict, repair, as_json):
 
 
 def _show(report):
-    click.echo(f"{printable(report.path)}: {report.kind}")
+    click.echo(f"{printable(report.path, LONGEST)}: {report.kind}")
     facts = {printable(name, 60): fact for name, fact in report.facts.items() if fact not in (None, "", [], {})}
     width = max(map(len, facts), default=0)
     for name, fact in facts.items():
@@ -44,7 +44,7 @@ def _show(report):
             click.echo(f"  {'':{width}}  {line}")
     for title, lines in (("found", report.findings), ("repaired", report.repaired), ("repair would", report.plan)):
         for line in lines:
-            click.echo(f"{title}: {printable(line)}")
+            click.echo(f"{title}: {printable(line, LONGEST)}")
     if not report.findings:
         click.echo("sound: nothing is wrong with it")
     if isinstance(report.next, list):
@@ -56,9 +56,9 @@ def _show(report):
 def _lines(fact):
     """A fact as lines: many parts one below the other, of very many the first."""
     if isinstance(fact, dict):
-        lines = [f"{printable(name, 100)}: {printable(part, 100)}" for name, part in fact.items()]
+        lines = [f"{printable(name, LONGEST)}: {printable(part, LONGEST)}" for name, part in fact.items()]
     elif isinstance(fact, list):
-        lines = [printable(part, 100) for part in fact]
+        lines = [printable(part, LONGEST) for part in fact]
     else:
-        lines = [f"{fact:,}" if isinstance(fact, int) else printable(fact)]
+        lines = [f"{fact:,}" if isinstance(fact, int) else printable(fact, LONGEST)]
     return lines if len(lines) <= LINES else [*lines[:LINES], f"and {len(lines) - LINES:,} more"]

@@ -6,7 +6,7 @@ import click
 
 from sharpkeras import published
 from sharpkeras.recipes import SEARCHES, TRAININGS
-from sharpkeras_cli import options
+from sharpkeras_cli import options, tables
 
 TOPICS = ("genotypes", "paths", "spaces", "datasets", "recipes")
 COMMANDS = {"search": SEARCHES, "train": TRAININGS}
@@ -67,20 +67,21 @@ def _recipe(title, row):
 
 def _print_recipes(title, items):
     """A table of recipes with the figures that the paper prints for each."""
-    from rich.table import Table
-
-    columns = ("recipe", "what", "genotype", "parameters", "AddMults", "error printed")
-    table = Table(*columns, title=f"sharpkeras {title} RECIPE")
-    for column in columns[3:5]:
-        table.columns[columns.index(column)].justify = "right"
-    for column, texts in ((0, items), (2, [row["architecture"] or "" for row in items.values()])):
-        table.columns[column].min_width = max(len(text.partition(" ")[2] or text) for text in texts)  # names stay whole
+    records = []
     for key, item in items.items():
         printed = item["printed"] or {}
-        sizes = [f"{printed['params_m']} M", options.addmults_printed(printed)] if printed else ["–", "–"]
-        errors = ", ".join(options.errors_printed(printed))
-        table.add_row(key.partition(" ")[2], item["summary"], item["architecture"], *sizes, errors)
-    options.show(table, 150)
+        sizes = (f"{printed['params_m']} M", options.addmults_printed(printed)) if printed else (None, None)
+        records.append(
+            {
+                "recipe": key.partition(" ")[2],
+                "what": item["summary"],
+                "genotype": item["architecture"] or "",
+                "parameters": tables.whole(sizes[0]),
+                "AddMults": tables.whole(sizes[1]),
+                "error printed": ", ".join(map(tables.whole, options.errors_printed(printed))),
+            }
+        )
+    tables.show(records, title=f"sharpkeras {title} RECIPE", right=("parameters", "AddMults"), width=150)
 
 
 def _route(path):

@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from sharpkeras.recipes import SEARCHES, TRAININGS
-from sharpkeras_cli import options
+from sharpkeras_cli import options, tables
 
 
 @click.command("quickstart")
@@ -53,23 +53,24 @@ def command(out, overwrite, as_json):
 
 
 def _print(report, out):
-    from rich.table import Table
-
     cost, latency, first = report["cost"], report["latency"], report["first_step_s"]
-    table = Table(show_header=False, title="Found on 8×8 digits")
-    for kind in ("normal", "reduce"):
-        pairs = report["genotype"][kind]
-        table.add_row(f"{kind} cell", "  ".join(f"{name}({source})" for name, source in pairs))
-    table.add_row("parameters", f"{cost['parameters']:,}")
-    table.add_row("AddMults", f"{cost['addmults_paper']:,} (paper), {cost['addmults_conv_dense']:,} (conv + dense)")
-    table.add_row("test error", report["evaluation"]["text"])
-    table.add_row("largest difference ONNX − Keras", f"{report['largest_difference']:.2g}")
     noise = "  UNSTABLE, the machine is noisy" if latency["unstable"] else ""
-    table.add_row("latency", f"p50 {latency['p50_ms']:.3f} ms, batch 1, {latency['threads']} threads{noise}")
-    table.add_row("measured on", latency["device"])
     steps = [f"{name} {seconds:.1f} s" for name, seconds in first.items() if seconds is not None]
-    table.add_row("until the first step", ", ".join(steps) or "both were finished before")
-    table.add_row("in all", f"{report['seconds']:.0f} s")
-    options.show(table)
+    cells = {
+        f"{kind} cell": "  ".join(f"{name}({source})" for name, source in report["genotype"][kind])
+        for kind in ("normal", "reduce")
+    }
+    found = {
+        **cells,
+        "parameters": f"{cost['parameters']:,}",
+        "AddMults": f"{cost['addmults_paper']:,} (paper), {cost['addmults_conv_dense']:,} (conv + dense)",
+        "test error": report["evaluation"]["text"],
+        "largest difference ONNX − Keras": f"{report['largest_difference']:.2g}",
+        "latency": f"p50 {latency['p50_ms']:.3f} ms, batch 1, {latency['threads']} threads{noise}",
+        "measured on": latency["device"],
+        "until the first step": ", ".join(steps) or "both were finished before",
+        "in all": f"{report['seconds']:.0f} s",
+    }
+    tables.show([found], title="Found on 8×8 digits", standing=True)
     click.echo(f"The cells: {report['picture']}")
     click.echo("Next: sharpkeras search sharpsepconv-darts --dataset folder:PATH --out runs/mine")

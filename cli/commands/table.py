@@ -4,7 +4,7 @@ import json
 
 import click
 
-from sharpkeras_cli import options
+from sharpkeras_cli import options, tables
 
 
 @click.command("table")
@@ -23,24 +23,19 @@ def command(number, as_json):
     if as_json:
         click.echo(json.dumps(rows))
         return
-    from rich.table import Table
-
-    columns = ("architecture", "parameters printed", "measured", "AddMults printed", "measured", "conv + dense")
-    caption = "AddMults as the paper counts them, and plain multiply-adds"
-    table = Table(*columns, title=f"Table {number}", caption=caption)
-    for column in table.columns[1:]:
-        column.justify = "right"
+    records = []
     for row in rows:
         printed, measured = row["printed"], row["measured"] or {}
-        table.add_row(
-            row["name"],
-            _number(printed.get("params_m"), "M"),
-            _number(measured.get("parameters")),
-            options.addmults_printed(printed) or "–",
-            _number(measured.get("addmults_paper")),
-            _number(measured.get("addmults_conv_dense")),
-        )
-    options.show(table)
+        numbers = {
+            "parameters, printed": _number(printed.get("params_m"), "M"),
+            "measured": _number(measured.get("parameters")),
+            "AddMults, printed": options.addmults_printed(printed),
+            "measured (paper's count)": _number(measured.get("addmults_paper")),
+            "conv + dense": _number(measured.get("addmults_conv_dense")),
+        }
+        records.append({"architecture": row["name"], **{name: tables.whole(text) for name, text in numbers.items()}})
+    caption = "AddMults as the paper counts them, and plain multiply-adds"
+    tables.show(records, title=f"Table {number}", caption=caption, right=numbers)
     for note in dict.fromkeys(row["note"] for row in rows if row["note"]):
         click.echo(f"{', '.join(row['name'] for row in rows if row['note'] == note)}: {note}")
     options.say_next("list", "paths" if number == "4" else "genotypes")
@@ -48,5 +43,5 @@ def command(number, as_json):
 
 def _number(value, unit=""):
     if value is None:
-        return "–"
+        return None
     return f"{value:,}" if isinstance(value, int) and not unit else f"{value} {unit}"
