@@ -94,9 +94,9 @@ def disk_errors(path):
     except OSError as error:
         seen = error.strerror or str(error)
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            next_step = "free some space, or name a place on another disk with --out"
+            next_step = "free some space, or name a place on another disk"
             raise ResourceError("the disk is full", where=str(path), seen=seen, next_step=next_step) from None
-        next_step = "name a place that can be written with --out"
+        next_step = "name a place that can be written"
         raise RunError("can not be read or written", where=str(path), seen=seen, next_step=next_step) from None
 
 

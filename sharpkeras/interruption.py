@@ -89,4 +89,5 @@ def _listen(reader):
         if _asked is not None:
             os._exit(128 + numbers[0])
         _asked = numbers[0]
-        os.write(2, ASKED)
+        with contextlib.suppress(OSError):  # a terminal that is gone; the second signal is still to be heard
+            os.write(2, ASKED)

@@ -265,8 +265,8 @@ SHARES = [(0.25, 0.25, 0.0), (0.5, 0.25, 0.125), (0.25, 0.0, 0.25)]
 def test_a_search_shows_its_last_epoch_and_its_worst():
     (row,) = compare([search("a", shares=SHARES)])["searches"]
     assert row.items() >= {"weighting": "max_w", "space": "sharp", "seed": 0, "status": "finished"}.items()
-    assert row["last"] == {"epoch": 3, **watch(SHARES[2]), "held_out_accuracy": 0.5}
-    assert row["worst"] == {"epoch": 2, **watch(SHARES[1]), "held_out_accuracy": 0.5}
+    assert row["last"] == {"epoch": 3, "epochs_counted_from": 1, **watch(SHARES[2]), "held_out_accuracy": 0.5}
+    assert row["worst"] == {"epoch": 2, "epochs_counted_from": 1, **watch(SHARES[1]), "held_out_accuracy": 0.5}
     out = sharpkeras("compare", "a").out
     for line in ("edges won by skip, % │ 25.0 (50.0)", "convolutions in the architecture │ 8 (2)", "epoch │ 3 (2)"):
         assert " ".join(line.split()) in " ".join(out.split())
@@ -331,3 +331,68 @@ def test_a_picture_of_two_weightings(tmp_path):
 def test_a_picture_of_one_run(tmp_path, rows):
     draw_collapse({"run": rows}, tmp_path / "collapse.png", title="one")
     assert len(colours(tmp_path / "collapse.png")) > 20
+
+
+# --- names, labels and epochs ---
+
+
+def test_runs_of_one_name_are_told_apart_by_the_shortest_end_of_their_paths(tmp_path):
+    places = [tmp_path / "long" / place / "search" for place in ("a", "b")] + [tmp_path / "c" / "other"]
+    for seed, path in enumerate(places):
+        path.parent.mkdir(parents=True)
+        search(str(path), seed=seed)
+    rows = compare([str(path) for path in places])["searches"]
+    assert [row["name"] for row in rows] == ["a/search", "b/search", "other"]
+
+
+def legend(monkeypatch, names):
+    seen = {}
+    monkeypatch.setattr("sharpkeras.view.collapse.draw_collapse", lambda rows, path, labels: seen.update(labels))
+    compare(names, picture="collapse.png")
+    return seen
+
+
+def test_groups_are_called_by_their_weighting_where_that_tells_them_apart(monkeypatch):
+    names = [search(f"{weighting}-{seed}", weighting, seed) for weighting in ("scalar", "max_w") for seed in (0, 1)]
+    assert legend(monkeypatch, names) == {name: name.partition("-")[0] for name in names}
+
+
+def test_different_searches_of_one_weighting_have_labels_of_their_own(monkeypatch):
+    names = [
+        search("a"),
+        search("b", shares=((0.1, 0.1, 0.0),) * 2),
+        search("b2", seed=1, shares=((0.1, 0.1, 0.0),) * 2),
+    ]
+    labels = legend(monkeypatch, names)
+    assert labels == {"a": "a (max_w)", "b": "b, b2 (max_w)", "b2": "b, b2 (max_w)"}
+
+
+def test_what_cannot_be_compared_says_what_can_be_done():
+    """A search has no other images to be evaluated on."""
+    searches = search("a"), search("b", seed=1, images="e" * 64)
+    error = sharpkeras("compare", *searches)
+    assert error.code == 3 and "evaluate" not in error.err and "--force" in error.err
+    trainings = training("my run", wrong=range(9)), training("d", wrong=range(9), images="others", epochs=3)
+    error = sharpkeras("compare", *trainings)
+    assert "sharpkeras evaluate d --data SPEC" in error.err and error.code == 3
+
+
+@pytest.mark.parametrize(
+    ("made", "expected"),
+    [
+        (lambda: [training("a", status="failed"), training("b", 1, wrong=range(9))], "export b"),
+        (lambda: [training("a", status="failed")], "inspect a"),
+        (lambda: [search("a", status="unfinished"), search("b", seed=1)], "train b"),
+        (lambda: [search("a", status="unfinished")], "inspect a"),
+        (lambda: [training("a", wrong=range(9)), training("b", 1)], "evaluate b"),
+    ],
+)
+def test_the_next_command_is_for_a_run_that_has_ended(made, expected):
+    assert sharpkeras("compare", *made()).out.endswith(f"Next: sharpkeras {expected}\n")
+
+
+def test_epochs_are_counted_from_1_where_they_are_read():
+    search("a", shares=((0.5, 0.2, 0.0), (0.1, 0.1, 0.0), (0.2, 0.1, 0.0)))
+    (row,) = compare(["a"])["searches"]
+    assert (row["last"]["epoch"], row["worst"]["epoch"], row["last"]["epochs_counted_from"]) == (3, 1, 1)
+    assert "│ epoch " in sharpkeras("compare", "a").out and " 3 (1) " in sharpkeras("compare", "a").out

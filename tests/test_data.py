@@ -362,7 +362,7 @@ def test_normalize_keeps_the_asked_dtype():
 def test_cutout_larger_than_the_image(cutout_px):
     from sharpkeras.data.augment import augment
 
-    with pytest.raises(UsageError, match="--cutout"):
+    with pytest.raises(UsageError, match="--cutout-px"):
         augment(np.zeros((1, 32, 32, 3), np.uint8), np.zeros((1, 5), np.float32), MEAN, DEVIATION, cutout_px=cutout_px)
 
 

@@ -84,7 +84,7 @@ def cutout(images, center_y, center_x, *, cutout_px=16):
     if not 0 <= cutout_px <= min(height, width):
         raise UsageError(
             "the cutout does not fit into the image",
-            where="--cutout",
+            where="--cutout-px",
             seen=f"{cutout_px} px on images of {height} x {width} px",
             allowed=f"0 to {min(height, width)}",
         )

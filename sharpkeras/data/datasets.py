@@ -156,7 +156,7 @@ def load(
     """
     row, path = _find(spec)
     _require("split", split, ("train", "test"))
-    _require("--channels", channels, (None, 1, 3))
+    _require("channels", channels, (None, 1, 3))
     image_size, resize_size = _sizes(row, image_size, resize_size)
     on_disk = _stays_on_disk(spec, row, on_disk)
     options = Options(image_size, resize_size, channels, limit, skip_bad_images, follow_symlinks, on_disk, download)

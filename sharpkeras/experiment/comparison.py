@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+import shlex
 from pathlib import Path
 
 from sharpkeras.errors import ConfigError, RunError, UsageError
@@ -70,7 +71,7 @@ def compare(paths, force=False, picture=None, overwrite=False, tell=None):
             "the runs are not comparable",
             seen="; ".join(differences),
             allowed="the same images, weights selected in the same way, each seed of a group once",
-            next_step="sharpkeras evaluate RUN --data SPEC on images they share, or --force to see them labelled",
+            next_step=f"{_advice(problems)}, or --force to see them labelled",
         )
     by_name = {row["name"]: run for run, row in zip(runs, rows)}
     report = {
@@ -86,7 +87,7 @@ def compare(paths, force=False, picture=None, overwrite=False, tell=None):
     if tell:
         tell(report)
     if picture:  # last, when nothing but the disk can go wrong any more
-        _draw(Path(picture), {row["name"]: by_name[row["name"]] for row in searches})
+        _draw(Path(picture), searches, by_name)
     return report
 
 
@@ -100,7 +101,7 @@ def _read(paths):
 
 def _rows(runs):
     """What is said of each run, its group a number."""
-    keys, names = [_group_key(run) for run in runs], [run.path.resolve().name for run in runs]
+    keys, names = [_group_key(run) for run in runs], _names([run.path.resolve().parts for run in runs])
     numbers = {key: number for number, key in enumerate(dict.fromkeys(keys), 1)}
     rows = []
     for run, key, name in zip(runs, keys, names):
@@ -108,12 +109,21 @@ def _rows(runs):
         row = {
             "group": numbers[key],
             "run": str(run.path),
-            "name": name if names.count(name) == 1 else str(run.path),
+            "name": name,
             "status": "finished" if run.finished else "failed" if failed else "unfinished",
             "seed": records.settings(run)["seed"] if run.recipe else None,
         }
         rows.append(row | (_training(run) if run.kind == "train" else _search(run)))
     return rows
+
+
+def _names(places):
+    """The shortest end of each path that none of the others has: "search", or "a/search" and "b/search"."""
+    names = []
+    for place in places:
+        lengths = (n for n in range(1, len(place)) if sum(other[-n:] == place[-n:] for other in places) == 1)
+        names.append(str(Path(*place[-next(lengths, len(place)) :])))
+    return names
 
 
 def _group_key(run):
@@ -166,7 +176,7 @@ def _evaluations(run):
     for path in sorted(run.path.glob("evaluation*.json")) if run.finished else []:
         report = run.read_json(path.name)
         if not isinstance(report, dict) or not report.keys() >= {*KEPT}:
-            step = f"sharpkeras evaluate {run.path}"
+            step = shlex.join(["sharpkeras", "evaluate", str(run.path)])
             raise RunError("is no evaluation of this version", where=str(path), allowed=", ".join(KEPT), next_step=step)
         records.evaluation(run, path.name)
         report, answers = records.evaluation(run, path.name), path.stem.replace("evaluation", "predictions", 1)
@@ -225,7 +235,7 @@ def _right(run, evaluation):
         if meta.get("fingerprint") == evaluation["fingerprint"] and len(right) - right.sum() == evaluation["errors"]:
             return right
     problem = "does not belong to the evaluation" if loaded else "is missing"
-    step = f"sharpkeras evaluate {run.path} --data {evaluation['dataset']}"
+    step = shlex.join(["sharpkeras", "evaluate", str(run.path), "--data", evaluation["dataset"]])
     raise RunError(problem, where=str(run.path / f"{name}.safetensors"), next_step=step)
 
 
@@ -251,7 +261,7 @@ def _search(run):
 
 def _watch(row):
     there = [name for name in WATCHED if name in row or not name.startswith("entropy_")]  # each space has its own
-    return {"epoch": row["epoch"] + 1, **{name: row.get(name) for name in there}}
+    return {"epoch": row["epoch"] + 1, "epochs_counted_from": 1, **{name: row.get(name) for name in there}}
 
 
 def _search_groups(rows):
@@ -278,14 +288,35 @@ def _refuse_picture(path, searches, overwrite):
         raise RunError("exists already", where=str(path), next_step="another --picture, or --overwrite")
 
 
-def _draw(path, runs):
+def _draw(path, searches, runs):
     from sharpkeras.view.collapse import draw_collapse
 
-    weightings = {name: run.recipe["settings"]["weighting"] for name, run in runs.items() if "settings" in run.recipe}
-    draw_collapse({name: run.read_metrics() for name, run in runs.items()}, path, weightings)
+    metrics = {row["name"]: runs[row["name"]].read_metrics() for row in searches}
+    draw_collapse(metrics, path, _in_a_legend(searches))
+
+
+def _in_a_legend(searches):
+    """Name of a search → what its group is called in a picture: by its weighting where no other group has the same."""
+    groups = _grouped(searches)
+    weightings = [members[0]["weighting"] for _, members in groups]
+    labels = {}
+    for (_, members), weighting in zip(groups, weightings):
+        names = ", ".join(row["name"] for row in members)
+        is_enough = weighting is not None and len(set(weightings)) == len(groups)
+        label = weighting if is_enough else f"{names} ({weighting})" if weighting else names
+        labels |= {row["name"]: label for row in members}
+    return labels
 
 
 # --- what makes runs incomparable ---
+
+
+def _advice(problems):
+    """What can be done about them: a training can be evaluated on other images, a search has seen those it has seen."""
+    row = next((row for row, label, _ in problems if label == OTHER_IMAGES and "evaluations" in row), None)
+    if row is None:
+        return "leave out those that are named"
+    return f"{shlex.join(['sharpkeras', 'evaluate', row['run']])} --data SPEC on images they share"
 
 
 def _other_protocols(rows):

@@ -22,9 +22,8 @@ def of_run(run):
     """
     loaded = run.load_arrays(WEIGHTS)
     if loaded is None:
-        raise RunError(
-            "has no trained weights", where=str(run.path), next_step="let its training end: sharpkeras train"
-        )
+        step = "let its training end: the command that began it goes on"
+        raise RunError("has no trained weights", where=str(run.path), next_step=step)
     where = run.path / f"{WEIGHTS}.safetensors"
     _refuse_not_finite(loaded[0], where)
     selection = loaded[1].get("selection", {"by": "last"})

@@ -156,7 +156,7 @@ def check_request(batch_size, threads, runs, warmup_s, percentiles, processes=PR
         if not isinstance(value, int) or value < least:
             raise UsageError("expected a larger whole number", where=flag, seen=value, allowed=f"at least {least}")
     if not (math.isfinite(warmup_s) and warmup_s >= 0):
-        raise UsageError("the warm-up has no such length", where="--warmup", seen=warmup_s, allowed="0 seconds or more")
+        raise UsageError("the warm-up has no such length", where="warmup_s", seen=warmup_s, allowed="0 seconds or more")
     if percentiles is None:
         return [percentile for percentile in (50, 90, 99) if runs >= PERCENTILES[percentile]]
     for percentile in percentiles:
