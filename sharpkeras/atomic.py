@@ -107,7 +107,9 @@ def dumps(value, where, indent=None):
         NumericalError: a number in it is NaN or infinite, which JSON does not know.
     """
     try:
-        return json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent, default=_plain)
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent, default=_plain)
+        # A path that is no UTF-8 has half characters in Python; JSON has an escape for them, which is also Python's.
+        return text.encode(errors="backslashreplace").decode()
     except ValueError as error:
         problem = "a value to be recorded is not finite"
         raise NumericalError(problem, where=where, seen=str(error), allowed="finite numbers") from None
