@@ -95,7 +95,9 @@ def _run(arguments):
     except Exception as error:
         if debug:
             traceback.print_exc()
-        code = _tell(_as_ours(error, arguments), as_json)
+        error = _as_ours(error, arguments)
+        error.keep_to(_flags(arguments))
+        code = _tell(error, as_json)
     return code
 
 
@@ -112,15 +114,6 @@ def _typed(arguments):
     return next((word for word in arguments if word in COMMANDS), None)
 
 
-def _smaller(arguments):
-    """What of a command needs less memory when it is lower."""
-    flags = ("--batch-size", "--init-channels", "--num-cells")
-    command = _typed(arguments) and group.get_command(None, _typed(arguments))
-    there = [flag for flag in flags if command and any(flag in parameter.opts for parameter in command.params)]
-    *more, last = there or [""]
-    return f"lower {', '.join(more)}{' or ' if more else ''}{last}" if there else "free some memory: end other programs"
-
-
 def _show_warnings():
     """Puts the library's warnings on stderr, once per process; they also go into a run's log.txt."""
     logger = logging.getLogger("sharpkeras")
@@ -129,6 +122,12 @@ def _show_warnings():
         handler.name = "stderr"
         handler.emit = lambda record: click.echo(f"warning: {printable(record.getMessage())}", err=True)
         logger.addHandler(handler)
+
+
+def _flags(arguments):
+    """The flags that the command has which was typed."""
+    name = _typed(arguments)
+    return {flag for option in group.get_command(None, name).params for flag in option.opts} if name else set()
 
 
 def _as_ours(error, arguments):
@@ -141,7 +140,11 @@ def _as_ours(error, arguments):
         return ResourceError(
             "out of memory",
             seen=printable(str(error).strip().split("\n")[0]),
-            next_step=_smaller(arguments),
+            next_step=(
+                "lower --batch-size",
+                "lower --init-channels or --num-cells",
+                "free some memory: end other programs",
+            ),
         )
     if isinstance(error, OSError) and error.filename is not None:  # a name that is too long, a place without permission
         problem, step = "can not be read or written", "name another file or directory"

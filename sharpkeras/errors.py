@@ -4,8 +4,10 @@ A message has both halves: what is wrong and what would be right. `where` is a f
 """
 
 import json
+import re
 
 LONGEST = 1000  # characters of a line of a message
+FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]*(?!\w)")
 
 
 class SharpKerasError(Exception):
@@ -16,7 +18,7 @@ class SharpKerasError(Exception):
         where: file and JSON path, directory, or flag.
         seen: the value found there.
         allowed: what would have been accepted.
-        next_step: the command or action to try.
+        next_step: the command or action to try; a tuple of several where some are flags that not every command has.
     """
 
     exit_code = 1
@@ -27,7 +29,13 @@ class SharpKerasError(Exception):
         self.where = where
         self.seen = seen
         self.allowed = allowed
-        self.next_step = next_step
+        self._steps = next_step if isinstance(next_step, tuple) else (next_step,)
+        self.next_step = next_step if len(self._steps) == 1 else ", or ".join(self._steps)
+
+    def keep_to(self, flags):
+        """Leaves out of several next steps those that need another flag than `flags`: nobody could type it there."""
+        if len(self._steps) > 1:
+            self.next_step = ", or ".join(step for step in self._steps if flags.issuperset(FLAG.findall(step)))
 
     def as_dict(self):
         """The same parts, for `--json`."""

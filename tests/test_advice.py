@@ -111,8 +111,8 @@ def test_a_stopped_run_that_began_anew_does_not_advise_to_begin_anew_again(monke
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("search", "--out", "x"), "lower --batch-size, --init-channels or --num-cells"),
-        (("evaluate", "x"), "lower --batch-size\n"),
+        (("search", "--out", "x"), "lower --batch-size, or lower --init-channels or --num-cells, or free some memory"),
+        (("evaluate", "x"), "lower --batch-size, or free some memory"),
         (("compare", "x"), "free some memory"),
     ],
 )

@@ -282,7 +282,7 @@ def on(folder, *more):
 
 @rows(
     ("19-one-class", 4, ["one", "two classes", "cat: 32"], on("one")),
-    ("19-few", 4, ["few", "6 images", "batch of 16", "cat: 4", "dog: 2"], on("few")),
+    ("19-few", 4, ["few", "5 images", "batch of 16", "cat: 3", "dog: 2"], on("few")),
     ("22", 4, ["total stride", "(3, 3, 3)", "at least 4"], on("small")),
     ("44-nothing", 4, ["empty", "no class folders", "PATH/train/CLASS/*.jpg"], on("empty")),
     ("44-files", 4, ["notes", "no class folders", "1 file", "PATH/train/CLASS/*.jpg"], on("notes")),

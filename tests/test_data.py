@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from sharpkeras.data import DATASETS, Dataset, datasets, load, streams
+from sharpkeras.data.sources import limited
 from sharpkeras.errors import DataError, UsageError
 
 MEAN, DEVIATION = (0.49139968, 0.48215827, 0.44653124), (0.24703233, 0.24348505, 0.26158768)
@@ -59,6 +60,18 @@ def test_limit_is_balanced_and_nested():
     rows = {image.tobytes() for image in large.images}
     assert all(image.tobytes() in rows for image in small.images)
     assert len(load("digits", "train", limit=10**6).images) == 1438
+
+
+def test_a_limit_says_what_it_leaves():
+    (few,), (all_classes,) = (load("digits", "train", limit=limit).notes for limit in (3, 25))
+    assert few == "took 3 of 1,438 images, of 3 of the 10 classes: there is none of 3, 4, 5, 6, 7, …"
+    assert all_classes == "took 25 of 1,438 images, balanced over the classes"
+    labels = np.array([0] * 100 + [1] * 2)
+    chosen, (note,) = limited(labels, 10, ("a", "b"))
+    assert np.bincount(labels[chosen]).tolist() == [8, 2]
+    assert note == "took 10 of 102 images, as equal over the classes as they allow: 2 to 8 of each"
+    assert limited(labels, 102, ("a", "b")) == (slice(None), ())
+    assert "balanced" in limited(labels, 4, ("a", "b", "of which there is none"))[1][0]
 
 
 def test_size_and_channels_of_array_datasets():

@@ -7,11 +7,13 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from sharpkeras.data import images as images_module
 from sharpkeras.data import load
-from sharpkeras.data.folder import LAYOUT, NO_TEST_FOLDER
+from sharpkeras.data.folder import NO_TEST_FOLDER
+from sharpkeras.data.layout import LAYOUT
+from sharpkeras.data.views import random_resized_crop
 from sharpkeras.errors import DataError, ResourceError
 
 
@@ -42,7 +44,7 @@ def values(dataset):
 
 def noted(dataset):
     """Its notes, but for the one that all folders of these tests without a test folder have."""
-    return tuple(note for note in dataset.notes if note != NO_TEST_FOLDER)
+    return tuple(note for note in dataset.notes if not note.startswith(NO_TEST_FOLDER))
 
 
 @pytest.fixture
@@ -54,12 +56,12 @@ def two_classes(tmp_path):
 
 
 def test_a_split_by_index_is_noted(tmp_path):
-    for split in ("one/train", "two/train", "two/test"):
+    for offset, split in enumerate(("one/train", "two/train", "two/test")):
         for name in ("a", "b"):
             for number in range(6):
                 path = tmp_path / split / name / f"{number}.png"
                 path.parent.mkdir(parents=True, exist_ok=True)
-                Image.new("RGB", (4, 4), (number, 0, 0)).save(path)
+                Image.new("RGB", (4, 4), (number, offset, ord(name))).save(path)
     assert NO_TEST_FOLDER in load(f"folder:{tmp_path / 'one'}", "test").notes
     assert load(f"folder:{tmp_path / 'two'}", "test").notes == ()
 
@@ -76,10 +78,24 @@ def test_train_and_held_out_folders(tmp_path, held_out):
 
 
 @pytest.mark.parametrize("below", ["", "train"])
-def test_every_fifth_is_held_out(tmp_path, below):
+def test_every_fifth_of_a_class_is_held_out(tmp_path, below):
     make(tmp_path / below, {"a": 6, "b": 6})
-    assert values(read(tmp_path)) == [0, 1, 2, 3, 5, 6, 7, 8, 10, 11]
-    assert values(read(tmp_path, "test")) == [4, 9]
+    assert values(read(tmp_path)) == [0, 1, 2, 3, 5, 6, 7, 8, 9, 11]
+    assert values(read(tmp_path, "test")) == [4, 10]
+
+
+@pytest.mark.parametrize("number, held_out", [(1, []), (2, [1]), (3, [2]), (4, [3]), (5, [4]), (9, [4]), (10, [4, 9])])
+def test_what_is_held_out_of_a_class_depends_on_no_other_class(tmp_path, number, held_out):
+    make(tmp_path, {"a": number, "b": 7, "c": number})
+    train, test = read(tmp_path), read(tmp_path, "test")
+    assert [int(value) for value in values(test) if value < number] == held_out
+    assert np.bincount(test.labels).tolist() == ([len(held_out), 1, len(held_out)] if held_out else [0, 1])
+    assert sorted(values(train) + values(test)) == list(range(2 * number + 7))
+
+
+def test_equal_multiples_of_five_are_cut_as_they_were_before_it_was_by_class(tmp_path):
+    make(tmp_path, {"a": 10, "b": 5, "c": 15})
+    assert values(read(tmp_path, "test")) == list(range(4, 30, 5))
 
 
 def test_statistics_are_those_of_the_training_split(tmp_path):
@@ -112,15 +128,16 @@ def test_images_in_deeper_folders_belong_to_the_class(two_classes):
 
 
 def test_size_is_the_short_side_and_the_centre(tmp_path):
-    for k in range(2):
+    for k in range(3):  # of which one is held out
         save(tmp_path / "a" / f"{k}.png", 10, size=(6, 6))
     striped = np.zeros((4, 8, 3), np.uint8)
     striped[:, 2:6] = 255
     (tmp_path / "b").mkdir()
     Image.fromarray(striped).save(tmp_path / "b" / "0.png")
-    assert (read(tmp_path, image_size=4).images[2] == 255).all()
+    assert (read(tmp_path, image_size=4).images[-1] == 255).all()
     assert read(tmp_path, image_size=2).images.shape == (3, 2, 2, 3)
-    wide = read(tmp_path, image_size=2, resize_size=4).images[2]  # cut from the middle of 4 x 8
+    assert noted(read(tmp_path, image_size=6)) == ("resized 1 image to 6 x 6",)
+    wide = read(tmp_path, image_size=2, resize_size=4).images[-1]  # cut from the middle of 4 x 8
     assert wide.shape == (2, 2, 3) and (wide == 255).all()
     with pytest.raises(DataError, match="2 different sizes") as caught:
         read(tmp_path)
@@ -177,7 +194,10 @@ def test_hidden_and_system_files_are_ignored(two_classes):
     (two_classes / "README.txt").write_bytes(b"x")
     train = read(two_classes)
     assert train.class_names == ("cat", "dog") and len(train.images) == 8
-    assert noted(train) == ("ignored files beside the class folders: 1", "ignored hidden and system files: 2")
+    assert noted(train) == (
+        "ignored files beside the class folders: 1 (README.txt)",
+        "ignored hidden and system files: 2 (.ipynb_checkpoints, cat/Thumbs.db)",
+    )
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
@@ -191,7 +211,8 @@ def test_class_names_differ(tmp_path, split):
 
 
 def test_too_few_for_a_test_split(tmp_path):
-    make(tmp_path, {"a": 2, "b": 2})
+    make(tmp_path, {"a": 1, "b": 1})
+    assert read(tmp_path).notes == (f"{NO_TEST_FOLDER}, but none of the one image of a, b",)
     with pytest.raises(DataError, match="no images for the test split"):
         read(tmp_path, "test")
 
@@ -293,7 +314,7 @@ def test_content_decides_and_not_the_extension(tmp_path):
     save(tmp_path / "a" / "jpeg.png", format="JPEG")
     save(tmp_path / "a" / "bmp", format="BMP")
     save(tmp_path / "b" / "png.gif.txt", format="PNG")
-    assert values(read(tmp_path)) == [100, 100, 100]
+    assert values(read(tmp_path)) == values(read(tmp_path, "test")) * 2 == [100, 100]
 
 
 def test_images_that_do_not_fit_into_memory(two_classes, monkeypatch):
@@ -358,6 +379,82 @@ def test_color_can_become_grayscale(two_classes):
     assert train.images.shape == (8, 4, 4, 1) and noted(train) == ("converted 8 RGB images to grayscale",)
 
 
+# ---- EXIF orientation
+
+# What the number says: where the first row and the first column of the file lie in the upright image.
+UPRIGHT = {
+    1: lambda stored: stored,
+    2: lambda stored: stored[:, ::-1],
+    3: lambda stored: stored[::-1, ::-1],
+    4: lambda stored: stored[::-1],
+    5: lambda stored: stored.swapaxes(0, 1),
+    6: lambda stored: np.rot90(stored, -1),
+    7: lambda stored: stored[::-1, ::-1].swapaxes(0, 1),
+    8: lambda stored: np.rot90(stored, 1),
+}
+
+
+def save_turned(path, orientation, size=(6, 9), big_endian=False, seed=0, **options):
+    """A photograph with an EXIF orientation; returns its pixels as they lie in the file."""
+    stored = np.random.default_rng(seed).integers(0, 256, (*size, 3), np.uint8)
+    exif = Image.Exif()
+    exif.endian = ">" if big_endian else "<"
+    exif[0x010F], exif[0x0112] = "maker", orientation
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(stored).save(path, exif=exif.tobytes(), **options)
+    return stored
+
+
+@pytest.mark.parametrize("on_disk", [False, True])
+@pytest.mark.parametrize("big_endian", [False, True])
+@pytest.mark.parametrize("orientation", UPRIGHT)
+def test_photographs_come_upright(tmp_path, orientation, big_endian, on_disk):
+    stored = [
+        save_turned(tmp_path / name / "0.png", orientation, big_endian=big_endian, seed=seed)
+        for seed, name in enumerate("ab")
+    ]
+    train = read(tmp_path, on_disk=on_disk)
+    np.testing.assert_array_equal(train.images[:], [UPRIGHT[orientation](pixels) for pixels in stored])
+    turned = () if orientation == 1 else ("turned 2 images upright, as EXIF says",)
+    assert noted(train) == turned
+    with Image.open(tmp_path / "a" / "0.png") as image:  # Pillow's own way says the same
+        np.testing.assert_array_equal(train.images[0], ImageOps.exif_transpose(image))
+
+
+@pytest.mark.parametrize("on_disk", [False, True])
+def test_a_turned_photograph_is_resized_and_cropped_upright(tmp_path, on_disk):
+    for name in "ab":
+        save_turned(tmp_path / name / "0.jpg", 6, size=(20, 50))
+    with Image.open(tmp_path / "a" / "0.jpg") as image:
+        upright = ImageOps.exif_transpose(image).convert("RGB")
+    train = read(tmp_path, image_size=8, resize_size=10, on_disk=on_disk)
+    np.testing.assert_array_equal(train.images[0], upright.resize((10, 25), 2).crop((1, 8, 9, 16)))
+    if on_disk:
+        crop = train.images.random_crops([0], [np.random.default_rng(3)])[0]
+        np.testing.assert_array_equal(crop, random_resized_crop(upright, (8, 8), np.random.default_rng(3)))
+
+
+def test_only_what_is_turned_has_another_fingerprint(tmp_path):
+    stored = save_turned(tmp_path / "data" / "a" / "0.png", 1)
+    save_turned(tmp_path / "data" / "b" / "0.png", 1, seed=1)
+    spec = f"folder:{tmp_path / 'data'}"
+    before = {on_disk: load(spec, "train", on_disk=on_disk).fingerprint for on_disk in (False, True)}
+    size = (tmp_path / "data" / "a" / "0.png").stat().st_size
+    save_turned(tmp_path / "data" / "a" / "0.png", 3)
+    assert (tmp_path / "data" / "a" / "0.png").stat().st_size == size and stored.shape == (6, 9, 3)
+    for on_disk, fingerprint in before.items():
+        assert load(spec, "train", on_disk=on_disk).fingerprint != fingerprint
+
+
+def test_imagenet_lies_as_it_is_stored(tmp_path):
+    stored = [save_turned(tmp_path / split / "n01" / "0.png", 3, size=(8, 8)) for split in ("train", "val")]
+    save_turned(tmp_path / "train" / "n02" / "0.png", 1, size=(8, 8))
+    save_turned(tmp_path / "val" / "n02" / "0.png", 1, size=(8, 8))
+    train = load(f"imagenet:{tmp_path}", "train", image_size=8, resize_size=8)
+    np.testing.assert_array_equal(train.images[0], stored[0])
+    assert "left 1 image as stored, though EXIF says that they are turned: the paper's way" in train.notes
+
+
 # ---- links and special files (row 50), names (row 51)
 
 
@@ -365,7 +462,9 @@ def test_pipes_are_not_opened(two_classes):
     os.mkfifo(two_classes / "cat" / "pipe.jpg")
     (two_classes / "dog" / "dangling.jpg").symlink_to(two_classes / "nothing")
     train = read(two_classes)
-    assert len(train.images) == 8 and noted(train) == ("ignored pipes, devices and broken links: 2",)
+    assert len(train.images) == 8 and noted(train) == (
+        "ignored pipes, devices and broken links: 2 (cat/pipe.jpg, dog/dangling.jpg)",
+    )
 
 
 def test_links_out_of_the_folder(two_classes, tmp_path):
@@ -375,7 +474,8 @@ def test_links_out_of_the_folder(two_classes, tmp_path):
     (two_classes / "dog" / "inside.png").symlink_to(two_classes / "dog" / "001.png")
     train = read(two_classes)
     assert 222 not in values(train) and values(train).count(6) == 2
-    assert "links that lead out of the folder" in train.notes[0] and train.notes[0].endswith(": 2")
+    assert "links that lead out of the folder" in train.notes[0]
+    assert train.notes[0].endswith(": 2 (cat/link.png, dog/folder)")
     assert values(read(two_classes, follow_symlinks=True)).count(222) == 2
 
 
@@ -386,6 +486,17 @@ def test_a_folder_of_outward_links_only_says_so(tmp_path):
         (tmp_path / "data" / name).symlink_to(tmp_path / "elsewhere" / name)
     with pytest.raises(DataError, match="--follow-symlinks"):
         read(tmp_path / "data")
+    assert len(read(tmp_path / "data", follow_symlinks=True).images) == 2
+
+
+@pytest.mark.parametrize("name", ["train", "test"])
+def test_the_folder_of_a_split_may_not_lead_out_either(tmp_path, name):
+    with_test_folder(tmp_path / "data", {"a": 2, "b": 2})
+    (tmp_path / "data" / name).rename(tmp_path / "elsewhere")
+    (tmp_path / "data" / name).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(DataError, match=f"stand for its splits: {name}") as caught:
+        read(tmp_path / "data")
+    assert "--follow-symlinks" in str(caught.value)
     assert len(read(tmp_path / "data", follow_symlinks=True).images) == 4
 
 
@@ -396,7 +507,7 @@ def test_loops_end(two_classes, follow_symlinks):
     (two_classes / "dog" / "itself.png").symlink_to(two_classes / "dog" / "itself.png")
     train = read(two_classes, follow_symlinks=follow_symlinks)
     assert len(train.images) == 8
-    assert "ignored links that form a loop: 2" in train.notes
+    assert "ignored links that form a loop: 2 (cat/self, cat/up)" in train.notes
 
 
 def test_the_folder_itself_may_be_a_link(two_classes, tmp_path):
@@ -410,8 +521,8 @@ def test_any_class_name_works(tmp_path):
     os.makedirs(os.fsencode(tmp_path) + b"/\xff\xfe")
     save(tmp_path / os.fsdecode(b"\xff\xfe") / "0.png")
     train = read(tmp_path)
-    assert set(train.class_names) == {*names, os.fsdecode(b"\xff\xfe")} and len(train.fingerprint) == 64
-    (tmp_path / names[0] / "bad.png").write_bytes(b"text")
+    assert set(train.class_names) == {*names, r"\xff\xfe"} and len(train.fingerprint) == 64
+    (tmp_path / names[0] / "00.png").write_bytes(b"text")
     with pytest.raises(DataError) as caught:
         read(tmp_path)
-    assert "\x1b" not in str(caught.value) and "\\x1b[2Jgone/bad.png" in str(caught.value)
+    assert "\x1b" not in str(caught.value) and "\\x1b[2Jgone/00.png" in str(caught.value)

@@ -2,6 +2,7 @@
 
 datasets   DATASETS and load(): a spec such as `digits` or `folder:PATH` becomes a Dataset
 sources    Dataset, and what loaders take and return: arrays, folder, tfds and generated hold the loaders
+layout     what lies in a folder: which folders are splits, which are classes, and what is left out
 images     image files decoded into memory, all of them before anything is used
 files      images that stay on disk and are decoded when a batch needs them
 views      what a network sees of an image: the centre in evaluation, a random resized crop in training

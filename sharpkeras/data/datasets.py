@@ -225,7 +225,7 @@ def _stays_on_disk(spec, row, asked):
             where="--dataset",
             seen=spec,
             allowed=able,
-            next_step="--set random_resized_crop=false, or class folders of the same images",
+            next_step=("class folders of the same images", "--set random_resized_crop=false"),
         )
     return row.on_disk == "by default" if asked is None else asked
 
@@ -253,7 +253,7 @@ def _load(row, spec, path, split, options, statistics):
             "the images of train and test differ in size",
             where=printable(spec),
             seen=f"train {train.images.shape[1:3]}, test {source.images.shape[1:3]}",
-            next_step="bring them to one size with --image-size",
+            next_step=("bring them to one size with --image-size", "bring the files to one size"),
         )
     if isinstance(source.images, EncodedImages) and not options.on_disk:
         source = source._replace(images=source.images[:])

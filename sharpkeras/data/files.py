@@ -16,12 +16,12 @@ from sharpkeras.data.images import (
     BOMBS,
     BROKEN,
     FILES_PER_TASK,
-    GRAYSCALE,
     allocate,
     broken_files,
+    channels_of,
     conversions,
     convert,
-    kind_of,
+    look_at,
     open_image,
     reason,
     require_one_size,
@@ -42,14 +42,16 @@ class EncodedImages:
         size: (H, W), of both views.
         channels: C, 1 or 3.
         view: Pillow image → Pillow image of `size`, the evaluation view.
+        turns: (N,) EXIF's orientations of images that come upright; None leaves them as they are stored.
     """
 
     dtype = np.dtype(np.uint8)
     ndim = 4
 
-    def __init__(self, open_image, names, byte_sizes, size, channels, view):
+    def __init__(self, open_image, names, byte_sizes, size, channels, view, turns=None):
         self.shape = (len(names), *size, channels)
         self._open_image, self._names, self._byte_sizes, self._view = open_image, names, byte_sizes, view
+        self._turns = turns
 
     def __len__(self):
         return self.shape[0]
@@ -75,10 +77,14 @@ class EncodedImages:
         return self._decoded(list(zip(indices, views, strict=True)))
 
     def digest(self):
-        """SHA-256 over the names and sizes in bytes, not the content: reading all of ImageNet takes minutes."""
+        """SHA-256 over the names and sizes in bytes, not the content: reading all of ImageNet takes minutes.
+
+        And over how an image was turned, where it was: a run that began before images came upright had other pixels.
+        """
         digest = hashlib.sha256()
-        for name, byte_size in zip(self._names, self._byte_sizes):
-            digest.update(f"{name}\0{byte_size}\n".encode(errors="surrogateescape"))
+        for name, byte_size, turn in zip(self._names, self._byte_sizes, self._turns or [1] * len(self)):
+            turned = f"\0turn {turn}" if turn != 1 else ""
+            digest.update(f"{name}\0{byte_size}{turned}\n".encode(errors="surrogateescape"))
         return digest.digest()
 
     def _decoded(self, wanted):
@@ -94,7 +100,8 @@ class EncodedImages:
     def _decode(self, index, view):
         try:
             with self._open_image(index) as image:
-                pixels = np.asarray(view(convert(image, "L" if self.shape[-1] == 1 else "RGB")))
+                mode = "L" if self.shape[-1] == 1 else "RGB"
+                pixels = np.asarray(view(convert(image, mode, upright=self._turns is not None)))
         except (*BROKEN, *BOMBS) as error:
             raise DataError(
                 "an image can not be decoded",
@@ -106,7 +113,7 @@ class EncodedImages:
         return pixels[..., None] if pixels.ndim == 2 else pixels
 
 
-def read_headers(files, root, *, image_size=None, resize_size=None, channels=None, skip_bad_images=False):
+def read_headers(files, root, *, image_size=None, resize_size=None, channels=None, skip_bad_images=False, upright=True):
     """Looks at the headers of all files and leaves the images where they are.
 
     Finds what is no image, empty or above the cap of pixels. A file that breaks off in the middle is found when it is
@@ -114,7 +121,7 @@ def read_headers(files, root, *, image_size=None, resize_size=None, channels=Non
 
     Args:
         files: paths below `root`, at least one.
-        root, image_size, resize_size, channels, skip_bad_images: as in `images.read_images`.
+        root, image_size, resize_size, channels, skip_bad_images, upright: as in `images.read_images`.
 
     Returns:
         `(images, kept, notes)` as `images.read_images`, the images as EncodedImages.
@@ -123,39 +130,39 @@ def read_headers(files, root, *, image_size=None, resize_size=None, channels=Non
         DataError: files that are no images, none that is, or without `image_size` images of several sizes.
     """
     tasks = [files[start : start + FILES_PER_TASK] for start in range(0, len(files), FILES_PER_TASK)]
-    headers = [header for task in _threads().map(_headers, tasks) for header in task]
-    problems = {index: problem for index, (_, _, _, problem) in enumerate(headers) if problem}
+    headers = [header for task in _threads().map(functools.partial(_headers, upright), tasks) for header in task]
+    problems = {index: problem for index, (_, _, problem) in enumerate(headers) if problem}
     if problems and (len(problems) == len(files) or not skip_bad_images):
         raise broken_files(files, root, problems)
     kept = np.array([index for index in range(len(files)) if index not in problems], np.int64)
     files, headers = [files[index] for index in kept], [headers[index] for index in kept]
-    sizes, kinds, byte_sizes, _ = zip(*headers)
+    looks, byte_sizes, _ = zip(*headers)
     if image_size is None:
-        require_one_size(Counter(sizes))
-    kinds = Counter(kinds)
-    channels = channels or (1 if set(kinds) <= GRAYSCALE else 3)
+        require_one_size(Counter(look.size for look in looks))
+    channels = channels or channels_of(looks)
     images = EncodedImages(
         open_image=lambda index: open_image(files[index]),
         names=[path.removeprefix(f"{root}{os.sep}") for path in files],
         byte_sizes=byte_sizes,
-        size=sizes[0] if image_size is None else (image_size, image_size),
+        size=looks[0].size if image_size is None else (image_size, image_size),
         channels=channels,
         view=functools.partial(fit, image_size=image_size, resize_size=resize_size),
+        turns=[look.turn for look in looks] if upright else None,
     )
-    return images, kept, conversions(kinds, channels)
+    return images, kept, conversions(looks, channels, image_size, upright)
 
 
-def _headers(paths):
-    return [_header(path) for path in paths]
+def _headers(upright, paths):
+    return [_header(path, upright) for path in paths]
 
 
-def _header(path):
-    """Height and width, kind, size in bytes and None; or three times None and what is wrong."""
+def _header(path, upright):
+    """Look, size in bytes and None; or twice None and what is wrong."""
     try:
         with open_image(path) as image:
-            return (image.height, image.width), kind_of(image), os.path.getsize(path), None
+            return look_at(image, upright), os.path.getsize(path), None
     except (*BROKEN, *BOMBS) as error:
-        return None, None, None, reason(path, error)
+        return None, None, reason(path, error)
 
 
 @functools.cache

@@ -1,56 +1,68 @@
-"""Class folders of image files: which files belong to a split, and to which class."""
+"""Class folders of image files: what belongs to which split and class, read into memory or left on disk."""
 
+import hashlib
 import os
-from collections import Counter
+from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
 
 from sharpkeras.data.files import read_headers
 from sharpkeras.data.images import count, read_images
+from sharpkeras.data.layout import (
+    HELD_OUT,
+    LAYOUT,
+    NAMED,
+    Ignored,
+    alike,
+    class_folders,
+    files_below,
+    find_splits,
+    names,
+    refuse_nested_splits,
+    require_same_classes,
+    same,
+    split_of,
+    text,
+)
 from sharpkeras.data.sources import Source, limited
 from sharpkeras.errors import DataError, printable
 
-LAYOUT = """arrange the images as class folders, in one of these ways, for --dataset folder:PATH
-    PATH/train/CLASS/*.jpg and PATH/test/CLASS/*.jpg (or validation/, or val/)
-    PATH/train/CLASS/*.jpg, or PATH/CLASS/*.jpg: every fifth image is held out for the test"""
-HELD_OUT_FOLDERS = ("test", "validation", "val")  # the first that exists
 IMAGENET_LAYOUT = """unpack ImageNet as class folders, one for each WordNet id, for --dataset imagenet:DIR
     DIR/train/n01440764/*.JPEG from ILSVRC2012_img_train.tar
     DIR/val/n01440764/*.JPEG from ILSVRC2012_img_val.tar (or validation/, or test/)
     or use other class folders: --dataset folder:DIR"""
-IMAGENET_HELD_OUT = ("val", "validation", "test")  # the official test images, which have no labels, may lie beside
-SYSTEM_FILES = {"thumbs.db", "desktop.ini", "__macosx"}  # besides all names with a leading dot
-LINKS_OUT = "links that lead out of the folder (--follow-symlinks follows them)"
-NO_TEST_FOLDER = "no folder for the test: every fifth image is held out for it"
+IMAGENET_HELD_OUT = ("validation", "test")  # the official test images, which have no labels, may lie beside
+NO_TEST_FOLDER = "no folder for the test: every fifth image of each class is held out for it"
+LARGEST_COMPARED = 64 * 2**20  # bytes of a file that is looked for among the training images
 
 
-def read_folder(path, split, options, held_out_folders=HELD_OUT_FOLDERS):
+def read_folder(path, split, options, held_out=HELD_OUT, upright=True):
     """The images of one split of a folder of class folders, decoded, or with `options.on_disk` left there.
 
     Args:
         path: a folder in one of the forms of LAYOUT.
-        split: "train" or "test". Without a folder for the test, every fifth file of the sorted list (index % 5 == 4)
-            is held out for it.
+        split: "train" or "test". Without a folder for the test, images of each class are held out for it.
         options: sources.Options.
-        held_out_folders: names of the folder for the test; the first that exists.
+        held_out: kinds of folder for the test, see `layout.find_splits`.
+        upright: whether images that EXIF says are turned come upright.
 
     Returns:
         A Source: uint8 (N, H, W, C), int64 (N,), class names, notes, and the files that were skipped.
 
     Raises:
-        DataError: no such folder or layout, an empty class, class names that differ between the splits, files that
-            are no images, images of several sizes, or no images left.
+        DataError: no such folder or layout, one that can be read in two ways, an empty class, class names that differ
+            between the splits, files that are no images, images of several sizes, or no images left.
         ResourceError: the images do not fit into the memory.
     """
     root = _root(path, LAYOUT)
-    ignored = Counter()
-    parts = _split_folders(root, held_out_folders)
-    files, labels, class_names = _labelled_files(root, parts, split, options.follow_symlinks, ignored)
-    notes = _lines(ignored)
-    if parts[1] is None:
-        notes.append(NO_TEST_FOLDER)
-    chosen, limit_note = limited(labels, options.limit)
+    ignored = Ignored(root)
+    splits = find_splits(root, options.follow_symlinks, ignored, held_out)
+    files, class_names, notes, training = _files_of_classes(root, splits, split, options, ignored)
+    labels = np.repeat(np.arange(len(files)), [len(of_class) for of_class in files])
+    files = [file for of_class in files for file in of_class]
+    notes = [*ignored.lines(), *splits.notes, *notes, *_note_of_repeated(root, files, training)]
+    chosen, limit_note = limited(labels, options.limit, class_names)
     if limit_note:
         files, labels = [files[index] for index in chosen], labels[chosen]
     read = read_headers if options.on_disk else read_images
@@ -61,9 +73,10 @@ def read_folder(path, split, options, held_out_folders=HELD_OUT_FOLDERS):
         resize_size=options.resize_size,
         channels=options.channels,
         skip_bad_images=options.skip_bad_images,
+        upright=upright,
     )
     notes.extend(limit_note)
-    skipped = tuple(os.path.relpath(files[i], root) for i in sorted(set(range(len(files))) - set(kept.tolist())))
+    skipped = tuple(text(os.path.relpath(files[i], root)) for i in sorted(set(range(len(files))) - set(kept.tolist())))
     if skipped:
         notes.append(f"skipped {count(len(skipped), 'file')} that could not be read")
         _refuse_empty([class_names[label] for label in sorted(set(labels.tolist()) - set(labels[kept].tolist()))], root)
@@ -77,16 +90,17 @@ def read_imagenet(path, split, options):
         DataError: as `read_folder`, and without a folder for the test.
     """
     root = _root(path, IMAGENET_LAYOUT)
-    if not (root / "train").is_dir() or not any((root / name).is_dir() for name in IMAGENET_HELD_OUT):
-        found = sorted(path.name for path in root.iterdir())
+    found = sorted(root.iterdir())
+    kinds = {split_of(path.name) for path in found if path.is_dir()}
+    if "train" not in kinds or not kinds & set(IMAGENET_HELD_OUT):
         raise DataError(
             "no class folders of ImageNet",
             where=printable(str(root)),
-            seen=f"{len(found):,} entries: {_names(found)}",
+            seen=f"{len(found):,} entries: {names([path.name for path in found])}",
             allowed="train/ and val/",
             next_step=IMAGENET_LAYOUT,
         )
-    return read_folder(path, split, options, IMAGENET_HELD_OUT)
+    return read_folder(path, split, options, IMAGENET_HELD_OUT, upright=False)
 
 
 def _root(path, layout):
@@ -99,125 +113,104 @@ def _root(path, layout):
     return root.resolve()
 
 
-def _labelled_files(root, parts, split, follow_symlinks, ignored):
-    """The files of a split in their fixed order, their labels and the class names."""
-    train, held_out = parts
-    folder = train if split == "train" or held_out is None else held_out
-    classes = _class_folders(folder, root, follow_symlinks, ignored)
-    if held_out is not None:
-        other = held_out if folder == train else train
-        _require_same_names(folder, classes, other, _class_folders(other, root, follow_symlinks, Counter()))
-    files_of = [_files_below(path, (root, folder), follow_symlinks, ignored) for path in classes.values()]
-    _refuse_empty([name for name, files in zip(classes, files_of) if not files], folder, ignored)
-    files = [path for files in files_of for path in files]
-    labels = np.repeat(np.arange(len(classes)), [len(files) for files in files_of])
-    if held_out is None:
-        taken = np.flatnonzero((np.arange(len(files)) % 5 == 4) == (split == "test"))
-        if len(taken) == 0:
+def _files_of_classes(root, splits, split, options, ignored):
+    """The files of a split as a list for each class; class names and notes; the files of the training as one list.
+
+    The training folder says how the classes are called and in which order they come. Its files are looked for where
+    test images are compared with them, and else none: a search never looks at the other split.
+    """
+    follow, compared = options.follow_symlinks, split == "test" and not options.on_disk
+    folder, other = splits.train, splits.test
+    if split == "test" and other is not None:
+        folder, other = other, folder
+    classes, training = class_folders(folder, root, follow, ignored), []
+    if other is not None:
+        others = class_folders(other, root, follow, Ignored(root))
+        require_same_classes(folder, classes, other, others)
+        if split == "test":
+            paths = {same(name): path for name, path in classes.items()}
+            classes = {name: paths[same(name)] for name in others}
+        if compared:
+            training = [files_below(path, (root, other), follow, Ignored(root))[0] for path in others.values()]
+    found = [files_below(path, (root, folder), follow, ignored) for path in classes.values()]
+    files, inner = [files for files, _ in found], dict(zip(classes, [folders for _, folders in found]))
+    refuse_nested_splits(folder, inner)
+    _refuse_empty([name for name, of_class in zip(classes, files) if not of_class], folder, ignored)
+    notes = _notes_on_classes(classes, files, inner)
+    if splits.test is None:
+        notes.append(_note_of_cut(classes, files))
+        parts = {part: [_cut(of_class, part == "test") for of_class in files] for part in ("train", "test")}
+        files, training = parts[split], parts["train"] if compared else []
+        if not any(files):
             raise DataError(
                 f"no images for the {split} split",
                 where=printable(str(root)),
-                seen=f"{count(len(files), 'image')}, of which every fifth is held out for the test",
+                seen=f"one image for each of {count(len(classes), 'class', 'classes')}",
                 next_step="add images, or a test folder beside train",
             )
-        files, labels = [files[i] for i in taken], labels[taken]
-    return files, labels, tuple(classes)
+    return files, tuple(classes), notes, [file for of_class in training for file in of_class]
 
 
-def _split_folders(root, held_out_folders):
-    """The training folder, and the held-out one or None where the split is made by index."""
-    held_out = [root / name for name in held_out_folders if (root / name).is_dir()]
-    if (root / "train").is_dir():
-        return root / "train", held_out[0] if held_out else None
-    if held_out:
-        raise DataError(f"{held_out[0].name}/ without train/", where=printable(str(root)), next_step=LAYOUT)
-    return root, None
+def _cut(files, test):
+    """The files of a class for the test, or those for the training.
+
+    For the test is every fifth, of two to four the last, and of one none: each class has images to be trained on, and
+    the test has no class too few where that can be.
+    """
+    chosen = np.arange(len(files)) % 5 == 4
+    if 1 < len(files) < 5:
+        chosen[-1] = True
+    return [file for file, held_out in zip(files, chosen) if held_out == test]
 
 
-def _class_folders(folder, root, follow_symlinks, ignored):
-    """Class name → path, sorted by name."""
-    names = _entries(folder, root, follow_symlinks, ignored)
-    classes = {name: path for name, path in sorted(names.items()) if os.path.isdir(path)}
-    if not classes:
-        raise DataError(
-            "no class folders",
-            where=printable(str(folder)),
-            seen="; ".join([count(len(names), "file"), *_lines(ignored)]),
-            next_step=LAYOUT,
-        )
-    if len(classes) < len(names):
-        ignored["files beside the class folders"] += len(names) - len(classes)
-    return classes
+def _note_of_cut(classes, files):
+    alone = [name for name, of_class in zip(classes, files) if len(of_class) == 1]
+    return f"{NO_TEST_FOLDER}, but none of the one image of {names(alone, NAMED)}" if alone else NO_TEST_FOLDER
 
 
-def _files_below(class_folder, above, follow_symlinks, ignored):
-    """All regular files of a class, however deep, sorted by path; `above` holds the folders around it, root first."""
-    files = []
-    pending = [(class_folder, tuple(map(_identity, above)))]
-    while pending:
-        folder, ancestors = pending.pop()
-        identity = _identity(folder)
-        if identity in ancestors:
-            ignored["links that form a loop"] += 1
-            continue
-        for path in _entries(folder, above[0], follow_symlinks, ignored).values():
-            if os.path.isdir(path):
-                pending.append((path, (*ancestors, identity)))
-            elif os.path.isfile(path):
-                files.append(path)
-            else:  # opening a pipe would wait for ever
-                ignored["pipes, devices and broken links"] += 1
-    return sorted(files)
+def _notes_on_classes(classes, files, inner):
+    """Lines on what looks as if it was not meant so."""
+    notes, by_name = [], defaultdict(list)
+    for name in classes:
+        by_name[alike(name)].append(name)
+    for group in by_name.values():
+        if len(group) > 1:
+            notes.append(f"classes whose names differ in case or blanks alone: {names(group)}")
+    folders = next(iter(inner.values()))
+    direct = any(os.path.dirname(file) == path for path, of_class in zip(classes.values(), files) for file in of_class)
+    if len(classes) > 1 and len(folders) > 1 and not direct and all(other == folders for other in inner.values()):
+        notes.append(f"all classes hold the same folders, whose images are taken together: {names(folders)}")
+    return notes
 
 
-def _entries(folder, root, follow_symlinks, ignored):
-    """Name → path of all in a folder that may be used; the rest is counted in `ignored`."""
-    entries = {}
-    for entry in os.scandir(folder):
-        if entry.name.startswith(".") or entry.name.casefold() in SYSTEM_FILES:
-            ignored["hidden and system files"] += 1
-        elif entry.is_symlink() and not follow_symlinks and not Path(os.path.realpath(entry.path)).is_relative_to(root):
-            ignored[LINKS_OUT] += 1
-        else:
-            entries[entry.name] = entry.path
-    return entries
+def _note_of_repeated(root, files, training):
+    """A line on test images that are training images, byte for byte; nothing where there are none."""
+    sizes = {file: os.path.getsize(file) for file in (*files, *training)}
+    common = {sizes[file] for file in files} & {sizes[file] for file in training}  # hardly one, of large photographs
+    contents = {_content(file) for file in training if sizes[file] in common} - {None}
+    repeated = [file for file in files if sizes[file] in common and _content(file) in contents]
+    if not repeated:
+        return []
+    some = names([text(os.path.relpath(file, root)) for file in repeated], NAMED)
+    return [f"{count(len(repeated), 'test image')} of {len(files):,} are training images too, byte for byte: {some}"]
 
 
-def _identity(folder):
-    """What a folder is under any name."""
-    status = os.stat(folder)
-    return status.st_dev, status.st_ino
+def _content(file):
+    """What equal files have in common; None of one that is too large to be looked at, or can not be read."""
+    try:
+        with open(file, "rb") as opened:
+            head = opened.read(LARGEST_COMPARED + 1)
+    except OSError:
+        return None
+    return hashlib.sha256(head).digest() if len(head) <= LARGEST_COMPARED else None
 
 
-def _require_same_names(folder, classes, other, other_classes):
-    """Raises DataError, with the difference both ways, unless both splits have the same classes."""
-    only_here, only_there = sorted(classes.keys() - other_classes), sorted(other_classes.keys() - classes)
-    if only_here or only_there:
-        raise DataError(
-            f"the classes of {folder.name}/ and {other.name}/ differ\n"
-            f"    only in {folder.name}/: {_names(only_here)}\n"
-            f"    only in {other.name}/: {_names(only_there)}",
-            where=printable(str(folder.parent)),
-            allowed="the same class folders in both",
-        )
-
-
-def _refuse_empty(names, folder, ignored=None):
+def _refuse_empty(empty, folder, ignored=None):
     """Raises DataError when there are names of classes without images."""
-    if names:
+    if empty:
         raise DataError(
-            f"no images in {count(len(names), 'class folder')}: {_names(names)}",
+            f"no images in {count(len(empty), 'class folder')}: {names(empty)}",
             where=printable(str(folder)),
-            seen="; ".join(_lines(ignored)) if ignored else None,
+            seen="; ".join(ignored.lines()) if ignored and ignored.lines() else None,
             next_step="add images, or remove the folder",
         )
-
-
-def _lines(ignored):
-    return [f"ignored {what}: {number:,}" for what, number in sorted(ignored.items())]
-
-
-def _names(names, limit=10):
-    """The first names of a list, without control characters."""
-    more = f" and {len(names) - limit:,} more" if len(names) > limit else ""
-    return (", ".join(printable(name, 60) for name in names[:limit]) or "none") + more

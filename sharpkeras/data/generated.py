@@ -43,7 +43,7 @@ def load_generated(split, options, *, kind):
     if kind.smallest == kind.largest:
         images = np.stack([_pixels(kind, seed, index, label) for index, label in enumerate(labels)])
         return adapt(images, labels, class_names, options)
-    chosen, notes = limited(labels, options.limit)
+    chosen, notes = limited(labels, options.limit, class_names)
     indices = np.arange(number)[chosen]
     images = EncodedImages(
         open_image=lambda i: Image.fromarray(_pixels(kind, seed, indices[i], labels[indices[i]])),

@@ -11,6 +11,7 @@ from PIL import Image
 from sharpkeras.data.files import EncodedImages
 from sharpkeras.data.streams import balanced_subset
 from sharpkeras.data.views import fit
+from sharpkeras.errors import printable
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +77,7 @@ class Source(NamedTuple):
 
 def adapt(images, labels, class_names, options):
     """Applies limit, size and channels to a dataset that comes as arrays; returns its Source."""
-    chosen, notes = limited(labels, options.limit)
+    chosen, notes = limited(labels, options.limit, class_names)
     images, labels = images[chosen], labels[chosen]
     channels = options.channels or images.shape[-1]
     if options.image_size is not None or channels != images.shape[-1]:
@@ -87,12 +88,22 @@ def adapt(images, labels, class_names, options):
     return Source(images, labels, class_names, notes)
 
 
-def limited(labels, limit):
+def limited(labels, limit, class_names):
     """The images that a limit leaves, and the notes on it: indices or a slice of all, and a tuple of lines."""
     if limit is None or limit >= len(labels):
         return slice(None), ()
-    note = f"took {limit:,} of {len(labels):,} images, balanced over the classes"
-    return balanced_subset(labels, limit), (note,)
+    chosen = balanced_subset(labels, limit)
+    there = np.unique(labels)  # of a thousand classes, generated images have some
+    counts = np.bincount(labels[chosen], minlength=len(class_names))[there]
+    took, lost = f"took {limit:,} of {len(labels):,} images", there[counts == 0]
+    if len(lost):
+        some = ", ".join(printable(class_names[label], 60) for label in lost[:5]) + (", …" if len(lost) > 5 else "")
+        return chosen, (f"{took}, of {limit:,} of the {len(there):,} classes: there is none of {some}",)
+    if np.ptp(counts) > 1:
+        return chosen, (
+            f"{took}, as equal over the classes as they allow: {counts.min():,} to {counts.max():,} of each",
+        )
+    return chosen, (f"{took}, balanced over the classes",)
 
 
 def measure(images, number=None):

@@ -48,7 +48,7 @@ def search_split(n, train_portion, batch_size=1):
         raise DataError(
             f"a half of the search has fewer images than one batch of {batch_size}",
             seen=f"{cut} to train weights and {n - cut} to train alphas, of {n} images at portion {train_portion}",
-            next_step="lower --batch-size, change --train-portion or use more images",
+            next_step=("use more images", "lower --batch-size", "change --train-portion"),
         )
     order = _generator(0, 0, 0, SPLIT).permutation(n)
     return np.sort(order[:cut]), np.sort(order[cut:])

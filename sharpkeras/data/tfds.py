@@ -56,7 +56,8 @@ def load_imagenet(split, options):
     builder = tfds.builder_from_directory(_prepared_imagenet(options.download))
     source = builder.as_data_source(IMAGENET_SPLITS[split], decoders={"image": tfds.decode.SkipDecoding()})
     index, notes = _index(builder, IMAGENET_SPLITS[split], source)
-    chosen, limit_note = limited(index["labels"], options.limit)
+    class_names = tuple(builder.info.features["label"].names)
+    chosen, limit_note = limited(index["labels"], options.limit, class_names)
     records = np.arange(len(source))[chosen]
     images = EncodedImages(
         open_image=lambda i: open_image(io.BytesIO(source[int(records[i])]["image"])),
@@ -66,7 +67,6 @@ def load_imagenet(split, options):
         channels=options.channels or 3,
         view=functools.partial(fit, image_size=options.image_size, resize_size=options.resize_size),
     )
-    class_names = tuple(builder.info.features["label"].names)
     return Source(images, index["labels"][chosen], class_names, (*notes, *limit_note))
 
 

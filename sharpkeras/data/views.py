@@ -10,6 +10,7 @@ from PIL import Image, ImageOps
 BILINEAR = Image.Resampling.BILINEAR
 # RandomResizedCrop: the crop's share of the image's area, its ratio of width to height, and how often it tries.
 SCALE, RATIO, ATTEMPTS = (0.08, 1.0), (3 / 4, 4 / 3), 10
+MAX_PIXELS = 64_000_000  # of one image: above photographs, far below a decompression bomb
 
 
 def fit(image, image_size, resize_size=None):
@@ -20,6 +21,9 @@ def fit(image, image_size, resize_size=None):
         image_size: pixels of the sides of the square that is left; None leaves the image as it is.
         resize_size: pixels of the short side before the crop, `image_size` or more, such as 256 for 224: torchvision's
             Resize and CenterCrop. None resizes to `image_size`, so that the largest square is kept.
+
+    Raises:
+        ValueError: the image is so narrow that it would have more than MAX_PIXELS before the crop.
     """
     if image_size is None:
         return image
@@ -29,6 +33,8 @@ def fit(image, image_size, resize_size=None):
         return ImageOps.fit(image, (image_size, image_size), method=BILINEAR)
     short = min(image.size)
     width, height = (int(resize_size * side / short) for side in image.size)
+    if width * height > MAX_PIXELS:
+        raise ValueError(f"{width} x {height} pixels before the crop, more than the cap of {MAX_PIXELS:,}")
     left, top = round((width - image_size) / 2), round((height - image_size) / 2)
     if image.size != (width, height):
         image = image.resize((width, height), BILINEAR)
