@@ -1,5 +1,6 @@
 """Test errors: top-1 and top-5, the answers behind them, other data, and how the weights were selected."""
 
+import dataclasses
 import errno
 import json
 import os
@@ -17,7 +18,7 @@ if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
     pytest.skip("the finished runs are TensorFlow's", allow_module_level=True)
 
 from sharpkeras import atomic, experiment, from_torch, published
-from sharpkeras.data import augment, load
+from sharpkeras.data import Dataset, augment, load
 from sharpkeras.data.arrays import CIFAR10_CLASSES
 from sharpkeras.errors import DataError, NumericalError, RunError
 from sharpkeras.experiment import assembly, evaluation
@@ -217,6 +218,21 @@ def test_other_classes_are_refused(train):
     make_images(train.parent / "cats" / "test", {"cat": 2, "dog": 2})
     with pytest.raises(DataError, match="classes are not those of the training"):
         experiment.evaluate(train, "folder:cats")
+
+
+def test_classes_in_another_form_of_unicode_are_the_same_classes():
+    composed, decomposed = "é", "e\u0301"  # which come in another order: e and its accent before f, é behind z
+    facts = {"class_names": [decomposed, "f"], "shape": [1, 1, 1]}
+    images, labels = np.arange(4, dtype=np.uint8).reshape(4, 1, 1, 1), np.array([0, 0, 0, 1])
+    test = Dataset("folder:x", images, labels, ("f", composed), (0.5,), (0.5,), True)
+    trained = evaluation._as_trained(test, facts)
+    assert trained.class_names == (decomposed, "f") and trained.labels.tolist() == [1, 1, 1, 0]
+    assert trained.images is images and evaluation._as_trained(trained, facts) is trained
+    with pytest.raises(DataError, match="classes are not those of the training"):
+        evaluation._as_trained(dataclasses.replace(test, class_names=("f", "e")), facts)
+    with pytest.raises(DataError, match="not of the training's size") as caught:
+        evaluation._as_trained(test, {**facts, "shape": [2, 1, 1]})
+    assert "--" not in caught.value.next_step
 
 
 def untrained(path, dataset, size, names, **settings):

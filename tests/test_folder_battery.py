@@ -501,3 +501,22 @@ def test_names_of_any_bytes_go_through_all_files(hostile_run):
     words = ["--dataset", spec, *SMALL, "--warmup-epochs", "0", "--out", place / "train"]
     again = sharpkeras("train", place / "search", *words)
     assert again.code == 0 and "already complete" in again.err
+
+
+def test_names_of_any_bytes_are_evaluated_and_exported(hostile_run):
+    place, spec = hostile_run
+    report = sharpkeras("evaluate", place / "train", "--json")
+    assert report.code == 0 and report.json["n"] == 12 and report.json["dataset"] == spec, report.err
+    exported = sharpkeras("export", place / "train", "--out", place / "model.onnx")
+    assert exported.code == 0, exported.err
+    assert json.loads((place / "model.json").read_text())["classes"][2] == r"\xff\xfe"
+    told = sharpkeras("evaluate", place / "train", "--data", f"{spec}/.")  # another spec, whose name goes into a file's
+    assert told.code == 0, told.err
+
+
+def test_images_of_other_sizes_are_evaluated_in_the_size_of_the_training(hostile_run):
+    place, _ = hostile_run
+    result = sharpkeras("evaluate", place / "train", "--data", f"folder:{place / 'others'}", "--json")
+    assert result.code == 0 and result.json["n"] == 6, result.err
+    assert "note: resized 6 images to 8 x 8" in result.err and "--image-size" not in result.err
+    assert "resized 6 images to 8 x 8" in result.json["notes"]

@@ -1,5 +1,6 @@
 """The test error of a trained network: with its interval, every single answer, and how the weights were selected."""
 
+import dataclasses
 import functools
 import hashlib
 import re
@@ -9,6 +10,7 @@ import numpy as np
 
 from sharpkeras import atomic
 from sharpkeras.data import DATASETS, augment, load, streams
+from sharpkeras.data.layout import same
 from sharpkeras.errors import DataError, ResourceError, RunError
 from sharpkeras.experiment.assembly import image_options
 from sharpkeras.experiment.results import trained_network
@@ -49,8 +51,8 @@ def evaluate(path, dataset=None, batch_size=256, data_options=None, space=None, 
     run = RunDirectory.read(path, "train")
     network, recipe, facts, _, selected = trained_network(path, space)
     spec, statistics = dataset or recipe.dataset, (tuple(facts["mean"]), tuple(facts["deviation"]))
-    test = load(spec, "test", statistics=statistics, **_image_options(recipe, spec), **(data_options or {}))
-    _refuse_other_classes(test, facts)
+    options = _image_options(recipe, spec, facts["shape"])
+    test = _as_trained(load(spec, "test", statistics=statistics, **options, **(data_options or {})), facts)
     label = TEST_SELECTED if selected["by"] == "test" else None
     normalize = functools.partial(augment.normalize, mean=test.mean, deviation=test.deviation)
     model = TrainingModel(network, SGD(0.0), normalize=normalize)
@@ -96,10 +98,15 @@ def selection_in_words(selected, spec, trained_on):
     return f"{epoch}; nothing was selected on these images"
 
 
-def _image_options(recipe, spec):
-    """How the test images are read: as the recipe says, but on disk only where the dataset can be read so."""
+def _image_options(recipe, spec, shape):
+    """How the test images are read: as the recipe says, but on disk only where the dataset can be read so.
+
+    Images of another size come in that of the training, also where those of the training needed no resizing.
+    """
     row = DATASETS.get(spec) or DATASETS.get(spec.partition(":")[0])
     options = image_options(recipe)
+    if options["image_size"] is None and shape[0] == shape[1]:
+        options["image_size"] = shape[0]
     return {**options, "on_disk": None} if row and row.on_disk == "never" else options
 
 
@@ -130,14 +137,22 @@ def _suffix(spec, trained_on):
     if spec == trained_on:
         return ""
     plain = re.sub(r"[^A-Za-z0-9.]+", "-", spec).strip("-.")[-48:]
-    return f"-{plain}" if plain == spec else f"-{plain}-{hashlib.sha256(spec.encode()).hexdigest()[:8]}"
+    code = hashlib.sha256(spec.encode(errors="surrogateescape")).hexdigest()[:8]
+    return f"-{plain}" if plain == spec else f"-{plain}-{code}"
 
 
-def _refuse_other_classes(test, facts):
+def _as_trained(test, facts):
+    """The test images, with the classes called and numbered as in the training; raises DataError for others."""
     expected, shape = tuple(facts["class_names"]), tuple(facts["shape"])
-    if test.class_names != expected:
+    if sorted(map(same, test.class_names)) != sorted(map(same, expected)):
         problem = "the classes are not those of the training"
         raise DataError(problem, where=test.name, seen=list(test.class_names), allowed=list(expected))
     if test.images.shape[1:] != shape:
-        problem = "the images are not of the training's size"
-        raise DataError(problem, where=test.name, seen=test.images.shape[1:], allowed=shape)
+        problem, step = "the images are not of the training's size", "bring the files to that size"
+        raise DataError(problem, where=test.name, seen=test.images.shape[1:], allowed=shape, next_step=step)
+    if test.class_names == expected:
+        return test
+    # The same names in another form of Unicode, in which they can also come in another order.
+    numbers = {same(name): number for number, name in enumerate(expected)}
+    of_class = np.array([numbers[same(name)] for name in test.class_names])
+    return dataclasses.replace(test, labels=of_class[test.labels], class_names=expected)
