@@ -107,7 +107,7 @@ def choose_backend(name=None, device="auto"):
     refuse_old(allowed=bool(context) and context.find_root().params.get("allow_old_deps", False))
     require_backend(name)
     os.environ["KERAS_BACKEND"] = name
-    if name == "tensorflow" and "TF_CPP_MIN_LOG_LEVEL" not in os.environ:
+    if "TF_CPP_MIN_LOG_LEVEL" not in os.environ:  # which XLA reads too
         os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
         silence_native_logs()
         logging.getLogger("tensorflow").setLevel(logging.ERROR)

@@ -1,5 +1,6 @@
 """Progress of long work: a line per epoch, and on a terminal a bar for the epoch that runs."""
 
+import os
 import sys
 import time
 
@@ -8,6 +9,15 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from sharpkeras.loop import Silent
+from sharpkeras_cli.heartbeat import Heartbeat
+
+SHORTER = "Fewer --num-cells, --num-nodes or --init-channels make it shorter"
+LONG = {  # backend → how long a step takes to be made ready, and what makes that shorter
+    "jax": "JAX traces the step, then XLA compiles it as a whole: a minute or two for the digits on two cores, "
+    f"many minutes for a search as large as the paper's. {SHORTER}; so does --backend tensorflow",
+    "tensorflow": "TensorFlow traces the step operation by operation, without compiling: seconds for the digits, a "
+    f"minute for a search as large as the paper's. {SHORTER}",
+}
 
 
 class Spoken(Silent):
@@ -20,22 +30,33 @@ class Spoken(Silent):
     def __init__(self, title):
         self.title, self.first_step_s = title, None
         self._console = Console(stderr=True)
-        self._bar = None
+        self._bar, self._advice = None, None
+        self._heartbeat = Heartbeat(self._goes_on, self._show_stage)
 
     def note(self, text):
         self._say(f"note: {text}")
 
+    def works_on(self, text):
+        self._say(f"{self.title}: {text}")
+
+    def stage(self, text):
+        self._heartbeat.begin(text)
+
     def complete(self):
+        self._heartbeat.end()
         self._say(f"{self.title}: already complete")
 
     def begin(self, epochs, first_epoch, first_step=0):
+        self._heartbeat.end()
         self._epochs, self._first, self._started = epochs, first_epoch, time.perf_counter()
         if first_epoch >= epochs:
             return
         if first_epoch or first_step:
             step = f", step {first_step}" if first_step else ""
             self._say(f"{self.title}: goes on after epoch {first_epoch} of {epochs}{step}")
-        self._say(f"{self.title}: building and compiling the step …")
+        backend = os.environ.get("KERAS_BACKEND", "tensorflow")
+        self._advice = LONG.get(backend)
+        self._say(f"{self.title}: {'tracing and compiling' if backend == 'jax' else 'tracing'} the step …")
         if self._console.is_terminal:
             words = [TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[note]}")]
             self._bar = Progress(*words, TimeElapsedColumn(), console=self._console, transient=True)
@@ -44,6 +65,7 @@ class Spoken(Silent):
 
     def first_step(self, seconds):
         self.first_step_s = seconds
+        self._heartbeat.end()
         self._say(f"{self.title}: first step done after {seconds:.1f} s")
 
     def step(self, epoch, step, loss):
@@ -51,6 +73,7 @@ class Spoken(Silent):
             self._bar.update(self._task, note=f"epoch {epoch + 1}, step {step + 1}, loss {loss:.3f}")
 
     def epoch(self, row):
+        self._heartbeat.end()
         done = row["epoch"] + 1
         if self._bar:
             self._bar.update(self._task, completed=done)
@@ -68,6 +91,7 @@ class Spoken(Silent):
         self._say("  ".join(parts))
 
     def close(self):
+        self._heartbeat.end()
         if self._bar:
             self._bar.stop()
 
@@ -76,6 +100,18 @@ class Spoken(Silent):
 
     def __exit__(self, *_):
         self.close()
+
+    def _goes_on(self, stage, seconds):
+        """A line on a stage that takes long; on a terminal the bar has it, and the first says what can be done."""
+        if self._advice:  # None before the step is made ready, and once it was given
+            self._say(f"{self.title}: {self._advice}")
+            self._advice = None
+        if not self._bar:
+            self._say(f"{self.title}: {stage}, for {_clock(seconds)} already")
+
+    def _show_stage(self, stage, seconds):
+        if self._bar:
+            self._bar.update(self._task, note=f"{stage}, {_clock(seconds)}")
 
     def _say(self, text):
         if self._bar:

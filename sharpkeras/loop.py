@@ -21,6 +21,12 @@ class Silent:
     def note(self, text):
         """What was done to the data, a line."""
 
+    def works_on(self, text):
+        """Data, backend and device of what begins now, a line."""
+
+    def stage(self, text):
+        """What begins now and may take long, such as "tracing"; the next of these calls ends it."""
+
     def complete(self):
         """Instead of all else, when the run was finished before."""
 
@@ -74,7 +80,8 @@ def run_epochs(
     progress, kept, started = progress or Silent(), kept or Kept(), time.perf_counter()
     at = restore(model, run, kept)
     progress.begin(epochs, at.epoch, len(at.steps))
-    step, reported, is_first = model.compiled_step(), 0.0, True
+    model.tell = progress.stage
+    step, reported, is_first, evaluated = model.compiled_step(), 0.0, True, False
     keeper = Keeper(run, model, step, at, kept, checkpoint_s)
     try:
         with interruption.held():
@@ -103,7 +110,11 @@ def run_epochs(
                     _refuse_endless_skipping(run, at)
                     row = {"epoch": at.epoch, "steps": len(at.steps), "learning_rate": at.learning_rate}
                     row |= {**_means(at.steps), "seconds": at.stop_clock()}
-                    row |= after_epoch(at.epoch) if after_epoch else {}
+                    if after_epoch:
+                        if not evaluated:
+                            progress.stage("tracing, compiling and running the evaluation")
+                            evaluated = True
+                        row |= after_epoch(at.epoch)
                     at.end_epoch(row)
                     run.write_metrics(at.rows)
                     progress.epoch(row)

@@ -39,6 +39,7 @@ class StepModel(keras.Model):
         self._augment = augment or (lambda images, draws: images)
         self._normalize = normalize or (lambda images: images)
         self._step = backend_step()
+        self.tell = lambda stage: None  # called with what begins while a step is made ready, in a word
 
     def prepared(self, batch):
         """(images, labels) of a batch (images, labels) or (images, labels, draws)."""

@@ -50,10 +50,14 @@ class CompiledStep:
 
     def __init__(self, model):
         self._groups, self._state = model.step_variables(), None
+        self._model, self._is_ready = model, False
         self._step = jax.jit(lambda state, data: train_step(model, state, data), donate_argnums=0)
         self._compiled = {}  # shapes and dtypes of data → the step, where it was compiled before it was called
 
     def __call__(self, data):
+        if not self._is_ready:
+            self._model.tell("running the first step" if self._compiled else "tracing and compiling the step")
+            self._is_ready = True
         if self._state is None:
             self._state = tuple([jax.numpy.copy(v.value) for v in variables] for variables in self._groups)
         step = self._compiled.get(_signature(data), self._step) if self._compiled else self._step
@@ -76,7 +80,10 @@ class CompiledStep:
         """
         if _signature(data) not in self._compiled:
             state = tuple([jax.ShapeDtypeStruct(v.shape, v.dtype) for v in variables] for variables in self._groups)
-            self._compiled[_signature(data)] = self._step.lower(state, data).compile()
+            self._model.tell("tracing the step")
+            lowered = self._step.lower(state, data)
+            self._model.tell("compiling the step as a whole")
+            self._compiled[_signature(data)] = lowered.compile()
         sizes = self._compiled[_signature(data)].memory_analysis()
         results = sizes.output_size_in_bytes - sizes.alias_size_in_bytes  # what does not take the place of the state
         return sizes.temp_size_in_bytes + sizes.argument_size_in_bytes + results

@@ -67,10 +67,13 @@ class CompiledStep:
     def __init__(self, model):
         # Making the paper's supernet ready takes 18 s less without the graph optimizer, and its steps are as fast.
         tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
-        self._model = model
+        self._model, self._is_ready = model, False
         self._step = tf.function(lambda data: train_step(model, data), autograph=False, jit_compile=JIT_COMPILE)
 
     def __call__(self, data):
+        if not self._is_ready:
+            self._model.tell("running the first step, for which TensorFlow makes each operation ready")
+            self._is_ready = True
         return self._step(_tensors(data))
 
     def sync(self):
@@ -82,6 +85,7 @@ class CompiledStep:
         The graph is traced, once for this and for the steps: what that takes is already held afterwards. On CPU, steps
         that ran took 0.92 to 1.13 times the estimate (supernets and networks of 0.15 to 7.4 GB, two cores).
         """
+        self._model.tell("tracing the step, operation by operation")
         graph = self._step.get_concrete_function(_tensors(data)).graph
         variables = [variable.value for group in self._model.step_variables() for variable in group]
         tensors, operations = live_bytes(graph)

@@ -1,0 +1,54 @@
+"""Says of long work, every so often, that it goes on: what compiles for minutes must not look as if it hung."""
+
+import threading
+import time
+
+FIRST_S = (10, 30, 60)  # after which a stage is told of again; from then on each minute
+EVERY_S = 1.0  # between two looks at the clock
+
+
+class Heartbeat:
+    """Tells of the stage that goes on: what it is, and for how long already.
+
+    Args:
+        beat: (stage, seconds) → None, called after 10 s, 30 s and each minute.
+        tick: (stage, seconds) → None, called each second, such as for a bar; None for nothing.
+        clock: () → seconds.
+    """
+
+    def __init__(self, beat, tick=None, clock=time.monotonic):
+        self._beat, self._tick, self._clock = beat, tick, clock
+        self._stage, self._began, self._due = None, 0.0, 0.0
+        self._lock, self._ended, self._thread = threading.Lock(), threading.Event(), None
+
+    def begin(self, stage):
+        """From now on this stage goes on, instead of the one before."""
+        with self._lock:
+            self._stage, self._began, self._due = stage, self._clock(), FIRST_S[0]
+        if self._thread is None:
+            self._ended.clear()
+            self._thread = threading.Thread(target=self._run, args=(self._ended,), daemon=True)
+            self._thread.start()
+
+    def end(self):
+        """Nothing goes on any more; what was to be said is not said after this."""
+        with self._lock:
+            self._stage = None
+        self._ended.set()
+        self._thread, self._ended = None, threading.Event()
+
+    def look(self):
+        """Tells what is due by the clock."""
+        with self._lock:
+            if self._stage is None:
+                return
+            seconds = self._clock() - self._began
+            if self._tick:
+                self._tick(self._stage, seconds)
+            if seconds >= self._due:
+                self._beat(self._stage, seconds)
+                self._due = next((due for due in FIRST_S if due > seconds), 60 * (seconds // 60 + 1))
+
+    def _run(self, ended):
+        while not ended.wait(EVERY_S):
+            self.look()
