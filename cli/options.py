@@ -14,14 +14,14 @@ from pathlib import Path
 import click
 
 from sharpkeras import published, recipes, strict_json, strict_toml
-from sharpkeras.errors import ConfigError, ResourceError, printable
+from sharpkeras.errors import ConfigError, ResourceError, SharpKerasError, printable
+from sharpkeras.runs import RunDirectory
 from sharpkeras.settings import count
 from sharpkeras_cli import tables
 from sharpkeras_cli.quiet import silence_native_logs
 from sharpkeras_cli.versions import refuse_old, require_backend
 
 BACKENDS = ("tensorflow", "jax")
-DIGITS = "digits"  # the recipe of search and training where none is named
 ERRORS_PRINTED = {  # of the paper's tables
     "val_err": "CIFAR-10 {} %",
     "test_err_cifar10_1": "CIFAR-10.1 {} %",
@@ -79,17 +79,35 @@ def data(function):
     return click.option("--download", is_flag=True, help="Allow the dataset to be downloaded.")(function)
 
 
-def backend(function):
-    """`--backend` and `--device`: chosen before Keras is imported."""
+def backend(function, of_run=None):
+    """`--backend` and `--device`: chosen before Keras is imported.
 
-    @click.option("--backend", type=click.Choice(BACKENDS), help="Keras backend.  [default: tensorflow]")
+    Args:
+        of_run: the name of an argument; where it is a run and no backend was named, its backend is taken.
+    """
+    default = f"that of {of_run.upper()} if it is a run, else tensorflow" if of_run else "tensorflow"
+
+    @click.option("--backend", type=click.Choice(BACKENDS), help=f"Keras backend.  [default: {default}]")
     @click.option("--device", type=click.Choice(("auto", "cpu", "gpu")), default="auto", help="Where to compute.")
     @functools.wraps(function)
     def command(*arguments, backend, device, **options):
-        choose_backend(backend, device)
+        named = backend or os.environ.get("KERAS_BACKEND")
+        choose_backend(named or backend_of(options.get(of_run)), device)
         return function(*arguments, **options)
 
     return command
+
+
+def backend_of(source):
+    """The backend that a run was computed on, which is said; None where `source` is no run."""
+    if source is None or not os.path.isdir(source):
+        return None
+    with contextlib.suppress(SharpKerasError):  # a damaged run is told where it is opened
+        name = RunDirectory.read(source).recipe.get("backend")
+        if name in BACKENDS and name != BACKENDS[0]:
+            click.echo(f"note: backend {name} is that of {printable(source)}; --backend names another", err=True)
+        return name if name in BACKENDS else None
+    return None
 
 
 def choose_backend(name=None, device="auto"):
@@ -152,15 +170,15 @@ def conduct(function):
     return command
 
 
-def recipe_options(recipe_class, rows):
+def recipe_options(recipe_class):
     """One option per field of a recipe, `--set`, `--config` and `--smoke`.
 
-    The command gets `recipe_of`, a function from the name of a row to the finished recipe. What a flag says goes before
-    what the file says, and that before the row.
+    The command gets `recipe_of`, a function from a recipe to begin with, such as the settings of a row, to the finished
+    one. What a flag says goes before what the file says, and that before the row.
     """
 
     def decorate(function):
-        fields = dataclasses.fields(recipe_class)
+        fields = recipe_class.fields()
 
         @functools.wraps(function)
         def command(*arguments, config, strict, assignments, smoke, **options):
@@ -168,8 +186,8 @@ def recipe_options(recipe_class, rows):
             given = {name: value for name, value in given.items() if value is not None}
             given |= recipe_class.parse(assignments)
 
-            def recipe_of(name):
-                recipe = make_recipe(recipe_class, rows[name].settings, given, config, strict)
+            def recipe_of(base):
+                recipe = make_recipe(recipe_class, base, given, config, strict)
                 return recipe.smoke() if smoke else recipe
 
             return function(*arguments, recipe_of=recipe_of, smoke=smoke, **options)
@@ -196,7 +214,7 @@ def settings(recipe_class, *names):
     """The options of some fields of a recipe; one that is not given is None."""
 
     def decorate(function):
-        fields = {field.name: field for field in dataclasses.fields(recipe_class)}
+        fields = {field.name: field for field in recipe_class.fields()}
         for name in reversed(names):
             function = _option(fields[name])(function)
         return function
@@ -306,31 +324,14 @@ def errors_printed(entry):
     return [text.format(entry[key]) for key, text in ERRORS_PRINTED.items() if key in entry]
 
 
-def training_of(name):
-    """The training recipe that goes with a search recipe."""
-    return name if name in recipes.TRAININGS else DIGITS
-
-
-def cost_of(space, name=DIGITS):
-    """The training recipe whose network a budget of the search `name` means; None for one of the search's own size.
-
-    A path is of that: its filters are those that were searched, its final filters a setting of the search.
-    """
-    return None if space == recipes.MULTICHANNEL else training_of(name)
-
-
-def kept(row, recipe, smoke=False):
-    """The flags by which a training by the recipe `row` fits the SearchRecipe of what it trains.
-
-    It reads the same images, names stand for the same layers, and a path has as many final filters as were counted.
-    """
-    words, settings = ["--recipe", row] if row != DIGITS else [], recipes.TRAININGS[row].settings
+def trained_by(row, training, smoke=False):
+    """The flags by which `train` has exactly the TrainRecipe `training`, beginning with the recipe `row`."""
+    words = ["--recipe", row] if row != recipes.DIGITS else []
     if smoke:
         return [*words, "--smoke"]
-    fields = ["dataset", "limit", "image_size", "ops"] + ([] if recipe.cost_of else ["final_filters"])
-    for field in fields:
-        if getattr(recipe, field) != getattr(settings, field):
-            words += [f"--{field.replace('_', '-')}", getattr(recipe, field)]
+    for name, value in recipes.TRAININGS[row].settings.changes(training).items():
+        plain = value is None or isinstance(value, bool)  # which a flag does not say
+        words += ["--set", f"{name}={str(value).lower()}"] if plain else [f"--{name.replace('_', '-')}", value]
     return words
 
 

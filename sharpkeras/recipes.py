@@ -10,6 +10,8 @@ from sharpkeras.errors import ConfigError
 from sharpkeras.settings import Settings, setting
 
 MULTICHANNEL = "multichannel"  # the `space` of the one HyperCuboid that recipes know
+DIGITS = "digits"  # the training of a search whose own name none has
+IMAGENET = "imagenet"  # a stem, and the dataset that it is made for
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 SELECTIONS = ("held_out", "last", "test")
@@ -46,7 +48,7 @@ class Recipe(Settings):
 
     def smoke(self):
         """The same at the smallest size: two steps on generated images of the right size, in a narrow network."""
-        family = self.dataset.partition(":")[0]
+        family = self.dataset.removeprefix("generated:").partition(":")[0]
         dataset = f"generated:{family if family in ('digits', 'imagenet') else 'cifar10'}"
         sizes = dict(init_channels=4, num_cells=3, batch_size=4, epochs=1, warmup_epochs=0)
         return dataclasses.replace(self, dataset=dataset, **sizes, **self.smoke_sizes)
@@ -94,10 +96,15 @@ class SearchRecipe(Recipe):
     cost_weight: float = setting(
         0.1, "of the expected cost in the alphas' loss: relative, and with a budget its excess alone", low=0.0
     )
-    cost_of: str | None = setting(None, "training recipe whose network costs and budgets mean; else the search's")
+    cost_of: str | None = setting(
+        None, "training recipe whose network costs and budgets mean; by default that of the search's name, else digits"
+    )
     latency_table: str | None = setting(None, "file of `sharpkeras benchmark --primitives`")
     precision: str = setting("float32", "of convolutions; alphas and statistics are float32", choices=PRECISIONS)
     seed: int = setting(0, "of weights, alphas, order and augmentation", low=0, high=2**32 - 1)
+
+    # No setting: the training recipe that goes with the row that these settings come from.
+    training: str = dataclasses.field(default=DIGITS, compare=False, repr=False)
 
     # Two batches of four in either half.
     smoke_sizes = {"limit": 16, "num_nodes": 2, "num_scales": 2, "final_filters": 32}
@@ -124,6 +131,16 @@ class SearchRecipe(Recipe):
     def limit_of_cost(self):
         """The budget, None where there is none."""
         return None if self.cost == "none" else getattr(self, f"max_{COST_LIMITS[self.cost]}")
+
+    def priced(self):
+        """The same, its costs and budgets those of the network that is trained next.
+
+        That is the network of `cost_of`, by default the training recipe of the row's name. A path is as wide as it was
+        searched, and has the final filters of its search unless `cost_of` names others.
+        """
+        if self.cost_of is not None or self.space == MULTICHANNEL:
+            return self
+        return dataclasses.replace(self, cost_of=self.training)
 
 
 @dataclass(frozen=True)
@@ -414,6 +431,58 @@ TRAININGS = {
         for name, origin in (("Scalar", "searched"), ("Handmade", "handmade"), ("Max-W", "searched"))
     },
 }
+
+
+# A search goes with the training of its name.
+SEARCHES = {
+    name: dataclasses.replace(row, settings=dataclasses.replace(row.settings, training=name))
+    if name in TRAININGS
+    else row
+    for name, row in SEARCHES.items()
+}
+
+
+# ---- the training of what a search found ----
+
+DATA = ("dataset", "limit", "image_size")  # settings that say which images are read
+AUXILIARY_SIDES = range(29, 41)  # pixels that the auxiliary head of the cifar stem is made for
+
+
+def training_of(search, name=None, shape=None, images=None):
+    """The TrainRecipe by which the find of a SearchRecipe is trained: it reads the images of the search.
+
+    A recipe of ImageNet keeps its own images, as costs and budgets that name it mean ImageNet, unless the search read
+    ImageNet's too. A path has the final filters of its search, unless the search's costs are those of a recipe.
+
+    Args:
+        search: SearchRecipe.
+        name: of a row of TRAININGS; None is that of `cost_of`, else that which goes with the search.
+        shape: (H, W, C) of the search's images, where they are known: the recipe then fits them.
+        images: how many these are.
+    """
+    row = TRAININGS[name or search.cost_of or search.training].settings
+    changes = {"ops": search.ops}
+    if search.space == MULTICHANNEL:
+        changes |= {"auxiliary_weight": 0.0, "drop_path": 0.0}  # which the network of a path has not
+        changes |= {} if search.cost_of else {"final_filters": search.final_filters}
+    if row.stem == IMAGENET and search.dataset.partition(":")[0] != IMAGENET:
+        return dataclasses.replace(row, **changes)
+    kept = [field for field in DATA if field != "image_size" or row.stem != IMAGENET]
+    changes |= {field: getattr(search, field) for field in kept}
+    return _fitting(dataclasses.replace(row, **changes), search, shape, images)
+
+
+def _fitting(recipe, search, shape, images):
+    """The TrainRecipe with what images of that shape and number leave no room for made smaller."""
+    changes = {}
+    if shape and recipe.stem != IMAGENET:
+        side = min(shape[:2])
+        changes |= {"cutout_px": side // 2} if recipe.cutout_px > side else {}
+        changes |= {} if set(shape[:2]) <= set(AUXILIARY_SIDES) else {"auxiliary_weight": 0.0}
+    if images:
+        trained_on = int(images * (1 - recipe.held_out)) if recipe.selection == "held_out" else images
+        changes |= {"batch_size": max(1, min(search.batch_size, trained_on))} if recipe.batch_size > trained_on else {}
+    return dataclasses.replace(recipe, **changes)
 
 
 # ---- networks of architectures that no run has the sizes of ----

@@ -21,11 +21,20 @@ class Settings:
     """A frozen dataclass of `setting`s: range checks, and the way from and to JSON."""
 
     def __post_init__(self):
-        for field in dataclasses.fields(self):
+        for field in self.fields():
             _check(field, getattr(self, field.name))
 
+    @classmethod
+    def fields(cls):
+        """The fields that are settings: what else a recipe knows of itself is neither an option nor in its JSON."""
+        return [field for field in dataclasses.fields(cls) if "help" in field.metadata]
+
     def as_dict(self):
-        return dataclasses.asdict(self)
+        return {field.name: getattr(self, field.name) for field in self.fields()}
+
+    def changes(self, other):
+        """What `other` has otherwise, name → its value there."""
+        return {name: value for name, value in other.as_dict().items() if value != getattr(self, name)}
 
     @classmethod
     def from_dict(cls, settings, where="recipe", base=None):
@@ -36,7 +45,7 @@ class Settings:
         """
         if not isinstance(settings, dict):
             raise ConfigError("expected an object of settings", where=where, seen=type(settings).__name__)
-        fields = {field.name: field for field in dataclasses.fields(cls)}
+        fields = {field.name: field for field in cls.fields()}
         for key, value in settings.items():
             if key not in fields:
                 words = key.replace("_", " ")
@@ -54,7 +63,7 @@ class Settings:
         Raises:
             ConfigError: for a text of another form; names and ranges are checked by `from_dict`.
         """
-        kinds = {field.name: _kind(field) for field in dataclasses.fields(cls)}
+        kinds = {field.name: _kind(field) for field in cls.fields()}
         values = {}
         for assignment in assignments:
             name, equals, text = (part.strip() for part in assignment.partition("="))

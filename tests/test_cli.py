@@ -265,7 +265,7 @@ def test_a_listed_recipe_has_the_papers_figures_beside_it():
 @pytest.mark.parametrize(("name", "recipe"), [("search", SearchRecipe), ("train", TrainRecipe)])
 def test_every_setting_is_an_option_with_its_range(name, recipe):
     found = {parameter.name: parameter for parameter in command_of(name).params}
-    for field in dataclasses.fields(recipe):
+    for field in recipe.fields():
         option, rule = found[field.name], field.metadata
         assert option.opts[0] == "--" + field.name.replace("_", "-")
         if rule["choices"]:

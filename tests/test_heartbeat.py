@@ -118,7 +118,7 @@ If you'd like to file a bug, run with envvar XLA_FLAGS=--xla_dump_to=/tmp/foo an
 SLOW = b"""\
 2026-11-30 15:23:26.763774: E external/xla/xla/service/slow_operation_alarm.cc:73]
 ********************************
-[Compiling module jit_step] Very slow compile? If you want to file a bug, run with envvar XLA_FLAGS=--xla_dump_to=/tmp/foo and attach the results.
+[Compiling module jit_step] Very slow compile? If you want to file a bug, run with envvar XLA_FLAGS=--xla_dump_to=/foo
 ********************************
 """
 OURS = b"Error: the disk is full\n\n  %d of them\n"  # what is no alarm passes, blank lines too

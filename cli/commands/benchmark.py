@@ -200,7 +200,7 @@ def _time_primitives(given, as_json, timing):
     from sharpkeras.experiment import latencies
 
     out, overwrite = given.pop("out", TABLE), given.pop("overwrite", False)
-    recipe = SearchRecipe.from_dict({"cost_of": options.cost_of(given.get("space")), **given}, "settings")
+    recipe = SearchRecipe.from_dict(given, "settings")
     result = latencies.measure(recipe, out, overwrite=overwrite, progress=_shown, **timing)
     if as_json:
         click.echo(json.dumps(result))

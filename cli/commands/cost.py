@@ -1,11 +1,12 @@
 """`sharpkeras cost`"""
 
+import dataclasses
 import json
 
 import click
 
 from sharpkeras.errors import UsageError
-from sharpkeras.recipes import network_sizes
+from sharpkeras.recipes import DIGITS, TRAININGS, network_sizes
 from sharpkeras_cli import options, tables
 
 
@@ -17,15 +18,17 @@ from sharpkeras_cli import options, tables
 def command(architecture, sizes, per_layer, as_json):
     """Parameters and AddMults of an ARCHITECTURE.
 
-    A run, a genotype or path file, or a published name; exact integers. A training run has sizes of its own, all
-    others those of table 2, unless others are given. The auxiliary head does not count, as in the paper.
+    A run, a genotype or path file, or a published name; exact integers. A training run has sizes of its own, a search
+    those of the network that is trained next; all others those of table 2, unless others are given. The auxiliary head
+    does not count, as in the paper.
     """
     options.choose_backend()
     from sharpkeras import experiment
     from sharpkeras.measure import cost as costs
 
     own = experiment.sizes_of_run(architecture)
-    if own and sizes and not click.get_current_context().params["name"]:  # the rest would be those of table 2
+    is_trained = own is not None and experiment.is_training(architecture)
+    if is_trained and sizes and not click.get_current_context().params["name"]:  # the rest would be those of table 2
         problem, allowed = "has sizes of its own", "none, or those of another network with --for"
         raise UsageError(problem, where=architecture, seen="some sizes", allowed=allowed)
     sizes = sizes or own or network_sizes()
@@ -47,7 +50,21 @@ def command(architecture, sizes, per_layer, as_json):
     click.echo(f"  parameters             {cost.parameters:>15,}")
     click.echo(f"  AddMults (paper)       {cost.addmults_paper:>15,}   with BatchNorm, ReLU and pooling")
     click.echo(f"  AddMults (conv, dense) {cost.addmults_conv_dense:>15,}   plain multiply-adds")
-    options.say_next("evaluate" if own else "train", architecture)  # a training run needs none
+    options.say_next(*(("evaluate", architecture) if is_trained else _training(architecture, sizes, own, found)))
+
+
+def _training(architecture, sizes, own, found):
+    """The command that trains the network that was counted: on images of its size and with as many classes."""
+    if sizes == own:
+        return ["train", architecture]  # which reads the images of its search
+    recipe, (side, *_), classes = sizes
+    dataset = {10: "cifar10", 1000: "imagenet"}.get(classes, "folder:PATH")
+    natural = {"cifar10": 32, "imagenet": 224}.get(dataset)
+    changes = {"dataset": dataset, "image_size": None if side == natural else side}
+    names = ("stem", "ops", "init_channels", "num_cells", "mid_channels") if found.kind == "genotype" else ()
+    changes |= {name: getattr(recipe, name) for name in names or ("final_filters",)}
+    training = dataclasses.replace(TRAININGS[DIGITS].settings, **changes)
+    return ["train", architecture, *options.trained_by(DIGITS, training)]
 
 
 def _print_layers(rows):

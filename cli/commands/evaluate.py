@@ -26,11 +26,13 @@ def command(run, dataset, batch_size, as_json, **data_options):
 
     inspection.refuse_foreign_model(run)  # before Keras is imported
     from sharpkeras import experiment
+    from sharpkeras_cli.progress import Spoken
 
     def tell(report):
         _tell(report, as_json)
 
-    experiment.evaluate(run, dataset, batch_size, data_options, tell=tell)
+    with Spoken("evaluate") as progress:
+        experiment.evaluate(run, dataset, batch_size, data_options, progress=progress, tell=tell)
     if not as_json:
         options.say_next("export", run)
 

@@ -42,19 +42,20 @@ def command(run, epoch, strategy, routes, out, overwrite, as_json, **settings):
     if any(name.startswith("max_") for name in changes):  # instead of the budget that the search had
         changes = {**dict.fromkeys(("max_addmults", "max_parameters", "max_latency_ms")), **changes}
 
-    def tell(found, cost, recipe):
-        _tell(found, cost, recipe, out, as_json)
+    def tell(found, cost, recipe, training):
+        _tell(found, cost, recipe, training, out, as_json)
 
-    _, _, recipe = experiment.extract(run, out, strategy, routes, epoch, changes, overwrite, tell)
+    _, _, recipe, training = experiment.extract(run, out, strategy, routes, epoch, changes, overwrite, tell)
     if not as_json:
-        options.say_next("train", out, *options.kept(recipe.cost_of or options.DIGITS, recipe))
+        options.say_next("train", out, *options.trained_by(recipe.cost_of or recipe.training, training))
 
 
-def _tell(found, cost, recipe, out, as_json):
+def _tell(found, cost, recipe, training, out, as_json):
     if as_json:
-        click.echo(json.dumps({"file": str(out), found.kind: found.as_dict(), **cost._asdict()}))
+        names = {"file": str(out), found.kind: found.as_dict(), "cost_of": recipe.cost_of}
+        click.echo(json.dumps({**names, **cost._asdict()}))
         return
     click.echo(found.as_json(), nl=False)
-    own = "as wide and deep as the search (--cost-of names another network)"
-    network = f"as the network of {recipe.cost_of}" if recipe.cost_of else own
+    own = f"as a network of {training.final_filters} final filters"
+    network = f"as the network of {recipe.cost_of} (--cost-of names another)" if recipe.cost_of else own
     click.echo(f"{cost.parameters:,} parameters, {cost.addmults_paper:,} AddMults (the paper's count), {network}")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from sharpkeras.recipes import SEARCHES, TRAININGS
+from sharpkeras.recipes import SEARCHES
 from sharpkeras_cli import options, tables
 
 
@@ -32,9 +32,11 @@ def command(out, overwrite, as_json):
         genotype = experiment.search(SEARCHES["digits"].settings, out / "search", conduct, progress=searching)
     click.echo("2/5 sharpkeras train", err=True)
     with Spoken("train") as training:
-        cost = experiment.train(TRAININGS["digits"].settings, genotype, out / "train", conduct, progress=training)
+        recipe = experiment.training_recipe(out / "search")
+        cost = experiment.train(recipe, genotype, out / "train", conduct, progress=training)
     click.echo("3/5 sharpkeras evaluate", err=True)
-    evaluation = experiment.evaluate(out / "train")
+    with Spoken("evaluate") as evaluating:
+        evaluation = experiment.evaluate(out / "train", progress=evaluating)
     click.echo("4/5 sharpkeras export", err=True)
     exported = experiment.export(out / "train", out / "digits.onnx", overwrite=True)
     click.echo("5/5 sharpkeras benchmark", err=True)

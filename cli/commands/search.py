@@ -1,6 +1,5 @@
 """`sharpkeras search`"""
 
-import dataclasses
 import json
 from pathlib import Path
 
@@ -15,7 +14,7 @@ UNITS = {"addmults": "AddMults", "parameters": "parameters", "latency": "ms"}
 
 @click.command("search")
 @click.argument("name", metavar="[RECIPE]", type=options.Names(tuple(SEARCHES)), default="digits")
-@options.recipe_options(SearchRecipe, SEARCHES)
+@options.recipe_options(SearchRecipe)
 @click.option("--out", type=click.Path(path_type=Path), help="Run directory.  [default: runs/search]")
 @options.data
 @click.option("--fail-on-degenerate", is_flag=True, help="Exit with 6 when the genotype is degenerate.")
@@ -33,7 +32,7 @@ def command(name, recipe_of, smoke, out, conduct, dry_run, fail_on_degenerate, a
     from sharpkeras.errors import NumericalError
     from sharpkeras_cli.progress import Spoken
 
-    recipe, out = _with_network(recipe_of(name), name), options.run_directory(out, "search", smoke)
+    recipe, out = recipe_of(SEARCHES[name].settings), options.run_directory(out, "search", smoke)
     if not smoke:
         options.tell_printed(SEARCHES[name])
     if dry_run:
@@ -44,24 +43,20 @@ def command(name, recipe_of, smoke, out, conduct, dry_run, fail_on_degenerate, a
     if warning:
         click.echo(f"WARNING: degenerate architecture: {warning}", err=True)
     if as_json:
-        click.echo(json.dumps({"run": str(out), found.kind: found.as_dict(), "degenerate": warning}))
+        facts = {"degenerate": warning, "findings": experiment.what_was_not_learned(out)}
+        click.echo(json.dumps({"run": str(out), found.kind: found.as_dict(), **facts}))
     else:
         click.echo(found.as_json(), nl=False)
-        _tell_cost(recipe, out)
+        cost_of = RunDirectory.read(out, "search").recipe["settings"]["cost_of"]
+        _tell_cost(recipe, out, cost_of)
         click.echo(f"Pictures: {', '.join(path.name for path in sorted(out.glob('*.png')))} in {out}")
-        options.say_next("train", out, *options.kept(options.training_of(name), recipe, smoke))
+        row = cost_of or recipe.training
+        options.say_next("train", out, *options.trained_by(row, experiment.training_recipe(out, row), smoke))
     if warning and fail_on_degenerate:
         raise NumericalError("degenerate architecture", where=str(out), seen=warning)
 
 
-def _with_network(recipe, name):
-    """The recipe, its budget that of the network that is trained next, unless it says another one."""
-    if recipe.cost == "none" or recipe.cost_of:
-        return recipe
-    return dataclasses.replace(recipe, cost_of=options.cost_of(recipe.space, name))
-
-
-def _tell_cost(recipe, out):
+def _tell_cost(recipe, out, cost_of):
     """What the found network costs beside its budget, where the search had one or weighed costs."""
     if recipe.cost == "none":
         return
@@ -69,7 +64,5 @@ def _tell_cost(recipe, out):
     found = f"{row[f'found_{recipe.cost}']:,.10g} {unit}"
     limit = f"budget {recipe.limit_of_cost:,.10g}, " if recipe.limit_of_cost else ""
     expected = f"the alphas expect {row[f'expected_{recipe.cost}']:{',.4g' if recipe.cost == 'latency' else ',.0f'}}"
-    network = (
-        f"the network of {recipe.cost_of}" if recipe.cost_of else f"a network of {recipe.final_filters} final filters"
-    )
+    network = f"the network of {cost_of}" if cost_of else f"a network of {recipe.final_filters} final filters"
     click.echo(f"As {network}: {found} ({limit}{expected})")

@@ -1,12 +1,16 @@
 """`sharpkeras train`"""
 
+import dataclasses
 import difflib
+import functools
 import json
+import os
 from pathlib import Path
 
 import click
 
-from sharpkeras.recipes import TRAININGS, TrainRecipe
+from sharpkeras.errors import printable
+from sharpkeras.recipes import DATA, DIGITS, TRAININGS, TrainRecipe
 from sharpkeras_cli import options
 
 
@@ -14,17 +18,18 @@ from sharpkeras_cli import options
 @click.argument("architecture", metavar="RECIPE|ARCHITECTURE")
 @click.option("--recipe", "name", type=options.Names(tuple(TRAININGS)), help="Recipe.  [default: RECIPE, else digits]")
 @click.option("--init", metavar="RUN|FILE", help="Begin with these weights: a training run, .safetensors or .h5.")
-@options.recipe_options(TrainRecipe, TRAININGS)
+@options.recipe_options(TrainRecipe)
 @click.option("--out", type=click.Path(path_type=Path), help="Run directory.  [default: runs/train]")
 @options.data
-@options.backend
+@functools.partial(options.backend, of_run="architecture")
 @options.conduct
 @options.as_json
 def command(architecture, name, init, recipe_of, smoke, out, conduct, dry_run, as_json, **data_options):
     """Train the network of a recipe or of an architecture.
 
-    RECIPE is a row of `sharpkeras list recipes` and brings its published architecture; ARCHITECTURE is a search run, a
-    genotype file or a published name, trained by --recipe. Which epoch's weights are the result, --selection says.
+    RECIPE is a row of `sharpkeras list recipes` and brings its published architecture; ARCHITECTURE is a run, a
+    genotype file or a published name, trained by --recipe. What a search found is trained on its images and by its
+    backend, unless a flag, a file or --recipe says otherwise. Which epoch's weights are the result, --selection says.
     """
     from sharpkeras import experiment
     from sharpkeras.errors import ConfigError
@@ -38,19 +43,46 @@ def command(architecture, name, init, recipe_of, smoke, out, conduct, dry_run, a
         if not smoke:
             options.tell_printed(row)
         architecture = row.architecture
-    recipe, out = recipe_of(name or "digits"), options.run_directory(out, "train", smoke)
+    out = options.run_directory(out, "train", smoke)
     try:
         found = experiment.architecture(architecture)
     except ConfigError as error:
         near = difflib.get_close_matches(architecture, TRAININGS, n=1)
         error.next_step = f"did you mean {near[0]}? sharpkeras list recipes" if near else error.next_step
         raise
+    recipe = recipe_of(_begins_with(experiment, architecture, name))
+    if not smoke:
+        _tell_origin(experiment, architecture, recipe)
     if dry_run:
         return options.tell_forecast(experiment.forecast_training(recipe, found, conduct, data_options), as_json)
     with Spoken("train") as progress:
         cost = experiment.train(recipe, found, out, conduct, progress, data_options, init=init)
     if as_json:
-        click.echo(json.dumps({"run": str(out), **cost._asdict()}))
+        click.echo(json.dumps({"run": str(out), **cost._asdict(), "findings": experiment.what_was_not_learned(out)}))
     else:
         click.echo(f"{cost.parameters:,} parameters, {cost.addmults_paper:,} AddMults (as the paper counts them)")
         options.say_next("evaluate", out)
+
+
+def _begins_with(experiment, architecture, name):
+    """The TrainRecipe that flags and files change: of the row that is named, else of a run, else of the first row."""
+    if not os.path.isdir(architecture):
+        return TRAININGS[name or DIGITS].settings
+    of_run = experiment.training_recipe(architecture)
+    if name is None:
+        return of_run
+    return dataclasses.replace(TRAININGS[name].settings, ops=of_run.ops)  # what the names of an architecture stand for
+
+
+def _tell_origin(experiment, architecture, recipe):
+    """Says which settings are those of a run, and where its architecture is trained on other images than its own."""
+    if not os.path.isdir(architecture):
+        return
+    of_run, where = experiment.training_recipe(architecture), printable(str(architecture))
+    names = [name for name in (*DATA, "ops") if getattr(of_run, name) != getattr(TRAININGS[DIGITS].settings, name)]
+    taken = [f"{name} {getattr(recipe, name)}" for name in names if getattr(recipe, name) == getattr(of_run, name)]
+    if taken:
+        click.echo(f"note: {printable(', '.join(taken))}: as {where} has it; flags name others", err=True)
+    if recipe.dataset != of_run.dataset:
+        other = f"note: trains on {printable(recipe.dataset)}, and not on {printable(of_run.dataset)} as {where} did"
+        click.echo(other, err=True)

@@ -11,8 +11,9 @@ from sharpkeras.experiment.deployment import export
 from sharpkeras.experiment.evaluation import evaluate
 from sharpkeras.experiment.extraction import extract
 from sharpkeras.experiment.forecast import forecast_search, forecast_training
-from sharpkeras.experiment.results import sizes_of_run, table, trained_network
-from sharpkeras.experiment.running import degenerate, search, train
+from sharpkeras.experiment.inheritance import training_recipe
+from sharpkeras.experiment.results import is_training, sizes_of_run, table, trained_network
+from sharpkeras.experiment.running import degenerate, search, train, what_was_not_learned
 from sharpkeras.experiment.sampling import sample
 
 __all__ = [
@@ -27,10 +28,13 @@ __all__ = [
     "extract",
     "forecast_search",
     "forecast_training",
+    "is_training",
     "sample",
     "search",
     "sizes_of_run",
     "table",
     "train",
     "trained_network",
+    "training_recipe",
+    "what_was_not_learned",
 ]

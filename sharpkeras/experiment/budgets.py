@@ -1,13 +1,12 @@
 """Budgets of a search: which network they mean, what its choices cost, what that does to loss and extraction."""
 
-import dataclasses
 import functools
 
 import numpy as np
 from keras import ops
 
 from sharpkeras.measure import cost, parts
-from sharpkeras.recipes import TRAININGS, TrainRecipe
+from sharpkeras.recipes import IMAGENET, TRAININGS, TrainRecipe, training_of
 from sharpkeras.spaces.cell.space import CellSpace
 from sharpkeras.spaces.hypercuboid.multichannel import MultiChannelNet
 
@@ -17,14 +16,16 @@ IMAGENET_CLASSES = 1000
 def costed_network(recipe, input_shape, num_classes):
     """The network that costs and budgets of a search are about: a TrainRecipe, an image shape and a number of classes.
 
-    That of the recipe `cost_of`, for the images of the search or of ImageNet; else as wide and deep as the search.
+    That of the recipe `cost_of`, for the images that it is trained on: those of the search, or of ImageNet. Without,
+    as of a search that nothing limits, one as wide and deep as the search.
     """
     if recipe.cost_of is None:
         sizes = {name: getattr(recipe, name) for name in ("ops", "init_channels", "num_cells", "final_filters")}
         return TrainRecipe(**sizes), tuple(input_shape), num_classes
-    training = dataclasses.replace(TRAININGS[recipe.cost_of].settings, ops=recipe.ops)
-    if training.stem == "imagenet":
-        return training, (training.image_size, training.image_size, 3), IMAGENET_CLASSES
+    training = training_of(recipe, shape=input_shape)
+    if training.stem == IMAGENET:
+        classes = num_classes if training.dataset == recipe.dataset else IMAGENET_CLASSES
+        return training, (training.image_size, training.image_size, 3), classes
     return training, tuple(input_shape), num_classes
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import hashlib
+import logging
 import re
 
 import keras
@@ -12,8 +13,10 @@ from sharpkeras import atomic
 from sharpkeras.data import DATASETS, augment, load, streams
 from sharpkeras.data.layout import same
 from sharpkeras.errors import DataError, ResourceError, RunError
+from sharpkeras.experiment import findings, prepared
 from sharpkeras.experiment.assembly import image_options
 from sharpkeras.experiment.results import trained_network
+from sharpkeras.loop import Silent
 from sharpkeras.measure.accuracy import ErrorRate, top_k_errors
 from sharpkeras.optimizers import SGD
 from sharpkeras.runs import RunDirectory
@@ -22,8 +25,10 @@ from sharpkeras.training.model import TrainingModel
 TEST_SELECTED = "TEST-SELECTED"  # the label of every number of weights that test images have selected
 TOP = 5  # top-5 error, and how many answers are kept
 
+logger = logging.getLogger("sharpkeras")
 
-def evaluate(path, dataset=None, batch_size=256, data_options=None, space=None, tell=None):
+
+def evaluate(path, dataset=None, batch_size=256, data_options=None, space=None, progress=None, tell=None):
     """The top-1 and top-5 error of a trained network on test images, with Clopper–Pearson intervals.
 
     The run directory keeps the report as `evaluation.json` and the answers to every image as `predictions.safetensors`:
@@ -36,11 +41,12 @@ def evaluate(path, dataset=None, batch_size=256, data_options=None, space=None, 
         batch_size: images at a time.
         data_options: further arguments of `data.load`, such as download.
         space: the HyperCuboid of a path, where it is not MultiChannelNet.
+        progress: see `loop.Silent`; it is told what is evaluated.
         tell: report → None, called before anything is kept: a place that can not be written costs no figure.
 
     Returns:
         A dict: dataset, fingerprint, split, n, errors, error, interval, the rate as text, the same for "top5" (None up
-        to 5 classes), and how the weights were selected.
+        to 5 classes), how the weights were selected, and `findings`: what speaks against having learned anything.
 
     Raises:
         RunError: no such run, it has not ended, or its directory can not be written.
@@ -53,28 +59,34 @@ def evaluate(path, dataset=None, batch_size=256, data_options=None, space=None, 
     spec, statistics = dataset or recipe.dataset, (tuple(facts["mean"]), tuple(facts["deviation"]))
     options = _image_options(recipe, spec, facts["shape"])
     test = _as_trained(load(spec, "test", statistics=statistics, **options, **(data_options or {})), facts)
+    uses = {"of the test split" if spec == recipe.dataset else "to test on": len(test.labels)}
+    (progress or Silent()).works_on(prepared.in_words(test, uses, "float32"))
     label = TEST_SELECTED if selected["by"] == "test" else None
     normalize = functools.partial(augment.normalize, mean=test.mean, deviation=test.deviation)
     model = TrainingModel(network, SGD(0.0), normalize=normalize)
     errors, classes, fingerprint = _answers(model, test, batch_size)
-    suffix = _suffix(spec, recipe.dataset)
+    suffix, n = _suffix(spec, recipe.dataset), len(test.labels)
+    finding = findings.at_chance("test accuracy", n - errors[1], n, prepared.commonest(test.labels))
     report = {
         "run": str(path),
         "dataset": spec,
         "fingerprint": fingerprint,
         "split": "test",
-        **ErrorRate(errors[1], len(test.labels)).as_dict(label),
-        "top5": ErrorRate(errors[TOP], len(test.labels)).as_dict(label) if TOP in errors else None,
+        **ErrorRate(errors[1], n).as_dict(label),
+        "top5": ErrorRate(errors[TOP], n).as_dict(label) if TOP in errors else None,
         "label": label,
         "notes": list(test.notes),
         "selected": selected,
         "selection": selection_in_words(selected, spec, recipe.dataset),
         "backend": keras.backend.backend(),
+        "findings": [finding] if finding else [],
     }
     if tell:
         tell(report)
     answers = {"labels": test.labels.astype(np.int32), "classes": classes}
     meta = {key: report[key] for key in ("dataset", "fingerprint", "split", "errors", "label", "selection")}
+    if finding:
+        logger.warning("%s", finding)
     try:  # the answers first: a report never stands without them
         run.add(f"predictions{suffix}.safetensors", atomic.pack_with_checksums(answers, meta))
         run.add(f"evaluation{suffix}.json", atomic.dump_file(report, "evaluation"))

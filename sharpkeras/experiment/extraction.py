@@ -6,6 +6,7 @@ from pathlib import Path
 from sharpkeras import atomic
 from sharpkeras.errors import ConfigError, RunError, UsageError
 from sharpkeras.experiment import assembly, budgets, records
+from sharpkeras.experiment.inheritance import training_recipe
 from sharpkeras.experiment.pictures import last_epoch
 from sharpkeras.experiment.sampling import refuse_to_lose
 from sharpkeras.recipes import SearchRecipe
@@ -28,7 +29,8 @@ def extract(run, out, strategy="longest", routes=1, epoch=None, changes=None, ov
         tell: what is returned → None, called before the file is written: a full disk costs no result.
 
     Returns:
-        The architecture, the Cost of its network, and the SearchRecipe with the changes.
+        The architecture, the Cost of its network, the SearchRecipe with the changes, whose `cost_of` names the recipe
+        of that network, and the TrainRecipe by which it is trained next.
 
     Raises:
         UsageError: for what this space has not.
@@ -40,7 +42,7 @@ def extract(run, out, strategy="longest", routes=1, epoch=None, changes=None, ov
         step = "alphas are in its epochs/: space.extract(alphas)"
         raise RunError("has a space that only Python knows", where=str(run.path), next_step=step)
     settings = {**records.settings(run), **(changes or {})}
-    recipe, facts = SearchRecipe.from_dict(settings, f"{run.path}/recipe.json"), records.data(run)
+    recipe, facts = SearchRecipe.from_dict(settings, f"{run.path}/recipe.json").priced(), records.data(run)
     space, shape, classes = assembly.search_space(recipe), tuple(facts["shape"]), len(facts["class_names"])
     name = _epoch_file(run, epoch)
     alphas = records.alphas(run, name, space)
@@ -61,7 +63,7 @@ def extract(run, out, strategy="longest", routes=1, epoch=None, changes=None, ov
         costs = budgets.costs(recipe, space, shape, classes)
         found = found or budgets.extraction(recipe, space, costs)(alphas)
     refuse_to_lose(Path(out), overwrite)
-    result = found, count(found), recipe
+    result = found, count(found), recipe, training_recipe(run.path, search=recipe)
     if tell:
         tell(*result)
     atomic.write(Path(out), found.as_json().encode())

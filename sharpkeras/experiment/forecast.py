@@ -127,6 +127,7 @@ def memory_left():
 def forecast_search(recipe, conduct=PLAIN, data_options=None, space=None):
     """The Forecast of a search; `conduct` counts as far as it changes what a step needs."""
     dataset = prepared.training_data(recipe, Silent(), data_options)
+    recipe = recipe if space or recipe.cost == "none" else recipe.priced()
     space = space or assembly.search_space(recipe)
     costs = budgets.costs(recipe, space, dataset.images.shape[1:], len(dataset.class_names))
     made = prepared.search(recipe, space, dataset, conduct.remat, budgets.penalty(recipe, space, costs))

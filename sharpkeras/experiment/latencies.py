@@ -38,7 +38,7 @@ def measure(recipe, out, *, space=None, overwrite=False, progress=iter, runs=60,
     """Measures all parts of a search's final networks and writes the table that `parts.load_table` reads.
 
     Args:
-        recipe: SearchRecipe; `cost_of` says which final network.
+        recipe: SearchRecipe; `cost_of` says which final network, by default that of its training.
         out: the JSON file.
         space: the HyperCuboid, where it is not one that a recipe names.
         overwrite: whether a table that is there is replaced.
@@ -60,6 +60,7 @@ def measure(recipe, out, *, space=None, overwrite=False, progress=iter, runs=60,
 
     _check_destination(Path(out), overwrite)
     exporting.require_packages()
+    recipe = recipe if space else recipe.priced()
     space = costed_space(recipe, space or search_space(recipe))
     sizes = cost_sizes(recipe, space, *_images(recipe))
     timing |= {"runs": runs, "warmup_s": WARMUP_S, "processes": PROCESSES}

@@ -7,7 +7,10 @@ import keras
 import numpy as np
 
 from sharpkeras.data import augment, load, streams
-from sharpkeras.experiment import assembly, weights
+from sharpkeras.errors import printable
+from sharpkeras.experiment import assembly, updates, weights
+
+SELECTING = {"held_out": "held out", "test": "of the test split, which select the epoch"}
 
 
 class Prepared(NamedTuple):
@@ -19,6 +22,9 @@ class Prepared(NamedTuple):
         steps: of an epoch.
         held_out: () → iterable of (images, labels, valid) that each epoch is evaluated on; None for nothing.
         held_out_images: how many these are.
+        uses: what the images are for, in words → how many there are for it.
+        chance: the share of the commonest class among what is evaluated; None where nothing is.
+        notes: what settings and images come to, lines.
     """
 
     model: Any
@@ -26,6 +32,9 @@ class Prepared(NamedTuple):
     steps: int
     held_out: Callable | None
     held_out_images: int
+    uses: dict = {}
+    chance: float | None = None
+    notes: tuple = ()
 
 
 def training_data(recipe, progress, options):
@@ -54,13 +63,16 @@ def search(recipe, space, dataset, remat=False, penalty=None):
     def held_out():
         return streams.evaluation_batches(images, labels, batch_size, alphas_half)
 
-    return Prepared(model, data, steps, held_out, len(alphas_half))
+    uses = {"for the weights": len(weights_half), "for the alphas, held out": len(alphas_half)}
+    chance = commonest(labels[alphas_half])
+    return Prepared(model, data, steps, held_out, len(alphas_half), uses, chance, tuple(updates.rates(recipe)))
 
 
 def training(recipe, build, dataset, remat=False, data_options=None):
     """The Prepared training of the network that `build` makes of an input shape and a number of classes."""
-    trained_on, held_out, held_out_images = _selection(recipe, dataset, data_options)
+    trained_on, held_out, selected_on = _selection(recipe, dataset, data_options)
     steps = len(trained_on) // recipe.batch_size
+    notes = updates.check(recipe, steps)
     assembly.seed_initializers(recipe.seed)
     with assembly.precision(recipe):
         network = build(dataset.images.shape[1:], len(dataset.class_names))
@@ -70,7 +82,10 @@ def training(recipe, build, dataset, remat=False, data_options=None):
     def data(epoch, step):
         return assembly.batches(recipe, dataset, trained_on, epoch, step)
 
-    return Prepared(model, data, steps, held_out, held_out_images)
+    uses = {"to train on": len(trained_on)}
+    if held_out is not None:
+        uses[SELECTING[recipe.selection]] = len(selected_on)
+    return Prepared(model, data, steps, held_out, len(selected_on), uses, commonest(selected_on), tuple(notes))
 
 
 def building(recipe, architecture, space=None, initial=None, init=None):
@@ -86,19 +101,41 @@ def building(recipe, architecture, space=None, initial=None, init=None):
 
 
 def _selection(recipe, dataset, data_options):
-    """The images to train on, as indices; () → batches of those that select the epoch, and their number.
+    """The images to train on, as indices; () → batches of those that select the epoch, and their labels.
 
-    None and 0 for the last epoch.
+    None and no labels for the last epoch.
     """
     everything, batch_size = np.arange(len(dataset.images)), recipe.batch_size
     if recipe.selection == "last":
-        return everything, None, 0
+        return everything, None, dataset.labels[:0]
     if recipe.selection == "test":
         test = load(recipe.dataset, "test", **assembly.image_options(recipe), **(data_options or {}))
-        return everything, lambda: streams.evaluation_batches(test.images, test.labels, batch_size), len(test.labels)
+        return everything, lambda: streams.evaluation_batches(test.images, test.labels, batch_size), test.labels
     trained_on, held_out = streams.search_split(len(dataset.images), 1 - recipe.held_out)
     images, labels = dataset.images, dataset.labels
-    return trained_on, lambda: streams.evaluation_batches(images, labels, batch_size, held_out), len(held_out)
+    return trained_on, lambda: streams.evaluation_batches(images, labels, batch_size, held_out), labels[held_out]
+
+
+def in_words(dataset, uses, precision):
+    """What a run works on and with, in a line.
+
+    Args:
+        dataset: Dataset.
+        uses: what its images are for → how many, as in Prepared.
+        precision: of the convolutions.
+    """
+    images = ", ".join(f"{number:,} images {use}" for use, number in uses.items())
+    height, width, channels = dataset.images.shape[1:]
+    devices = ", ".join(keras.distribution.list_devices())
+    return (
+        f"{printable(dataset.name, 200)}: {images}; {len(dataset.class_names):,} classes, {height}×{width}×{channels}; "
+        f"{keras.backend.backend()} on {devices}, {precision}"
+    )
+
+
+def commonest(labels):
+    """The share of the commonest class; None of no labels."""
+    return float(np.bincount(labels).max() / len(labels)) if len(labels) else None
 
 
 def _precision_notes(recipe):

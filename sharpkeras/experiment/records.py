@@ -54,6 +54,22 @@ def data(run):
     return facts
 
 
+def number_of_images(run):
+    """How many images a run was given, to train on and to hold out; None where it does not say."""
+    number = images(run).get("images")
+    return number if type(number) is int and number > 0 else None
+
+
+def chance(run):
+    """The share of right answers that the same answer to every image gives, where a run is evaluated in training.
+
+    That of the commonest class, where the run has kept it; else that of classes of one size.
+    """
+    facts = images(run)
+    share = facts.get("chance")
+    return share if type(share) is float and 0 < share <= 1 else 1 / len(facts["class_names"])
+
+
 def alphas(run, name, space):
     """The alphas in the file `name` of a search, which are those of the space; raises RunError where they are not."""
     where, expected = str(run.path / name), [np.shape(a) for a in space.init_alphas(0)]

@@ -7,10 +7,10 @@ import keras
 
 from sharpkeras import published
 from sharpkeras.errors import ConfigError, RunError
-from sharpkeras.experiment import architectures, records, weights
+from sharpkeras.experiment import architectures, budgets, records, weights
 from sharpkeras.experiment.assembly import build_network, count_cost
 from sharpkeras.measure import cost
-from sharpkeras.recipes import TRAININGS, TrainRecipe
+from sharpkeras.recipes import TRAININGS, SearchRecipe, TrainRecipe
 from sharpkeras.runs import EPOCHS_FROM_0, RunDirectory, differences
 from sharpkeras.spaces.hypercuboid import multichannel
 
@@ -75,15 +75,25 @@ def _refuse_another_space(run, space):
         raise ConfigError(f"was trained in another space{table}", where=f"{run.path}/recipe.json")
 
 
+def is_training(path):
+    """Whether a path is that of a training run."""
+    return os.path.isdir(path) and RunDirectory.read(path).kind == "train"
+
+
 def sizes_of_run(path):
-    """(TrainRecipe, (H, W, C), number of classes) of a training run; None of anything else.
+    """(TrainRecipe, (H, W, C), number of classes) of the network of a run; None of anything else.
+
+    Of a search that of the network that is trained next.
 
     Raises:
         RunError, ConfigError: when the run is damaged.
     """
     run = RunDirectory.read(path) if os.path.isdir(path) else None  # which knows no name that is too long
-    if run is None or run.kind != "train":
+    if run is None:
         return None
+    if run.kind == "search":
+        facts, recipe = records.images(run), SearchRecipe.from_dict(records.settings(run), f"{run.path}/recipe.json")
+        return budgets.costed_network(recipe.priced(), facts["shape"], len(facts["class_names"]))
     recipe, facts = _recipe_and_facts(run)
     return recipe, tuple(facts["shape"]), len(facts["class_names"])
 

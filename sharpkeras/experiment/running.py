@@ -2,13 +2,24 @@
 
 import contextlib
 import functools
+import logging
 
 import keras
 import numpy as np
 
 from sharpkeras import from_torch, strict_json
-from sharpkeras.errors import ResourceError, RunError, UsageError, is_out_of_memory, printable
-from sharpkeras.experiment import architectures, assembly, budgets, forecast, pictures, prepared, records, weights
+from sharpkeras.errors import ResourceError, RunError, SharpKerasError, UsageError, is_out_of_memory, printable
+from sharpkeras.experiment import (
+    architectures,
+    assembly,
+    budgets,
+    findings,
+    forecast,
+    pictures,
+    prepared,
+    records,
+    weights,
+)
 from sharpkeras.experiment.conduct import PLAIN
 from sharpkeras.experiment.records import DATA
 from sharpkeras.experiment.weights import WEIGHTS
@@ -21,12 +32,14 @@ from sharpkeras.training.loop import train as run_training
 
 EQUAL_ALPHAS = 1e-6  # logits that differ by less were never learned
 
+logger = logging.getLogger("sharpkeras")
+
 
 def search(recipe, out, conduct=PLAIN, progress=None, data_options=None, space=None):
     """Searches an architecture and leaves it in the run directory `out`, with alphas, metrics and pictures.
 
     Args:
-        recipe: SearchRecipe.
+        recipe: SearchRecipe; what its costs and budgets mean, `SearchRecipe.priced` says.
         out: the run directory; a run of the same recipe goes on where it was.
         conduct: Conduct.
         progress: see `loop.Silent`.
@@ -37,6 +50,7 @@ def search(recipe, out, conduct=PLAIN, progress=None, data_options=None, space=N
         The Genotype or Path.
     """
     _refuse_another(recipe, SearchRecipe)
+    recipe = _priced(recipe, out) if space is None else recipe
     settings = {"settings": recipe.as_dict(), "backend": keras.backend.backend(), **_described(space)}
     space, progress = space or assembly.search_space(recipe), progress or Silent()
     with conduct.reserve(out, "search", settings) as run:
@@ -50,7 +64,26 @@ def search(recipe, out, conduct=PLAIN, progress=None, data_options=None, space=N
         found = _last_found(run)
         with pictures.missing_on_a_full_disk():
             pictures.draw_search(run, space, found)
+        _tell(findings.of_search(run, space))
         return found
+
+
+def _priced(recipe, out):
+    """The recipe with the network that its costs mean; as it is where a run goes on that began without one.
+
+    Before costs had a network by default they meant, where Python had named none, one of the search's own size.
+    """
+    if recipe.cost == "none":
+        return recipe
+    with contextlib.suppress(SharpKerasError):  # no run there, or a damaged one, which is told when it is opened
+        if RunDirectory.read(out, "search").recipe.get("settings") == recipe.as_dict():
+            return recipe
+    return recipe.priced()
+
+
+def _tell(texts):
+    for text in texts:
+        logger.warning("%s", text)
 
 
 def _refuse_another(recipe, kind):
@@ -70,8 +103,9 @@ def _search(recipe, space, run, conduct, progress, data_options):
     costs = budgets.costs(recipe, space, shape, classes)
     extract = budgets.extraction(recipe, space, costs)
     extract(space.init_alphas(recipe.seed))  # a budget that nothing fits into is told before the search
+    progress.stage("building the supernet")
     made = prepared.search(recipe, space, dataset, conduct.remat, budgets.penalty(recipe, space, costs))
-    _begin(run, dataset, made.model, conduct)
+    _begin(run, recipe, dataset, made, conduct, progress)
     with _memory_errors(recipe, conduct):
         return run_search(
             made.model,
@@ -154,14 +188,16 @@ def train(recipe, architecture, out, conduct=PLAIN, progress=None, data_options=
         run.write_json(architectures.file_name(architecture.kind), architecture.as_dict())
         with pictures.missing_on_a_full_disk():
             pictures.draw_training(run, architecture)
+        _tell(findings.of_training(run))
         return cost.count(network.counted())
 
 
 def _train(recipe, build, run, conduct, progress, data_options):
     """The network after its training, the weights that were selected, and how."""
     dataset = _checked(run, prepared.training_data(recipe, progress, data_options))
+    progress.stage("building the network")
     made = prepared.training(recipe, build, dataset, conduct.remat, data_options)
-    _begin(run, dataset, made.model, conduct)
+    _begin(run, recipe, dataset, made, conduct, progress)
     with _memory_errors(recipe, conduct):
         trained, selection = run_training(
             made.model,
@@ -192,14 +228,22 @@ def _checked(run, dataset):
     return dataset
 
 
-def _begin(run, dataset, model, conduct):
-    """Begins the run, now that all that can be wrong with recipe and data would have been found."""
+def _begin(run, recipe, dataset, made, conduct, progress):
+    """Begins the run, now that all that can be wrong with recipe and data would have been found, and says on what."""
     if conduct.check_disk:
-        refuse_full_disk(model, run.path)
+        refuse_full_disk(made.model, run.path)
     run.begin()
+    line = prepared.in_words(dataset, made.uses, recipe.precision)
+    progress.works_on(line)
+    logger.info("%s", line)
+    for note in made.notes:
+        progress.note(note)
+        logger.info("note: %s", note)
     facts = {
         "fingerprint": dataset.fingerprint,
         "images": len(dataset.images),
+        "uses": made.uses,
+        "chance": made.chance,
         "shape": list(dataset.images.shape[1:]),
         "class_names": list(dataset.class_names),
         "mean": list(dataset.mean),
@@ -233,6 +277,15 @@ def _last_found(run):
         strict_json.require(epoch, {kind: dict}, str(run.path / pictures.last_epoch(run)))
         run.write_json(architectures.file_name(kind), epoch[kind])
     return architectures.in_run(run)
+
+
+def what_was_not_learned(out):
+    """The sentences of `findings` on the finished run in the directory `out`, of a space that recipes know."""
+    run = RunDirectory.read(out)
+    if run.kind == "train":
+        return findings.of_training(run)
+    recipe = SearchRecipe.from_dict(records.settings(run), f"{run.path}/recipe.json")
+    return findings.of_search(run, assembly.search_space(recipe))
 
 
 def degenerate(recipe, out):

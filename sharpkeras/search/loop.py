@@ -45,7 +45,4 @@ def search(model, run, epochs, data, held_out, extract, describe, **options):
         return {"held_out_accuracy": accuracy, "held_out_images": images, **row, **describe(found, alphas)}
 
     run_epochs(model, run, epochs, data, after_epoch=after_epoch, **options)
-    alphas = [np.asarray(a) for a in model.alphas]
-    if warning := collapse.chance(model.space.decisions(alphas)):
-        logger.warning("%s", warning)
-    return extract(alphas)
+    return extract([np.asarray(a) for a in model.alphas])
