@@ -12,7 +12,7 @@ import traceback
 
 import click
 
-from sharpkeras import __version__, interruption
+from sharpkeras import __version__, atomic, interruption
 from sharpkeras.errors import ResourceError, RunError, SharpKerasError, in_lines, is_out_of_memory, printable
 from sharpkeras_cli import streams
 
@@ -146,6 +146,8 @@ def _as_ours(error, arguments):
                 "free some memory: end other programs",
             ),
         )
+    if isinstance(error, OSError) and error.errno in atomic.FULL:  # wherever it was met: a log, a temporary file
+        return atomic.disk_error(error, error.filename)
     if isinstance(error, OSError) and error.filename is not None:  # a name that is too long, a place without permission
         problem, step = "can not be read or written", "name another file or directory"
         return RunError(problem, where=str(error.filename), seen=error.strerror, next_step=step)

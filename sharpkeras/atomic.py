@@ -21,6 +21,8 @@ import safetensors.numpy
 from sharpkeras import reading
 from sharpkeras.errors import NumericalError, ResourceError, RunError, printable
 
+FULL = (errno.ENOSPC, errno.EDQUOT)  # the disk, or what one may have of it
+
 
 def write(path, content):
     """Writes the bytes `content` as the file `path`, with its folders.
@@ -92,12 +94,17 @@ def disk_errors(path):
         allowed, next_step = "a regular file; in a run, no link", "take another copy of it, or name another place"
         raise RunError(error.strerror, where=error.filename, allowed=allowed, next_step=next_step) from None
     except OSError as error:
-        seen = error.strerror or str(error)
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            next_step = "free some space, or name a place on another disk"
-            raise ResourceError("the disk is full", where=str(path), seen=seen, next_step=next_step) from None
-        next_step = "name a place that can be written"
-        raise RunError("can not be read or written", where=str(path), seen=seen, next_step=next_step) from None
+        raise disk_error(error, path) from None
+
+
+def disk_error(error, path):
+    """The message that an OSError is: a ResourceError where the disk is full, else a RunError."""
+    where, seen = None if path is None else str(path), error.strerror or str(error)
+    if error.errno in FULL:
+        next_step = "free some space, or name a place on another disk"
+        return ResourceError("the disk is full", where=where, seen=seen, next_step=next_step)
+    next_step = "name a place that can be written"
+    return RunError("can not be read or written", where=where, seen=seen, next_step=next_step)
 
 
 def dumps(value, where, indent=None):

@@ -14,6 +14,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import zlib
 from pathlib import Path
@@ -367,6 +368,7 @@ def test_row_12_a_run_that_another_process_holds(place):
 
 IMPORTED = """
 import sys
+import tempfile
 from sharpkeras_cli.main import main
 try:
     main(sys.argv[1:])
@@ -771,6 +773,29 @@ def test_row_73_int8_that_loses_too_much(place, monkeypatch):
     result = sharpkeras(*INT8)
     assert result.code == 8 and "int8 loses too much" in result.err and not result.out
     assert result.err.count("interval") >= 2 and "new.rejected.onnx" in result.err
+
+
+def raise_(error):
+    raise error
+
+
+FULL = ["the disk is full", "free some space"]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_7_wherever_it_is_met(place, monkeypatch, number):
+    """In the file itself; in a temporary one, of which an error has no name; and in the words of the converter."""
+    full = OSError(number, os.strerror(number))
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", lambda file: raise_(full))
+        refused(7, [*FULL, "new.onnx"], ["export", "train", "--out", "new.onnx"])
+    with monkeypatch.context() as patch:
+        patch.setattr(tempfile, "TemporaryDirectory", lambda: raise_(full))
+        refused(7, FULL, INT8)
+    with monkeypatch.context() as patch:
+        patch.setattr(conversion, "frozen_graph", lambda *_: raise_(ValueError("no mapping")))
+        patch.setattr(Path, "write_text", lambda *_, **__: raise_(full))
+        refused(7, FULL, ["export", "train", "--out", "new.onnx"])
 
 
 # --- ONNX files of strangers ---

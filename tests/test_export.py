@@ -1,4 +1,6 @@
+import errno
 import json
+import os
 import sys
 from hashlib import sha256
 
@@ -9,7 +11,15 @@ from keras import layers
 from random_models import randomize
 
 from sharpkeras import atomic
-from sharpkeras.errors import ConfigError, DataError, NumericalError, RunError, UsageError, VerificationError
+from sharpkeras.errors import (
+    ConfigError,
+    DataError,
+    NumericalError,
+    ResourceError,
+    RunError,
+    UsageError,
+    VerificationError,
+)
 from sharpkeras.export.exporting import export_onnx, weights_hash
 from sharpkeras.layers import Conv2D, SharpSepConv
 
@@ -433,17 +443,21 @@ def test_paths_that_can_not_be(network, tmp_path):
         export_onnx(network, tmp_path / "absent" / "a.onnx")
 
 
-def test_a_full_disk_leaves_the_old_files(network, tmp_path, unconverted, monkeypatch):
+@pytest.mark.parametrize(
+    ("number", "kind"), [(errno.ENOSPC, ResourceError), (errno.EDQUOT, ResourceError), (errno.EIO, RunError)]
+)
+def test_a_disk_that_takes_no_more_leaves_the_old_files(network, tmp_path, unconverted, monkeypatch, number, kind):
     export_onnx(network, tmp_path / "a.onnx")
     good = (tmp_path / "a.onnx").read_bytes()
 
     def full(path, content):
         path.write_bytes(content[:10])
-        raise OSError(28, "No space left on device")
+        raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(atomic, "write_through", full)
-    with pytest.raises(RunError, match="No space left"):
+    with pytest.raises(kind) as caught:
         export_onnx(network, tmp_path / "a.onnx", overwrite=True)
+    assert caught.value.seen == os.strerror(number) and caught.value.where == str(tmp_path / "a.onnx")
     assert (tmp_path / "a.onnx").read_bytes() == good
     assert sorted(f.name for f in tmp_path.iterdir()) == ["a.json", "a.onnx"]
 

@@ -64,6 +64,7 @@ def export_onnx(
     Raises:
         UsageError: if the opset is not supported, the path does not end in `.onnx`, or int8 and float16 are both meant.
         RunError: if a file is there already, or the directory can not be written to.
+        ResourceError: if the disk is full.
         ConfigError: if the backend is not TensorFlow, a package is missing, or the model is of another form.
         DataError: if the images do not fit the model, or int8 can not be calibrated on them.
         NumericalError: if the model's logits are not finite.
@@ -128,18 +129,18 @@ def export_onnx(
 def _written_aside(path):
     """The place of a file that gets its name, with its report, at the end; `.rejected.onnx` where it is refused."""
     aside = path.with_name(f".{path.stem}.{os.getpid()}.partial.onnx")
+    rejected = path.with_name(f"{path.stem}.rejected.onnx")
     try:
-        yield aside
-        os.replace(aside, path)
-        os.replace(aside.with_suffix(".json"), path.with_suffix(".json"))
-        for of_before in (path.with_name(f"{path.stem}.rejected.onnx"), path.with_suffix(".conversion.log")):
-            of_before.unlink(missing_ok=True)
+        with atomic.disk_errors(path):
+            yield aside
+            os.replace(aside, path)
+            os.replace(aside.with_suffix(".json"), path.with_suffix(".json"))
+            for of_before in (rejected, path.with_suffix(".conversion.log")):
+                of_before.unlink(missing_ok=True)
     except VerificationError as error:
-        error.where = path.with_name(f"{path.stem}.rejected.onnx")
+        error.where = rejected
         os.replace(aside, error.where)
         raise
-    except OSError as error:
-        raise RunError(f"could not be written: {error.strerror}", where=path) from error
     finally:
         aside.unlink(missing_ok=True)
         aside.with_suffix(".json").unlink(missing_ok=True)
