@@ -11,6 +11,7 @@ onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("tf2onnx")
 
 from sharpkeras.data import load  # noqa: E402
+from sharpkeras.export import exporting  # noqa: E402
 
 
 def export(source, folder, *options):
@@ -68,6 +69,25 @@ def test_half_precision(finished, plain, tmp_path):
     assert kinds == {onnx.TensorProto.FLOAT16} and report["precision"] == "float16"
     scale = np.abs(plain[1]).max()
     np.testing.assert_allclose(answers(path, normalised(report)).astype("float32"), plain[1], atol=0.02 * scale)
+
+
+def test_bits_of_weights_are_said_and_told_from_the_file(finished, tmp_path, monkeypatch):
+    monkeypatch.setattr(exporting, "LEAST_OF_TOP_1", 0)  # a network that was trained for two epochs knows little
+    options = ("--quantize", "int8", "--calibration-images", 128, "--test-images", 300)
+    for bits, words in (("7", "right on every processor"), ("8", "right on x86 with VNNI, and ARM")):
+        given = ("--weight-bits", bits) if bits != "7" else ()
+        result = sharpkeras("export", finished / "train", "--out", tmp_path / f"{bits}.onnx", *options, *given)
+        assert result.code == 0, result.err
+        assert f"weights of {bits} bits" in result.out and words in result.out
+        assert words in sharpkeras("inspect", tmp_path / f"{bits}.onnx").out
+        assert json.loads((tmp_path / f"{bits}.json").read_text())["quantization"]["weight_bits"] == int(bits)
+    assert "int8" not in sharpkeras("inspect", finished / "model.onnx").out
+
+
+def test_bits_of_weights_without_int8(finished, tmp_path):
+    result = sharpkeras("export", finished / "train", "--out", tmp_path / "a.onnx", "--weight-bits", "8")
+    assert result.code == 2 and "--quantize int8" in result.err and not list(tmp_path.iterdir())
+    assert sharpkeras("export", finished / "train", "--quantize", "int8", "--weight-bits", "6").code == 2
 
 
 def test_int8_keeps_its_top_1_or_is_refused(finished, tmp_path):

@@ -50,6 +50,42 @@ def test_the_file_computes_in_int8(exported):
     assert [entry.key for entry in model.metadata_props] == ["weights_sha256"]  # nothing else was given
 
 
+def test_weights_of_7_bits_are_the_default_and_right_everywhere(exported):
+    path, report = exported
+    weights = [onnx.numpy_helper.to_array(t) for t in onnx.load(path).graph.initializer if t.data_type == 3 and t.dims]
+    largest = max(int(np.abs(tensor.astype("int32")).max()) for tensor in weights)
+    assert 60 <= largest <= 64 and 2 * 255 * largest < 2**15
+    lost = report["quantization"]
+    assert (lost["weight_bits"], lost["could_saturate"], lost["right_on"]) == (7, False, "every processor")
+    assert 0 < lost["largest_sum"] <= 2 * 255 * largest and lost["measured_on"]
+
+
+def test_weights_of_8_bits_say_for_which_processors(network, test, tmp_path):
+    report = exporting.export_onnx(network, tmp_path / "a.onnx", test=test, calibration=noise(128, 1), weight_bits=8)
+    lost = report["quantization"]
+    assert (lost["weight_bits"], lost["could_saturate"]) == (8, True) and 2**15 < lost["largest_sum"] <= 2 * 255 * 127
+    assert lost["right_on"] == "x86 with VNNI, and ARM"
+
+
+def test_a_file_of_7_bits_whose_sums_could_be_cut_off_is_refused(network, test, tmp_path, monkeypatch):
+    """The file is asked, not what it was meant to be."""
+    quantize = quantization.quantize
+    monkeypatch.setattr(quantization, "quantize", lambda model, images, bits: quantize(model, images, 8))
+    with pytest.raises(VerificationError, match="could be cut off on x86 without VNNI") as caught:
+        exporting.export_onnx(network, tmp_path / "a.onnx", test=test, calibration=noise(128, 1))
+    assert "--weight-bits 8" in caught.value.next_step and "32,767" in caught.value.allowed
+    assert [file.name for file in tmp_path.iterdir()] == ["a.rejected.onnx"]
+    rejected = onnx.load(tmp_path / "a.rejected.onnx").graph.initializer
+    assert any(tensor.data_type == onnx.TensorProto.INT8 for tensor in rejected)
+
+
+@pytest.mark.parametrize("bits", [6, 16, "7", None])
+def test_other_bits(network, test, tmp_path, bits):
+    with pytest.raises(UsageError, match="no such bits") as caught:
+        exporting.export_onnx(network, tmp_path / "a.onnx", test=test, calibration=noise(128, 1), weight_bits=bits)
+    assert caught.value.allowed == [7, 8]
+
+
 def test_scales_are_those_of_each_channel_and_never_zero(exported):
     scales = {
         tensor.name: onnx.numpy_helper.to_array(tensor)
@@ -104,8 +140,9 @@ def test_what_float16_can_not_hold_is_refused(tmp_path):
 
 def test_int8_needs_a_network_that_is_right_at_times(network, test, tmp_path):
     images, labels = test
-    with pytest.raises(VerificationError, match="int8 loses too much"):
+    with pytest.raises(VerificationError, match="int8 loses too much") as caught:
         exporting.export_onnx(network, tmp_path / "a.onnx", test=(images, labels + 100), calibration=noise(128, 1))
+    assert "train the network" in caught.value.next_step
 
 
 def test_half_precision_that_disagrees_is_refused(network, tmp_path, monkeypatch):
@@ -118,9 +155,9 @@ def test_half_precision_that_disagrees_is_refused(network, tmp_path, monkeypatch
 def test_a_file_that_loses_too_much_is_refused(network, test, tmp_path, monkeypatch):
     quantize = quantization.quantize
 
-    def without_a_classifier(model, images):
+    def without_a_classifier(model, images, weight_bits):
         """Its kernel, the int8 matrix, is zero: every image gets the same answer."""
-        quantized = quantize(model, images)
+        quantized = quantize(model, images, weight_bits)
         (kernel,) = [
             t for t in quantized.graph.initializer if len(t.dims) == 2 and t.data_type == onnx.TensorProto.INT8
         ]
@@ -134,6 +171,8 @@ def test_a_file_that_loses_too_much_is_refused(network, test, tmp_path, monkeypa
     for words in ("test error", "interval", "McNemar", "dB"):
         assert words in caught.value.seen
     assert "99% of the top-1" in caught.value.allowed and "n = 300" in caught.value.allowed
+    for flag in ("--calibration-images", "--weight-bits 8", "--quantize int8"):
+        assert flag in caught.value.next_step
     assert [file.name for file in tmp_path.iterdir()] == ["a.rejected.onnx"]
 
 

@@ -34,6 +34,11 @@ from sharpkeras_cli import options
     help="Training images for --quantize int8, at least 100.",
 )
 @click.option(
+    "--weight-bits",
+    type=click.Choice(("7", "8")),
+    help="Of int8: 7 for every processor; 8 for x86 with VNNI and ARM alone.  [default: 7]",
+)
+@click.option(
     "--test-images", type=click.IntRange(0), default=1000, show_default=True, help="Images that the file is tested on."
 )
 @click.option("--no-optimize", is_flag=True, help="Leave the graph as the converter makes it.")
@@ -41,7 +46,18 @@ from sharpkeras_cli import options
 @options.overwrite
 @options.as_json
 def command(
-    source, out, opset, pixels, quantize, calibration_images, test_images, no_optimize, sizes, overwrite, as_json
+    source,
+    out,
+    opset,
+    pixels,
+    quantize,
+    calibration_images,
+    weight_bits,
+    test_images,
+    no_optimize,
+    sizes,
+    overwrite,
+    as_json,
 ):
     """Write the network of SOURCE as ONNX.
 
@@ -52,18 +68,21 @@ def command(
     """
     from sharpkeras import inspection
 
+    if weight_bits and quantize != "int8":
+        raise click.UsageError("--weight-bits goes with --quantize int8.")
     inspection.refuse_foreign_model(Path(source))  # before Keras is imported
     if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
         click.echo("export runs on TensorFlow, from the same weights", err=True)
     options.choose_backend("tensorflow")
     from sharpkeras import experiment
+    from sharpkeras.measure import saturation
 
     name = Path(source).resolve().stem if Path(source).exists() else source.replace(":", "-")
     out = out or Path("exported") / f"{name}.onnx"
     stored_pixels, optimize = pixels == "uint8", not no_optimize
     settings = {"opset": opset, "overwrite": overwrite, "optimize": optimize, "stored_pixels": stored_pixels}
     settings |= {"test_images": test_images, "calibration_images": calibration_images if quantize == "int8" else None}
-    settings["half"] = quantize == "float16"
+    settings |= {"half": quantize == "float16", "weight_bits": int(weight_bits or 7)}
     report = experiment.export(source, out, sizes=sizes, **settings)
     if report.get("recipe", {}).get("precision", "float32") != "float32":
         click.echo(f"note: trained in {report['recipe']['precision']}; the file computes in float32", err=True)
@@ -86,6 +105,7 @@ def command(
         lost = report["quantization"]
         click.echo(f"test error of the file, in int8: {lost['int8']['text']}")
         click.echo(f"int8 against float32: {lost['mcnemar']}")
+        click.echo(f"weights of {lost['weight_bits']} bits: {saturation.words(lost)}")
         worst = ", ".join(f"{row['layer']} ({row['signal_to_noise_db']} dB)" for row in lost["worst_layers"][:3])
         click.echo(f"most is lost in {worst}")
     options.say_next("benchmark", out)

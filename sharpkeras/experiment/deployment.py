@@ -53,6 +53,7 @@ def export(
     stored_pixels=False,
     test_images=1000,
     calibration_images=None,
+    weight_bits=7,
     half=False,
     sizes=None,
     space=None,
@@ -67,6 +68,7 @@ def export(
         stored_pixels: whether the file takes uint8 images as they are stored, with their preprocessing inside.
         test_images: on how many test images, where they are there, the file's top-1 is reported beside the network's.
         calibration_images: on how many training images int8 is calibrated; None leaves the file in float32.
+        weight_bits: of int8: 7, right on every processor, or 8, on x86 with VNNI and on ARM alone.
         half: whether the file computes in float16.
         sizes: of the network of an architecture, as `recipes.network_sizes` gives them; None are those of table 2.
         space: the HyperCuboid of a path, where it is not MultiChannelNet.
@@ -113,6 +115,7 @@ def export(
         images=trained_on and trained_on[0][:REAL_IMAGES],
         test=prepared("test", test_images),
         calibration=None if calibration_images is None else trained_on[0],
+        weight_bits=weight_bits,
         half=half,
         metadata=metadata,
         overwrite=overwrite,

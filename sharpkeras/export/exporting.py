@@ -14,10 +14,16 @@ import numpy as np
 
 from sharpkeras import atomic
 from sharpkeras.errors import ConfigError, DataError, RunError, UsageError, VerificationError
+from sharpkeras.measure import saturation
+from sharpkeras.measure.machine import device_name
 
 OPSETS = range(13, 19)  # the table of tf2onnx 1.17 ends at 18
 HALF_TOLERANCE = 2e-2  # eleven bits in each of some hundred operators in a row
 LEAST_OF_TOP_1 = 0.99  # of what the network has in float32 that an int8 file has to keep
+AFTER_A_LOSS = {  # bits of weights → what to try where int8 loses too much
+    7: "raise --calibration-images; or --weight-bits 8, for x86 with VNNI and ARM alone; or leave out --quantize int8",
+    8: "raise --calibration-images; or --weight-bits 7 where this processor has no VNNI; or leave out --quantize int8",
+}
 PACKAGES = ("tensorflow", "tf2onnx", "onnx", "onnx_ir", "onnxruntime")
 
 
@@ -29,6 +35,7 @@ def export_onnx(
     images=None,
     test=None,
     calibration=None,
+    weight_bits=7,
     half=False,
     metadata=None,
     overwrite=False,
@@ -49,6 +56,8 @@ def export_onnx(
         images: (N, H, W, C), real images as the model gets them, compared besides noise and constant images.
         test: (images, labels), on which the file's top-1 is reported beside the model's; needed for int8.
         calibration: (N, H, W, C), images of training; with them the file computes in int8.
+        weight_bits: of int8: 7, right on every processor, or 8, on x86 with VNNI and on ARM alone (see
+            `measure.saturation`).
         half: whether the file computes in float16, for GPUs, which has to agree within 2 % of the logits' size.
         metadata: what else than the hash of the weights the file and the report shall tell (architecture, classes,
             preprocessing, cost), as JSON.
@@ -62,22 +71,28 @@ def export_onnx(
         The report, as a dictionary.
 
     Raises:
-        UsageError: if the opset is not supported, the path does not end in `.onnx`, or int8 and float16 are both meant.
+        UsageError: if the opset is not supported, the path does not end in `.onnx`, int8 and float16 are both meant, or
+            weights have other bits.
         RunError: if a file is there already, or the directory can not be written to.
         ResourceError: if the disk is full.
         ConfigError: if the backend is not TensorFlow, a package is missing, or the model is of another form.
         DataError: if the images do not fit the model, or int8 can not be calibrated on them.
         NumericalError: if the model's logits are not finite.
         VerificationError: if an operator can not be converted, or if the file is not plain, disagrees with the model,
-            or has lost more than 1 % of the top-1 to int8, or had none; it is kept as `<name>.rejected.onnx`, or the
-            converter's words as `<name>.conversion.log`.
+            has lost more than 1 % of the top-1 to int8, or had none, or has sums that could be cut off though its
+            weights have 7 bits; it is kept as `<name>.rejected.onnx`, or the converter's words as
+            `<name>.conversion.log`.
     """
     path = Path(path)
     check_destination(path, opset, overwrite)
     if half and calibration is not None:
         raise UsageError("a file is in int8 or in float16", seen="half and calibration images", allowed="one of them")
     require_packages()
-    from sharpkeras.export import conversion, gate, rewrites  # which need the packages
+    from sharpkeras.export import conversion, gate, quantization, rewrites  # which need the packages
+
+    if weight_bits not in quantization.WEIGHT_BITS:
+        allowed = list(quantization.WEIGHT_BITS)
+        raise UsageError("weights of int8 have no such bits", where="--weight-bits", seen=weight_bits, allowed=allowed)
 
     metadata = (metadata or {}) | {"weights_sha256": weights_hash(model)}
     properties = as_properties(metadata)
@@ -115,7 +130,7 @@ def export_onnx(
         if test is not None:
             agreement["accuracy"] = _accuracy(model, session, test)
         if calibration is not None:
-            onnx_model, lost = _to_int8(onnx_model, session, aside, calibration, test)
+            onnx_model, lost = _to_int8(onnx_model, session, aside, calibration, test, weight_bits)
             agreement = {"before_int8": agreement}
             report |= {"precision": "int8", "quantization": lost}
         report |= agreement
@@ -163,23 +178,28 @@ def _to_half(onnx_model, aside):
     return halved, _opened(halved, aside), gate.session(rounded(onnx_model).SerializeToString())
 
 
-def _to_int8(onnx_model, session, aside, calibration, test):
+def _to_int8(onnx_model, session, aside, calibration, test, weight_bits):
     """The model in int8, written in the place of the one in float32, and what it has lost.
 
     Raises:
         DataError: if there are no test images, or the others can not calibrate.
-        VerificationError: if less than 99 % of the top-1 is left; names both and the layers that lose most.
+        VerificationError: if sums could be cut off though the weights have 7 bits, or if less than 99 % of the top-1 is
+            left; names both and the layers that lose most.
     """
     from sharpkeras.export import answers, quantization
 
     if test is None:
-        raise DataError("no int8 file without its measured accuracy", where="--quantize", allowed="with test images")
+        problem, next_step = "no int8 file without its measured accuracy", "leave out --quantize int8"
+        raise DataError(problem, where="--quantize", allowed="with test images", next_step=next_step)
     images, labels = test
     kept = quantization.calibration_images(calibration, images)
-    quantized = _tidied_like(onnx_model, quantization.quantize(onnx_model, kept))
-    before, after = (answers.of_file(s, images) for s in (session, _opened(quantized, aside)))
-    report = answers.beside(before, after, labels, ("float32", "int8"))
-    report |= {"calibration_images": len(kept), "worst_layers": quantization.worst_layers(onnx_model, quantized, kept)}
+    quantized = _tidied_like(onnx_model, quantization.quantize(onnx_model, kept, weight_bits))
+    in_int8 = _opened(quantized, aside)
+    sums = _sums_that_fit(quantized, weight_bits)
+    before, after = (answers.of_file(s, images) for s in (session, in_int8))
+    report = {"weight_bits": weight_bits} | sums | answers.beside(before, after, labels, ("float32", "int8"))
+    report |= {"measured_on": device_name(), "calibration_images": len(kept)}
+    report |= {"worst_layers": quantization.worst_layers(onnx_model, quantized, kept)}
     left, all_right = np.mean(after == labels), np.mean(before == labels)
     if left < LEAST_OF_TOP_1 * all_right or not all_right:
         worst = ", ".join(f"{row['layer']} ({row['signal_to_noise_db']} dB)" for row in report["worst_layers"])
@@ -187,8 +207,22 @@ def _to_int8(onnx_model, session, aside, calibration, test):
             "int8 loses too much",
             seen=f"test error {report['int8']['text']}; {report['mcnemar']}; most is lost in {worst}",
             allowed=f"{LEAST_OF_TOP_1:.0%} of the top-1 in float32 (not 0), whose error is {report['float32']['text']}",
+            next_step=AFTER_A_LOSS[weight_bits] if all_right else "train the network until it is right at times",
         )
     return quantized, report
+
+
+def _sums_that_fit(quantized, weight_bits):
+    """What `saturation.verdict` says of the file: where its weights have 7 bits, that nothing is cut off."""
+    found = saturation.verdict(quantized)
+    if found["could_saturate"] and weight_bits < 8:
+        raise VerificationError(
+            "sums of the int8 file could be cut off on x86 without VNNI",
+            seen=f"two products that add up to {found['largest_sum']:,}",
+            allowed=f"at most {saturation.LARGEST_FITTING:,}",
+            next_step="--weight-bits 8, for x86 with VNNI and for ARM alone, or leave out --quantize int8",
+        )
+    return found
 
 
 def _opened(onnx_model, aside):

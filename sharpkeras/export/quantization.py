@@ -16,6 +16,9 @@ LARGEST_OVERLAP = 0.01  # of the calibration images that are test images too; mo
 BATCH_SIZE = 16
 COMPARED_IMAGES = 16  # on which the loss of each layer is measured
 WORST_LAYERS = 5
+# Bits of weights → whether ONNX Runtime takes half their range, -64 to 64: two products are then never cut off, which
+# `measure.saturation` tells of the file.
+WEIGHT_BITS = {7: True, 8: False}
 
 
 def calibration_images(images, test_images):
@@ -32,14 +35,16 @@ def calibration_images(images, test_images):
     shared = len(images) - len(kept)
     if shared > LARGEST_OVERLAP * len(images):
         allowed = "images of training alone; an int8 network that knows the test images has no test error"
-        raise DataError("the calibration images are test images", seen=f"{shared} of {len(images)}", allowed=allowed)
+        problem, next_step = "the calibration images are test images", "take the test images out of those of training"
+        raise DataError(problem, seen=f"{shared} of {len(images)}", allowed=allowed, next_step=next_step)
     if len(kept) < FEWEST_IMAGES:
-        problem = "too few images to calibrate on"
-        raise DataError(problem, where="--calibration-images", seen=len(kept), allowed=f"at least {FEWEST_IMAGES}")
+        problem, allowed = "too few images to calibrate on", f"at least {FEWEST_IMAGES}"
+        next_step = "raise --calibration-images, or leave out --quantize int8 where the training has no more"
+        raise DataError(problem, where="--calibration-images", seen=len(kept), allowed=allowed, next_step=next_step)
     return kept
 
 
-def quantize(model, images):
+def quantize(model, images, weight_bits=7):
     """An `onnx.ModelProto` whose convolutions compute in int8, in QuantizeLinear and DequantizeLinear (QDQ).
 
     Weights are int8 with a scale for each output channel, activations uint8, their ranges those on the images.
@@ -47,6 +52,7 @@ def quantize(model, images):
     Args:
         model: a float32 `onnx.ModelProto` with an input `images`.
         images: (N, H, W, C) as it takes them.
+        weight_bits: 7, or 8 for processors that do not cut off sums of products.
     """
     with tempfile.TemporaryDirectory() as folder, quiet():
         plain, path = Path(folder) / "float32.onnx", Path(folder) / "int8.onnx"
@@ -59,6 +65,7 @@ def quantize(model, images):
             per_channel=True,
             activation_type=quantization.QuantType.QUInt8,
             weight_type=quantization.QuantType.QInt8,
+            reduce_range=WEIGHT_BITS[weight_bits],
         )
         quantized = onnx.load(path)
     for tensor in quantized.graph.initializer:

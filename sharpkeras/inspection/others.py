@@ -5,6 +5,7 @@ import math
 from sharpkeras.data.images import BOMBS, BROKEN, MAX_PIXELS, kind_of, open_image
 from sharpkeras.errors import DataError
 from sharpkeras.inspection.report import Report
+from sharpkeras.measure import saturation
 from sharpkeras.measure.onnx_files import read_onnx
 
 
@@ -30,13 +31,14 @@ def inspect_onnx(path):
     """The Report on an ONNX file that refers to nothing outside itself; raises as `read_onnx`."""
     model = read_onnx(path)
     graph = model.graph
-    constants = {tensor.name for tensor in graph.initializer}
+    constants, sums = {tensor.name for tensor in graph.initializer}, saturation.verdict(model)
     facts = {
         "opset": ", ".join(f"{entry.domain or 'ONNX'} {entry.version}" for entry in model.opset_import),
         "nodes": len(graph.node),
         "parameters": sum(math.prod(tensor.dims) for tensor in graph.initializer),
         "inputs": [_words(value) for value in graph.input if value.name not in constants],
         "outputs": [_words(value) for value in graph.output],
+        "int8": saturation.words(sums) if sums["largest_sum"] else None,
         "producer": model.producer_name,
         "metadata": sorted(entry.key for entry in model.metadata_props),
     }
