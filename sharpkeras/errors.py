@@ -6,6 +6,7 @@ A message has both halves: what is wrong and what would be right. `where` is a f
 import json
 import re
 
+OUT_OF_MEMORY = ("RESOURCE_EXHAUSTED", "bad_alloc", "bad allocation", "Failed to allocate memory")
 LONGEST = 1000  # characters of a line of a message
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]*(?!\w)")
 
@@ -120,12 +121,17 @@ class SafetyError(SharpKerasError):
 
 
 def is_out_of_memory(error):
-    """Whether a framework raised `error` for want of memory; each has its own class."""
+    """Whether a framework raised `error` for want of memory; each has its own class, or its own words alone."""
     return (
         isinstance(error, MemoryError)
-        or "RESOURCE_EXHAUSTED" in str(error)
+        or says_out_of_memory(str(error))
         or (type(error).__name__ == "ResourceExhaustedError")
     )
+
+
+def says_out_of_memory(text):
+    """Whether words of a framework or of C++ mean want of memory."""
+    return any(words in text for words in OUT_OF_MEMORY)
 
 
 def in_lines(text):

@@ -57,6 +57,21 @@ def test_json_of_several_files_and_batch_sizes(two):
         assert row["providers"] == ["CPUExecutionProvider"] and row["input_shape"] == [row["batch_size"], 64]
 
 
+def test_the_next_command_tells_more(two):
+    command = ("fast.onnx", "slow.onnx", "--threads", 1, "--batch-size", 8)
+    out = sharpkeras("benchmark", *command, "--runs", 60).out
+    assert out.endswith("Next: sharpkeras benchmark fast.onnx slow.onnx --runs 1000 --batch-size 8 --threads 1\n")
+    out = sharpkeras("benchmark", "fast.onnx", "--runs", 1000, "--threads", 1).out
+    assert "p99" in out and out.endswith("Next: sharpkeras inspect fast.onnx\n")
+    assert sharpkeras("inspect", "fast.onnx").code == 0
+
+
+def test_more_memory_by_an_option(two):
+    refused = sharpkeras("benchmark", "fast.onnx", *QUICK, "--batch-size", 4096, "--max-memory", 0.001)
+    assert refused.code == 7 and "0.001 GiB" in refused.err and "--max-memory" in refused.err
+    assert sharpkeras("benchmark", "fast.onnx", *QUICK, "--batch-size", 4096, "--max-memory", 0.5).code == 0
+
+
 def test_the_99th_percentile_comes_with_a_thousand_runs(two):
     report = sharpkeras("benchmark", "fast.onnx", "--runs", 1000, "--threads", 1, "--json").json
     assert "p99_ms" in report["models"][0] and not report["comparisons"]

@@ -1,11 +1,12 @@
 import json
 import os
+import sys
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from sharpkeras.errors import ConfigError, SafetyError, UsageError, VerificationError
+from sharpkeras.errors import ConfigError, ResourceError, SafetyError, UsageError, VerificationError
 from sharpkeras.measure import latency, machine, worker
 from sharpkeras.measure.latency import PROCESSES, benchmark_onnx, check_request
 
@@ -247,6 +248,80 @@ def test_a_file_above_two_gibibytes_is_not_read(written):
     os.truncate(path, 3 * 2**30)  # sparse
     with pytest.raises(ConfigError, match="too large"):
         quick(path)
+
+
+HUGE = 2**33  # elements, 32 GiB
+
+
+def asking(*nodes, shape=("batch", 8, 8, 1), **constants):
+    """A model of some hundred bytes: what the nodes make, the value "huge", is summed and added to the images."""
+    value, make = onnx.helper.make_tensor_value_info, onnx.helper.make_node
+    tensors = [onnx.numpy_helper.from_array(np.array(content), name) for name, content in constants.items()]
+    nodes = [make(operator, inputs, [output], **settings) for operator, inputs, output, settings in nodes]
+    nodes += [make("ReduceSum", ["huge"], ["sum"], keepdims=0), make("Add", ["images", "sum"], ["logits"])]
+    ends = [[value(name, FLOAT, shape)] for name in ("images", "logits")]
+    graph = onnx.helper.make_graph(nodes, "g", *ends, tensors)
+    return onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
+
+
+PARTS = [f"part{number}" for number in range(200)]  # of 256 MiB each
+ASKING = {
+    "ConstantOfShape": asking(("ConstantOfShape", ["s"], "huge", {}), s=[HUGE]),
+    "Expand": asking(("Expand", ["one", "s"], "huge", {}), one=np.ones(1, "float32"), s=[HUGE]),
+    "Range": asking(
+        ("Range", ["zero", "end", "step"], "r", {}), ("Cast", ["r"], "huge", {"to": FLOAT}), zero=0, end=HUGE, step=1
+    ),
+    "Pad": asking(("Pad", ["images", "p"], "huge", {}), p=[0, 0, 0, 0, 0, 2**17, 2**16, 0]),
+    "Resize": asking(("Resize", ["images", "", "s"], "huge", {}), s=np.array([1, 2**13, 2**14, 1], "float32")),
+    "MatMul": asking(
+        ("ConstantOfShape", ["s"], "row", {}),
+        ("MatMul", ["column", "row"], "huge", {}),
+        s=[1, 2**25],
+        column=np.ones((256, 1), "float32"),
+    ),
+    "many": asking(
+        *[("ConstantOfShape", ["s"], part, {}) for part in PARTS], ("Concat", PARTS, "huge", {"axis": 0}), s=[2**26]
+    ),
+    "images": asking(("Relu", ["images"], "huge", {}), shape=("batch", 2**16, 2**15, 4)),
+}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="there is no such limit")
+@pytest.mark.parametrize("name", ASKING)
+def test_a_small_file_that_asks_for_all_the_memory_there_is(written, name):
+    path = written(ASKING[name])
+    assert path.stat().st_size < 20_000
+    with pytest.raises(ResourceError, match="needs more memory than it may take") as caught:
+        quick(path, processes=1)
+    assert caught.value.where == str(path) and "--max-memory" in caught.value.next_step
+
+
+def test_memory_is_limited_by_what_a_file_can_need_and_what_there_is(written, monkeypatch):
+    monkeypatch.setattr(latency.memory, "available_bytes", lambda: 10**12)
+    assert latency.memory_for(100 * 2**20, 600_000, 2) > 2**30 + 1600 * 2**20 + 600 * 2**20
+    monkeypatch.setattr(latency.memory, "available_bytes", lambda: 2**30)
+    assert latency.memory_for(100 * 2**20, 600_000, 2) == 2**29 == latency.most_memory()
+    path = written(one_node_model())
+    assert latency.OnnxFile(path).launch(1, 1, latency.CPU).memory_bytes == 2**29
+    assert latency.OnnxFile(path).launch(1, 1, ("CUDAExecutionProvider", *latency.CPU)).memory_bytes is None
+    monkeypatch.setattr(latency.memory, "available_bytes", lambda: None)
+    assert latency.memory_for(0, 0, 1) > 2**30 and latency.most_memory() is None
+
+
+def test_an_honest_network_takes_a_small_part_of_what_it_may(written):
+    """Nine convolutions of 64 channels on 64×64 pixels: a megabyte of weights, and a megabyte for each state."""
+    kernels = np.ones((8, 64, 64, 3, 3), "float32")
+    names = ["x", *(f"s{number}" for number in range(7)), "huge"]
+    nodes = [
+        ("Conv", [a, f"k{number}"], b, {"pads": [1, 1, 1, 1]}) for number, (a, b) in enumerate(zip(names, names[1:]))
+    ]
+    first = ("Conv", ["images", "first"], "x", {"pads": [1, 1, 1, 1]})
+    tensors = {f"k{number}": kernel for number, kernel in enumerate(kernels)} | {"first": kernels[0, :, :3]}
+    path = written(asking(first, *nodes, shape=("batch", 3, 64, 64), **tensors))
+    for batch_size in (1, 32):
+        launch = latency.OnnxFile(path).launch(batch_size, 1, latency.CPU)
+        took = quick(path, batch_size=batch_size, processes=2)["peak_memory_mib"] * 2**20
+        assert 4 * took < launch.memory_bytes
 
 
 def test_no_file(tmp_path):

@@ -1,6 +1,7 @@
 """Networks that take turns: who runs when, and that a process which dies is an error and not a wait."""
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -161,6 +162,107 @@ def test_a_worker_ends_with_the_process_that_started_it():
     opened, ended = map(json.loads, done.stdout.splitlines())
     assert opened["warmup_runs"] == 1 and ended["peak_memory_bytes"] > 2**20
     assert "a library that prints" in done.stderr
+
+
+PARENT = """
+import ctypes, sys
+from fake_engine import Fake
+from sharpkeras.measure import turns
+turns.take_turns([Fake(*sys.argv[1:2], log=sys.argv[2], hang=2).launch(1, 1, ())], runs=9, warmup_s=0)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_a_worker_that_hangs_ends_with_a_parent_that_was_killed(tmp_path):
+    """It is in a run that never ends, where it does not read that its stdin has ended."""
+    name, log = str(tmp_path / "engine"), tmp_path / "log"  # the name tells it among the processes
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    parent = subprocess.Popen([sys.executable, "-c", PARENT, name, str(log)], env=environment)
+    assert _in_time(lambda: log.exists() and log.read_text().count("run") == 2)
+    (worker,) = set(_named(name)) - {parent.pid}
+    parent.kill()
+    parent.wait()
+    assert _in_time(lambda: worker not in _named(name))
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_a_process_whose_parent_has_ended_before_it_could_ask(tmp_path, told):
+    """Here the parent it is told of is another one; without Linux's word for it, it looks by itself."""
+    code = "from sharpkeras.measure import worker\nworker.end_with(1)\nprint('goes on')"
+    code = code if told else f"import ctypes\nctypes.CDLL = lambda _: None\n{code}"
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=60)
+    assert (done.returncode, done.stdout) == (1, "")
+
+
+LOOKS = """
+import ctypes, os, sys, time
+from sharpkeras.measure import worker
+ctypes.CDLL = lambda _: None
+worker.LOOKS_S = 0.01
+worker.end_with(os.getppid())
+print(os.getpid(), flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_where_the_system_does_not_tell_a_worker_looks_for_its_parent():
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    starts = f"import subprocess, sys, time\nsubprocess.Popen([sys.executable, '-c', {LOOKS!r}])\ntime.sleep(60)"
+    parent = subprocess.Popen([sys.executable, "-c", starts], stdout=subprocess.PIPE, text=True, env=environment)
+    worker = int(parent.stdout.readline())
+    assert Path(f"/proc/{worker}").exists()
+    parent.kill()
+    parent.wait()
+    parent.stdout.close()
+    assert _in_time(lambda: not _alive(worker))
+
+
+def _in_time(condition, seconds=60):
+    end = time.monotonic() + seconds
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.02)
+    return condition()
+
+
+def _alive(process):
+    """Whether a process is there and has not ended; one that nobody has waited for yet is there as a zombie."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def _named(name):
+    """The processes with a word on their command line that holds `name`."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            if name in (entry / "cmdline").read_text() and _alive(int(entry.name)):
+                found.append(int(entry.name))
+        except OSError:  # ended meanwhile
+            continue
+    return found
+
+
+# ---- memory ----
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="there is no such limit")
+@pytest.mark.parametrize("at", [0, 1, 2])  # while it is opened, warmed up, and in a turn
+def test_more_memory_than_it_may_take_is_an_error_and_not_taken(at):
+    with pytest.raises(ResourceError, match="The fake engine needs more memory than it may take") as caught:
+        quick(Fake("a"), Fake("b", memory_mib=800, at=at), memory_bytes=2**29)
+    assert caught.value.where == "b" and caught.value.allowed == "0.5 GiB"
+    assert "--max-memory" in caught.value.next_step and "800" in caught.value.seen
+    quick(Fake("b", memory_mib=300, at=at), runs=3, memory_bytes=2**29)
+
+
+def test_words_of_cpp_are_want_of_memory_too():
+    said = "terminate called after throwing an instance of 'std::bad_alloc'\n  what():  std::bad_alloc"
+    with pytest.raises(ResourceError, match="more memory"):
+        quick(Fake("a", die=2, said=said))
 
 
 def test_a_process_that_writes_much_to_stderr_does_not_block():

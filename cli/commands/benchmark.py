@@ -16,6 +16,7 @@ from sharpkeras_cli import options, tables
 from sharpkeras_cli.versions import require_backend
 
 RUNS, RUNS_OF_PART = 300, 60
+MANY_RUNS = 1000  # from which on the 99th percentile is told
 NOISY = "\nUNSTABLE"
 TABLE = Path("latencies.json")
 # What the parts of a final network depend on.
@@ -52,6 +53,11 @@ SPACE = ("dataset", "image_size", "space", "ops", "num_nodes", "init_channels", 
     show_default=True,
     help="Seconds that a network may take to start, or for a turn.",
 )
+@click.option(
+    "--max-memory",
+    type=click.FloatRange(0, min_open=True, max=1e6),
+    help="GiB that a network may take.  [default: by its file and images, at most half of what is free]",
+)
 @click.option("--fail-on-noise", is_flag=True, help="Exit with 8 when the machine is too noisy to trust the figure.")
 @click.option("--primitives", is_flag=True, help="Measure all that the networks of a search can consist of.")
 @click.option("--out", type=click.Path(path_type=Path), help=f"The file of --primitives.  [default: {TABLE}]")
@@ -59,7 +65,18 @@ SPACE = ("dataset", "image_size", "space", "ops", "num_nodes", "init_channels", 
 @options.overwrite
 @options.as_json
 def command(
-    models, batch_sizes, threads, runs, percentiles, providers, timeout, fail_on_noise, primitives, as_json, **others
+    models,
+    batch_sizes,
+    threads,
+    runs,
+    percentiles,
+    providers,
+    timeout,
+    max_memory,
+    fail_on_noise,
+    primitives,
+    as_json,
+    **others,
 ):
     """Latency of networks side by side, or of the --primitives of a search.
 
@@ -72,6 +89,7 @@ def command(
     """
     names = tuple(f"{name.strip().removesuffix('ExecutionProvider')}ExecutionProvider" for name in providers.split(","))
     timing = {"threads": threads, "providers": names, "timeout_s": timeout}
+    timing |= {"memory_bytes": max_memory and int(max_memory * 2**30)}
     given = {name: value for name, value in others.items() if value}
     if primitives and (models or percentiles):
         raise click.UsageError("--primitives takes no FILE and no --percentile.")
@@ -114,8 +132,20 @@ def _time_models(models, as_json, timing, percentiles):
         click.echo(f"UNSTABLE: the machine is noisy: {printable(doubt, LONGEST)}")
     for warning in dict.fromkeys(warning for row in rows for warning in row["warnings"]):
         click.echo(f"note: {warning}", err=True)
-    options.say_next("list")
+    options.say_next(*_next(models, timing))
     return "; ".join(doubts)
+
+
+def _next(models, timing):
+    """The command that tells more: the same with the runs that a 99th percentile needs, or one on the first network."""
+    if timing["runs"] < MANY_RUNS:
+        sizes = [word for size in timing["batch_sizes"] for word in ("--batch-size", size)]
+        threads = ["--threads", timing["threads"]] if timing["threads"] else []
+        providers = [name.removesuffix("ExecutionProvider") for name in timing["providers"]]
+        where = ["--providers", ",".join(providers)] if providers != ["CPU"] else []
+        return ["benchmark", *models, "--runs", MANY_RUNS, *sizes, *threads, *where]
+    backend, colon, run = models[0].partition(":")
+    return ["export", run] if colon and backend in options.BACKENDS else ["inspect", models[0]]
 
 
 def _contender(model):

@@ -14,7 +14,7 @@ import keras
 from sharpkeras import atomic
 from sharpkeras.experiment import records, weights
 from sharpkeras.experiment.results import trained_network
-from sharpkeras.measure.latency import CPU, too_many_threads
+from sharpkeras.measure.latency import CPU, most_memory, too_many_threads
 from sharpkeras.measure.turns import Launch
 from sharpkeras.measure.worker import noise, serve, timed
 from sharpkeras.runs import RunDirectory
@@ -60,6 +60,7 @@ class KerasRun:
             providers=("CPU",) if on_cpu else ("GPU",),
             environment=_environment(self.backend, threads, on_cpu),
             facts=facts,
+            memory_bytes=most_memory() if on_cpu else None,
             warnings=(*too_many_threads(threads), *_thread_warnings(self.backend, threads)),
         )
 

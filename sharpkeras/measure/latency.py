@@ -10,13 +10,16 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
+import numpy as np
+
 from sharpkeras.errors import UsageError
-from sharpkeras.measure import times
+from sharpkeras.measure import memory, times
 from sharpkeras.measure.machine import available_cores, busy_share, device_name
 from sharpkeras.measure.onnx_files import declared_input, read_onnx
 from sharpkeras.measure.turns import PROCESSES, TIMEOUT_S, Launch, take_turns
 
 CPU = ("CPUExecutionProvider",)
+ENGINE_BYTES = 2**30  # that an engine may take for itself
 PERCENTILES = {50: 0, 90: 0, 95: 200, 99: 1000}  # percentile → runs needed, so that ten of them lie beyond it
 
 
@@ -32,6 +35,7 @@ def benchmark(
     seed=0,
     processes=PROCESSES,
     timeout_s=TIMEOUT_S,
+    memory_bytes=None,
     progress=None,
 ):
     """Latencies of several networks that take turns, and how the others stand to the first.
@@ -46,7 +50,7 @@ def benchmark(
         providers: execution providers, by ONNX Runtime's names; each has to be really used.
         percentiles: out of 50, 90, 95, 99; by default 50 and 90, and 99 from 1000 runs on.
         seed: of the order in which they take turns.
-        processes, timeout_s, progress: as in `turns.take_turns`, which measures each batch size.
+        processes, timeout_s, memory_bytes, progress: as in `turns.take_turns`, which measures each batch size.
 
     Returns:
         A dictionary that can be written as JSON. `models`: for each batch size and network its `name`, `p50_ms` with
@@ -57,7 +61,7 @@ def benchmark(
     Raises:
         UsageError: if an argument, or a model's declared input, does not fit.
         ConfigError: if a file is no valid ONNX model, an engine dies of it, or a package is missing.
-        ResourceError: if an engine gives no answer in time.
+        ResourceError: if an engine gives no answer in time, or needs more memory than it may take.
         SafetyError: if a model refers to other files or to a custom operator.
         VerificationError: if another provider than the requested ones was used.
     """
@@ -72,7 +76,7 @@ def benchmark(
     busy = busy_share()
     models, comparisons = [], []
     for batch_size, of_this_size in launches.items():
-        measured = take_turns(of_this_size, runs, warmup_s, seed, processes, timeout_s, progress)
+        measured = take_turns(of_this_size, runs, warmup_s, seed, processes, timeout_s, memory_bytes, progress)
         blocks = [[process.blocks for process in rounds] for rounds in measured]
         for name, launch, rounds, nanoseconds in zip(names, of_this_size, measured, blocks):
             figures = times.summary(nanoseconds, batch_size, percentiles, busy)
@@ -111,7 +115,9 @@ class OnnxFile:
         input, shape, dtype = declared_input(read_onnx(path), batch_size, path)
         request = {"path": str(path.resolve()), "input": input, "shape": shape, "dtype": dtype}
         request |= {"threads": threads, "providers": list(providers)}
-        facts = {"file": path.name, "bytes": path.stat().st_size, "sha256": sha256(path.read_bytes()).hexdigest()}
+        content = path.read_bytes()
+        facts = {"file": path.name, "bytes": len(content), "sha256": sha256(content).hexdigest()}
+        input_bytes = math.prod(shape) * np.dtype(dtype).itemsize
         return Launch(
             where=str(path),
             engine="ONNX Runtime",
@@ -120,7 +126,29 @@ class OnnxFile:
             providers=tuple(providers),
             facts=facts | {"input_shape": shape},
             warnings=too_many_threads(threads),
+            # What a GPU's driver maps would be counted too.
+            memory_bytes=memory_for(len(content), input_bytes, threads) if tuple(providers) == CPU else None,
         )
+
+
+def memory_for(file_bytes, input_bytes, threads):
+    """Bytes that ONNX Runtime may take for a file: many times what honest ones need, at most half of what is free.
+
+    A small file of a stranger could ask for all there is.
+
+    Args:
+        file_bytes: of the file, whose weights are copied into other layouts.
+        input_bytes: of the images of a run, than which its states are larger.
+        threads: of an operator, each of which has a stack and memory of its own.
+    """
+    needed = ENGINE_BYTES + 16 * file_bytes + 1024 * input_bytes + 2**26 * threads
+    return min(needed, most_memory() or needed)
+
+
+def most_memory():
+    """Half of the memory that is free, in bytes; None where that is not known."""
+    free = memory.available_bytes()
+    return None if free is None else free // 2
 
 
 def too_many_threads(threads):

@@ -24,6 +24,20 @@ def available_bytes(root="/"):
     return max(0, min(left)) if (left := [number for number in left if number is not None]) else None
 
 
+def limit(more_bytes):
+    """Lets this process, and those that it starts, take so many bytes more than it has; a request beyond fails.
+
+    Linux alone has such a limit; elsewhere nothing is done. It counts what is written to, not addresses, of which some
+    libraries reserve many times what they use.
+    """
+    used = _kilobytes(Path("/proc/self/status"), "VmData")
+    if used is None:
+        return
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    most = used + more_bytes if hard == resource.RLIM_INFINITY else min(hard, used + more_bytes)
+    resource.setrlimit(resource.RLIMIT_DATA, (most, most))
+
+
 def _of_machine(root):
     return _kilobytes(root / "proc/meminfo", "MemAvailable")
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sharpkeras.errors import ConfigError, ResourceError, VerificationError
+from sharpkeras.errors import ConfigError, ResourceError, VerificationError, says_out_of_memory
 from sharpkeras.measure.onnx_files import INSTALL
 
 PROCESSES = 5  # rounds: fresh processes for each network; with three, intervals are twice as wide
@@ -40,6 +40,7 @@ class Launch:
         environment: variables that the process has besides those of this one.
         facts: what a report says beside times.
         warnings: sentences on what could not be as it was asked for.
+        memory_bytes: that it may take beside what it has at its start; None where that is not limited.
     """
 
     where: str
@@ -50,6 +51,7 @@ class Launch:
     environment: dict = field(default_factory=dict)
     facts: dict = field(default_factory=dict)
     warnings: tuple = ()
+    memory_bytes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -67,18 +69,20 @@ class Worker:
         launch: what to start. The constructor returns once it is open and warm.
         warmup_s: seconds of its warm-up at least.
         timeout_s: seconds that it may take for any answer: to be open and warm, or for a block of runs.
+        memory_bytes: that it may take, in place of what `launch` says.
 
     Raises:
         ConfigError: from any method, when the process has died; with the last line that it wrote to stderr.
-        ResourceError: from any method, when it does not answer in time, which ends it.
+        ResourceError: from any method, when it does not answer in time, which ends it, or needs more memory.
         VerificationError: from the constructor, when it runs without a provider that it was asked for.
     """
 
-    def __init__(self, launch, warmup_s, timeout_s=TIMEOUT_S):
-        self._launch, self._timeout_s = launch, timeout_s
+    def __init__(self, launch, warmup_s, timeout_s=TIMEOUT_S, memory_bytes=None):
+        self._launch, self._timeout_s, self._memory_bytes = launch, timeout_s, memory_bytes or launch.memory_bytes
+        ours = {"warmup_s": warmup_s, "parent": os.getpid(), "memory_bytes": self._memory_bytes}
         self._errors = tempfile.TemporaryFile()  # a pipe that no one reads would fill up
         self._process = subprocess.Popen(
-            [*launch.command, json.dumps(launch.request | {"warmup_s": warmup_s})],
+            [*launch.command, json.dumps(launch.request | ours)],
             cwd=Path(__file__).resolve().parents[2],  # `-m` finds sharpkeras from here, installed or not
             env=os.environ | launch.environment,
             stdin=subprocess.PIPE,
@@ -143,12 +147,21 @@ class Worker:
             raise ResourceError(problem, where=self._launch.where, next_step=next_step)
         self._errors.seek(0)
         said = self._errors.read().decode(errors="replace").strip().splitlines()[-1:]
+        if code == ResourceError.exit_code or any(map(says_out_of_memory, said)):
+            self._refuse_memory(said)
         if code < 0:  # what it said last may have nothing to do with it
             said.insert(0, f"ended by {signal.Signals(-code).name}")
         seen = "; ".join(said) or f"exit code {code}"
         next_step = INSTALL if "No module named 'onnx" in seen else None
         problem = f"{self._launch.engine} could not run the model"
         raise ConfigError(problem, where=self._launch.where, seen=seen, next_step=next_step)
+
+    def _refuse_memory(self, said):
+        problem, allowed = f"{self._launch.engine} needs more memory than it may take", None
+        if self._memory_bytes is not None:
+            allowed = f"{self._memory_bytes / 2**30:.3g} GiB"
+        next_step = "lower --batch-size; if you trust the file, give it more with --max-memory"
+        raise ResourceError(problem, where=self._launch.where, seen="".join(said), allowed=allowed, next_step=next_step)
 
     def _check_providers(self):
         """ONNX Runtime falls back to the CPU in silence."""
@@ -159,7 +172,16 @@ class Worker:
             raise VerificationError(problem, where="--providers", seen=seen, allowed=allowed)
 
 
-def take_turns(launches, runs, warmup_s=0.5, seed=0, processes=PROCESSES, timeout_s=TIMEOUT_S, progress=None):
+def take_turns(
+    launches,
+    runs,
+    warmup_s=0.5,
+    seed=0,
+    processes=PROCESSES,
+    timeout_s=TIMEOUT_S,
+    memory_bytes=None,
+    progress=None,
+):
     """Times several networks side by side.
 
     Args:
@@ -169,6 +191,7 @@ def take_turns(launches, runs, warmup_s=0.5, seed=0, processes=PROCESSES, timeou
         seed: of the order in which the networks take their turns.
         processes: rounds, in each of which every network has a fresh process.
         timeout_s: seconds that a network may take to be open and warm, and for each of its turns.
+        memory_bytes: that each process may take, in place of what its Launch says.
         progress: a function that is called after each turn with the number of turns done, and of all.
 
     Returns:
@@ -187,8 +210,8 @@ def take_turns(launches, runs, warmup_s=0.5, seed=0, processes=PROCESSES, timeou
         if progress is not None:
             progress(next(done), turns)
 
-    with_clock = functools.partial(Worker, warmup_s=warmup_s, timeout_s=timeout_s)
-    rounds = [_one_round(launches, of_a_round, with_clock, generator, tell) for of_a_round in blocks]
+    limited = functools.partial(Worker, warmup_s=warmup_s, timeout_s=timeout_s, memory_bytes=memory_bytes)
+    rounds = [_one_round(launches, of_a_round, limited, generator, tell) for of_a_round in blocks]
     return [list(times) for times in zip(*rounds)]
 
 

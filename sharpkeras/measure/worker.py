@@ -2,20 +2,28 @@
 
 `python -m sharpkeras.measure.worker '<request>'` is that of ONNX Runtime; other engines have a module of their own,
 which calls `serve` too. What the two ends say to each other is a line of JSON each: the worker answers the start with
-what it opened, each number of runs with their times, and the end of its stdin with what it needed.
+what it opened, each number of runs with their times, and the end of its stdin with what it needed. It takes no more
+memory than it is allowed to, and ends when the process that started it does.
 """
 
+import contextlib
+import ctypes
 import json
 import os
+import signal
 import statistics
 import sys
+import threading
 import time
 
 import numpy as np
 
-from sharpkeras.errors import SharpKerasError
+from sharpkeras.errors import ResourceError, SharpKerasError, is_out_of_memory, printable
+from sharpkeras.measure import memory
 from sharpkeras.measure.machine import peak_memory_bytes
 
+PR_SET_PDEATHSIG = 1  # of prctl(2)
+LOOKS_S = 1.0  # between two looks for the parent, where the system does not tell of its end
 WARMUP_FACTOR = 10  # how many times as long as it should a warm-up lasts at most
 
 
@@ -23,8 +31,9 @@ def serve(open_engine):
     """Opens an engine, warms it up and times it as stdin says, until that ends.
 
     Args:
-        open_engine: takes the request (the JSON on the command line, without `warmup_s`) as keyword arguments; returns
-            a function that runs the network once and returns the nanoseconds, and a dictionary of what it is.
+        open_engine: takes the request (the JSON on the command line, without `warmup_s`, `parent` and `memory_bytes`)
+            as keyword arguments; returns a function that runs the network once and returns the nanoseconds, and a
+            dictionary of what it is.
     """
     # Libraries may print: what they say goes to stderr, the replies where stdout was.
     replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
@@ -35,16 +44,53 @@ def serve(open_engine):
         replies.flush()
 
     request = json.loads(sys.argv[1])
-    warmup_s = request.pop("warmup_s")
-    try:
+    warmup_s, parent, memory_bytes = (request.pop(name, None) for name in ("warmup_s", "parent", "memory_bytes"))
+    if parent is not None:
+        end_with(parent)
+    if memory_bytes is not None:
+        memory.limit(memory_bytes)
+    with _told_in_a_line():
         one_run, facts = open_engine(**request)
+        reply(facts | {"warmup_runs": warm_up(one_run, warmup_s)})
+        for line in sys.stdin:
+            one_run()  # untimed, since another model may have had the caches meanwhile
+            reply([one_run() for _ in range(int(line))])
+        reply({"peak_memory_bytes": peak_memory_bytes()})
+
+
+@contextlib.contextmanager
+def _told_in_a_line():
+    """Ends the process on an error that is known, with its message as the last line of stderr."""
+    try:
+        yield
     except SharpKerasError as error:
-        sys.exit(" ".join(str(error).split()))  # the last line is what is told
-    reply(facts | {"warmup_runs": warm_up(one_run, warmup_s)})
-    for line in sys.stdin:
-        one_run()  # untimed, since another model may have had the caches meanwhile
-        reply([one_run() for _ in range(int(line))])
-    reply({"peak_memory_bytes": peak_memory_bytes()})
+        sys.exit(" ".join(str(error).split()))
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        print(printable(str(error).strip().split("\n")[0] or "out of memory"), file=sys.stderr)
+        sys.exit(ResourceError.exit_code)
+
+
+def end_with(parent):
+    """Lets this process be killed as soon as its parent, the process of this number, has ended: however that ended.
+
+    The end of stdin is not enough: an engine in a run that hangs does not read it.
+    """
+    try:
+        told = ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL) == 0
+    except (AttributeError, OSError):  # Linux alone has it
+        told = False
+
+    def look():
+        while os.getppid() == parent:
+            time.sleep(LOOKS_S)
+        os._exit(1)
+
+    if os.getppid() != parent:  # which ended before it could be asked for
+        os._exit(1)
+    if not told:
+        threading.Thread(target=look, daemon=True).start()
 
 
 def warm_up(one_run, seconds, window=10, tolerance=0.05):
