@@ -829,6 +829,7 @@ def strangers(place):
     Path("cut.onnx").write_bytes(Path("model.onnx").read_bytes()[:-2000])
     Path("random.onnx").write_bytes(np.random.default_rng(0).bytes(5000))
     Path("zero.onnx").write_bytes(b"")
+    Path("latin.onnx").write_bytes(Path("model.onnx").read_bytes().replace(b"\x06images", b"\x06im\xe4ges"))
     with open("huge.onnx", "wb") as file:
         file.truncate(3 * 2**30)
     return place
@@ -842,6 +843,7 @@ def strangers(place):
     ("75-random", 3, ["random.onnx", "not an ONNX file"], ["random.onnx"]),
     ("75-empty", 3, ["zero.onnx"], ["zero.onnx"]),
     ("75-huge", 3, ["huge.onnx", "2 GiB"], ["huge.onnx"]),
+    ("75-latin", 3, ["latin.onnx", "no UTF-8"], ["latin.onnx"]),
     ("75-missing", 2, ["nowhere.onnx", "no such file"], ["nowhere.onnx"]),
     ("76", 9, ["custom.onnx", "'Launch'", "com.evil"], ["custom.onnx"]),
     ("77", 8, ["--providers", "CUDA", "CPUExecutionProvider"], ["model.onnx", "--providers", "CUDA", "--runs", "5"]),
@@ -853,6 +855,10 @@ def strangers(place):
 )
 def test_benchmark(strangers, code, parts, arguments):
     refused(code, parts, ["benchmark", *arguments])
+
+
+def test_inspect_of_names_that_are_no_utf_8(strangers):
+    refused(3, ["latin.onnx", "no UTF-8"], ["inspect", "latin.onnx"])
 
 
 def test_row_79_more_threads_than_cores(place):

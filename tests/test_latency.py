@@ -9,6 +9,7 @@ import pytest
 from sharpkeras.errors import ConfigError, ResourceError, SafetyError, UsageError, VerificationError
 from sharpkeras.measure import latency, machine, worker
 from sharpkeras.measure.latency import PROCESSES, benchmark_onnx, check_request
+from sharpkeras.measure.onnx_files import read_onnx
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -204,6 +205,54 @@ def test_custom_operators_are_refused(written, domain):
     with pytest.raises(SafetyError, match="custom library") as caught:
         quick(written(one_node_model(op_type="Payload", domain=domain)))
     assert caught.value.seen == domain
+
+
+def texts_of(message, path=()):
+    """Where in a protobuf message the texts are: the steps to each, of field names and indices."""
+    for field, value in message.ListFields():
+        several = hasattr(value, "__len__") and not isinstance(value, (str, bytes))
+        for index, part in enumerate(value) if several else [(None, value)]:
+            step = (*path, field.name) if index is None else (*path, field.name, index)
+            if field.type == field.TYPE_STRING:
+                yield ".".join(map(str, step)), part
+            elif field.message_type is not None:
+                yield from texts_of(part, step)
+
+
+def model_of_texts():
+    """A valid model with a text of its own in each of its fields that has one."""
+    model, helper = one_node_model(), onnx.helper
+    model.graph.initializer[0].doc_string = "QAtensor"
+    model.graph.node[0].name, model.graph.node[0].doc_string = "QBnode", "QCdoc"
+    model.graph.name, model.graph.doc_string, model.doc_string = "QDgraph", "QEdoc", "QFdoc"
+    model.producer_name, model.producer_version, model.domain = "QGproducer", "QHversion", "QIdomain"
+    helper.set_model_props(model, {"QJkey": "QKvalue"})
+    constant = helper.make_node("Constant", [], ["QLoutput"], value=helper.make_tensor("QMtensor", FLOAT, [1], [1.0]))
+    constant.attribute[0].doc_string = "QNattribute"
+    model.graph.node.append(constant)
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_param = "QObatch"
+        value.doc_string = "QPvalue"
+    inside = helper.make_node("Identity", ["QQinner"], ["QRouter"])
+    opsets = [helper.make_opsetid("", 17)]
+    model.functions.append(helper.make_function("", "QSfunction", ["QQinner"], ["QRouter"], [inside], opsets))
+    return model
+
+
+TEXTS = {place: text for place, text in texts_of(model_of_texts()) if text}
+
+
+@pytest.mark.parametrize("place", TEXTS)
+def test_a_text_that_is_no_utf_8_is_refused(written, place):
+    """Wherever it stands: names of nodes, values, tensors, dimensions, operators, what the file tells of itself."""
+    content, text = model_of_texts().SerializeToString(), TEXTS[place].encode()
+    before = bytes([len(text)]) + text  # as protobuf writes it
+    assert before in content
+    path = written(content.replace(before, bytes([len(text)]) + b"\xff" + text[1:]))
+    with pytest.raises(ConfigError, match="no UTF-8") as caught:
+        read_onnx(path)
+    assert caught.value.where == path and b"\xff" in caught.value.seen
+    read_onnx(written(content))
 
 
 @pytest.mark.parametrize("length", [0, 1, 40, -1])

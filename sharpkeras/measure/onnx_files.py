@@ -15,7 +15,7 @@ def read_onnx(path):
     Raises:
         UsageError: if there is no such file.
         SafetyError: if it refers to other files or to operators that only a custom library has.
-        ConfigError: if it is too large or no valid ONNX model.
+        ConfigError: if it is too large or no valid ONNX model, or a name in it is no text.
     """
     path = Path(path)
     if not path.is_file():
@@ -30,7 +30,8 @@ def read_onnx(path):
         raise ConfigError(f"the package {error.name} is missing", next_step=INSTALL) from error
     try:
         model = onnx.load(path, format="protobuf", load_external_data=False)
-    except DecodeError as error:
+        refuse_unreadable(model, path)
+    except (DecodeError, UnicodeDecodeError) as error:
         raise ConfigError("not an ONNX file, or a damaged one", where=path, seen=str(error)) from error
     refuse_unsafe(model, path)
     try:
@@ -38,6 +39,17 @@ def read_onnx(path):
     except Exception as error:  # the checker also lets C++ exceptions through
         raise ConfigError("not a valid ONNX model", where=path, seen=first_line(error)) from error
     return model
+
+
+def refuse_unreadable(model, path):
+    """Raises ConfigError for a name or another text that is no UTF-8, which protobuf hands on as bytes."""
+    for message in onnx_messages(model):
+        for field, value in message.ListFields():
+            if field.type == field.TYPE_STRING:
+                for text in [value] if isinstance(value, (str, bytes)) else value:
+                    if isinstance(text, bytes):
+                        problem = f"a text in it is no UTF-8: {field.name} of {message.DESCRIPTOR.name}"
+                        raise ConfigError(problem, where=path, seen=text, allowed="names in UTF-8")
 
 
 def refuse_unsafe(model, path):
