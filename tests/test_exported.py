@@ -16,7 +16,7 @@ from sharpkeras.data import load  # noqa: E402
 from sharpkeras.measure import saturation  # noqa: E402
 
 EXAMPLE = Path(__file__).parent.parent / "exported" / "digits.onnx"
-OTHER_PROCESSORS = 3  # images on which int8 may round otherwise where there is no VNNI
+OTHER_PROCESSORS = 3  # images on which another processor may round otherwise
 
 
 @pytest.fixture(scope="module")

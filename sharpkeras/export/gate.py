@@ -121,11 +121,12 @@ def agreement_cases(shape, dtype, images):
     return cases if images is None else cases | {"real": images[np.arange(count) % len(images)]}
 
 
-def check_agreement(expected, session, cases, tolerance):
+def check_agreement(expected, session, cases, tolerance, next_step=None):
     """What the report says about the largest differences over all cases, the file's batches of each size.
 
     Args:
         expected: kind → (N, classes), the model's answers to the cases, as `expected_logits` gives them.
+        next_step: what to try where they differ.
 
     Raises:
         VerificationError: if one exceeds the tolerance or a clear answer changes; names the worst image.
@@ -144,6 +145,7 @@ def check_agreement(expected, session, cases, tolerance):
             f"the file disagrees with the Keras model, most on {image}",
             seen=f"a difference of {results[worst]['largest_difference']:.3g}, {relative:.3g} of the logit's size",
             allowed=f"{tolerance:g} of the logit's size",
+            next_step=next_step,
         )
     return {
         "largest_difference": max(result["largest_difference"] for result in results.values()),
