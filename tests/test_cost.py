@@ -1,8 +1,10 @@
 """Parameters and AddMults: the paper's tables, toy models counted by hand, and a network that is not ours."""
 
 import keras
+import numpy as np
 import pytest
 from keras import layers as kl
+from keras import ops
 
 from sharpkeras import layers, published
 from sharpkeras.errors import ConfigError
@@ -101,7 +103,7 @@ N = H * W * C
         (kl.DepthwiseConv2D(3, padding="same"), Cost(30, 24 * 27 + N, 24 * 27)),
         (kl.SeparableConv2D(5, 3, padding="same", use_bias=False), Cost(42, 24 * 42, 24 * 42)),
         (kl.Conv2DTranspose(5, 3, 2, padding="same"), Cost(140, 24 * 135 + 96 * 5, 24 * 135)),  # of those that go in
-        (kl.PReLU(), Cost(N, 0, 0)),
+        (kl.PReLU(), Cost(N, N, 0)),  # the same function as LeakyReLU and ReLU with a slope, which counted 1
         (kl.BatchNormalization(), Cost(6, 2 * N, 0)),
         (kl.BatchNormalization(scale=False), Cost(3, 2 * N, 0)),
         (kl.BatchNormalization(scale=False, center=False), Cost(0, N, 0)),
@@ -182,15 +184,284 @@ def test_sizes_must_be_known():
         count(keras.Model(images, kl.ReLU()(images)))
 
 
-UNCOUNTABLE = [kl.TimeDistributed(kl.Conv1D(5, 3)), kl.MultiHeadAttention(1, 2), kl.ConvLSTM1D(2, 3)]
+# ---- whatever is counted is counted as it is called, whatever cannot be is an error ----
 
 
-@pytest.mark.parametrize("layer", UNCOUNTABLE)
-def test_what_can_not_be_counted_is_not_left_out(layer):
-    images = keras.Input((6, 4, 3))
-    outputs = layer(images, images) if isinstance(layer, kl.MultiHeadAttention) else layer(images)
-    with pytest.raises(ConfigError, match="can not be counted|static shape"):
-        count(keras.Model(images, outputs))
+def cost_of(call, shape, dtype=None):
+    """The Cost of a function of a symbolic tensor without the batch."""
+    inputs = keras.Input(shape, dtype=dtype)
+    return count(keras.Model(inputs, call(inputs)))
+
+
+class Walk(kl.Layer):
+    """A loop over steps in raw arrays of the backend: what is done in it is not seen."""
+
+    def call(self, inputs):
+        return keras.src.backend.nn.relu(inputs)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+
+UNCOUNTABLE = {
+    "loop over steps": lambda x: kl.ConvLSTM1D(2, 3)(x),
+    "frozen loop": lambda x: kl.ConvLSTM1D(2, 3, trainable=False)(x),
+    "inside a wrapper": lambda x: kl.Bidirectional(kl.LSTM(2))(kl.Reshape((6, 12))(x)),
+    "past the operations": lambda x: Walk()(x),
+    "operation of its own": lambda x: ops.fft((x, x))[0],
+    "linear algebra": lambda x: ops.linalg.inv(x[..., :3, :]),
+    "hidden in a loop": lambda x: ops.map(lambda row: ops.matmul(row, ops.transpose(row)), x[0]),
+    "order that nobody said": lambda x: ops.einsum("bhwc,cd,de->bhwe", x, np.ones((3, 5)), np.ones((5, 2))),
+}
+
+
+@pytest.mark.parametrize("call", UNCOUNTABLE.values(), ids=UNCOUNTABLE)
+def test_what_cannot_be_counted_is_not_left_out(call):
+    with pytest.raises(ConfigError, match="cannot be counted") as caught:
+        cost_of(call, (6, 4, 3))
+    assert caught.value.exit_code == 3 and caught.value.where and "keras.ops" in caught.value.next_step
+
+
+def frozen(layer):
+    layer.trainable = False
+    return layer
+
+
+FREEZABLE = {
+    "EinsumDense": (lambda **o: kl.EinsumDense("abc,cd->abd", (16, 32), **o), (16, 8), 8 * 32, 16 * 8 * 32),
+    "Dense": (lambda **o: kl.Dense(5, use_bias=False, **o), (7,), 35, 35),
+    "Conv2D": (lambda **o: kl.Conv2D(5, 3, use_bias=False, **o), (6, 4, 3), 135, 8 * 135),
+    "SharpSepConv": (
+        lambda **o: layers.SharpSepConv(5, **o),
+        (6, 4, 3),
+        27 + 15 + 45 + 25 + 20,
+        24 * (27 + 15 + 45 + 25),
+    ),
+}
+
+
+@pytest.mark.parametrize("make, shape, parameters, multiply_adds", FREEZABLE.values(), ids=FREEZABLE)
+def test_a_frozen_layer_costs_what_it_costs(make, shape, parameters, multiply_adds):
+    free, held, made_so = (cost_of(layer, shape) for layer in (make(), frozen(make()), make(trainable=False)))
+    assert free == held == made_so
+    assert (free.parameters, free.addmults_conv_dense) == (parameters, multiply_adds)
+
+
+def test_averages_are_no_parameters_frozen_or_not():
+    for layer in (kl.BatchNormalization(), frozen(kl.BatchNormalization())):
+        assert cost_of(layer, (H, W, C)) == Cost(6, 2 * N, 0)
+    norm = kl.Normalization(mean=[1.0, 2.0, 3.0], variance=[1.0, 2.0, 3.0])
+    assert cost_of(norm, (H, W, C)) == Cost(0, 0, 0)
+
+
+class Block(kl.Layer):
+    """A composite of one convolution, called as often as it is told, on a tensor, a list or a dictionary of them."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.conv = kl.Conv2D(4, 3, padding="same", use_bias=False)
+
+    def call(self, inputs, times=1, training=None):
+        parts = keras.tree.flatten(inputs)
+        inputs = sum(parts[1:], parts[0])
+        for _ in range(times):
+            inputs = self.conv(inputs)
+        return inputs
+
+
+CONV = kl.Conv2D(4, 3, padding="same", use_bias=False)
+ONCE = 2 * 2 * 4 * 9 * 4  # 576
+
+AS_CALLED = {
+    "once": (lambda x: Block()(x), ONCE),
+    "with an option": (lambda x: Block()(x, times=3), 3 * ONCE),
+    "of a list": (lambda x: Block()([x, x], times=2), 2 * ONCE),
+    "of a dictionary": (lambda x: Block()({"a": x, "b": ops.relu(x)}), ONCE),
+    "by keyword": (lambda x: Block()(inputs=x, times=2), 2 * ONCE),
+    "in training": (lambda x: Block()(x, training=True), ONCE),
+    "inside another": (lambda x: kl.TimeDistributed(CONV)(ops.stack([x, x, x], axis=1)), 3 * ONCE),
+    "twice, of other sizes": (lambda x: (lambda b: (b(x), b(kl.UpSampling2D(2)(x))))(Block()), 5 * ONCE),
+    "folded into the batch": (lambda x: Block()(ops.reshape(x, (-1, 1, 1, 4))), ONCE),
+    "of a model": (lambda x: keras.Sequential([Block(), kl.ReLU()])(x), ONCE),
+}
+
+
+@pytest.mark.parametrize("call, expected", AS_CALLED.values(), ids=AS_CALLED)
+def test_a_layer_is_counted_as_it_is_called(call, expected):
+    cost = cost_of(call, (2, 2, 4))
+    assert (cost.parameters, cost.addmults_conv_dense) == (144, expected)
+
+
+def test_a_model_of_a_fixed_batch_is_counted_for_one_image():
+    images = keras.Input((H, W, C), batch_size=8)
+    assert count(keras.Model(images, kl.Conv2D(5, 1, use_bias=False)(images))) == Cost(15, 24 * 15, 24 * 15)
+
+
+def test_counting_leaves_no_trace_in_a_layer():
+    class Counting(kl.Layer):
+        def build(self, input_shape):
+            self.calls = self.add_weight(name="calls", shape=(), initializer="zeros", trainable=False)
+
+        def call(self, inputs):
+            self.calls.assign_add(1.0)
+            return ops.relu(inputs)
+
+    layer = Counting()
+    assert cost_of(layer, (H, W, C)) == Cost(0, N, 0) and float(layer.calls) == 0
+
+
+# ---- one function, whatever its form ----
+
+kernel, row = np.ones((3, 3, 4, 5), "float32"), np.ones((4, 5), "float32")
+FORMS = {
+    "relu": (
+        64,
+        0,
+        [
+            kl.ReLU(),
+            kl.ReLU(max_value=6.0),
+            kl.ReLU(negative_slope=0.1, threshold=1.0),
+            kl.LeakyReLU(),
+            kl.PReLU(),
+            kl.Activation("relu"),
+            kl.Activation("relu6"),
+            kl.Activation("leaky_relu"),
+            kl.Activation(lambda x: keras.activations.relu(x, max_value=3.0)),
+            kl.Lambda(ops.relu),
+            ops.relu,
+            ops.relu6,
+            ops.leaky_relu,
+            keras.activations.relu,
+            lambda x: keras.activations.relu(x, max_value=6.0),
+            lambda x: ops.maximum(x, 0.0),
+            lambda x: ops.maximum(0, x),
+            lambda x: ops.clip(x, 0.0, 6.0),
+        ],
+    ),
+    "pool": (
+        64,
+        0,
+        [
+            kl.MaxPooling2D(2),
+            kl.AveragePooling2D(3, 1, padding="same"),
+            kl.AdaptiveAveragePooling2D(2),
+            kl.AdaptiveMaxPooling2D(3),
+            kl.GlobalMaxPooling2D(),
+            kl.GlobalAveragePooling2D(keepdims=True),
+            layers.MaxPool(3, 2),
+            layers.AveragePool(3, 2, counted_padding=False),
+            lambda x: ops.max_pool(x, 2),
+            lambda x: ops.average_pool(x, 3, 1),
+            lambda x: ops.adaptive_average_pool(x, (2, 2)),
+            lambda x: ops.mean(x, axis=(1, 2)),
+            lambda x: ops.mean(x, axis=(-3, -2), keepdims=True),
+            lambda x: ops.max(x, axis=[1, 2]),
+            lambda x: kl.MaxPooling1D(2)(kl.Reshape((16, 4))(x)),
+            lambda x: kl.AveragePooling1D(2)(kl.Reshape((16, 4))(x)),
+            lambda x: kl.GlobalAveragePooling1D()(kl.Reshape((16, 4))(x)),
+            lambda x: kl.AdaptiveMaxPooling1D(2)(kl.Reshape((16, 4))(x)),
+            lambda x: kl.MaxPooling3D(2)(kl.Reshape((4, 2, 2, 4))(x)),
+            lambda x: kl.AveragePooling3D(2)(kl.Reshape((4, 2, 2, 4))(x)),
+            lambda x: kl.GlobalMaxPooling3D()(kl.Reshape((4, 2, 2, 4))(x)),
+            lambda x: kl.AdaptiveAveragePooling3D(1)(kl.Reshape((4, 2, 2, 4))(x)),
+        ],
+    ),
+    "dense": (
+        16 * 20,
+        16 * 20,
+        [
+            kl.Dense(5),
+            kl.EinsumDense("bhwc,cd->bhwd", (None, None, 5), bias_axes="d"),
+            kl.EinsumDense("...c,cd->...d", (5,)),
+            kl.TimeDistributed(kl.Dense(5)),
+            lambda x: ops.matmul(x, row),
+            lambda x: x @ row,
+            lambda x: ops.dot(x, row),
+            lambda x: ops.tensordot(x, row, axes=1),
+            lambda x: ops.einsum("bhwc,cd->bhwd", x, row),
+            lambda x: kl.Dot(axes=(3, 1))([x, ops.expand_dims(ops.ones_like(x[:, 0, 0]), 2) * np.ones((1, 1, 5))]),
+            kl.Conv2D(5, 1, use_bias=False),
+        ],
+    ),
+    "convolution": (
+        4 * 5 * 37,
+        4 * 5 * 36,
+        [
+            kl.Conv2D(5, 3),
+            kl.Conv2D(5, 3, trainable=False),
+            kl.SpectralNormalization(kl.Conv2D(5, 3)),
+            lambda x: ops.conv(x, kernel) + np.ones(5, "float32"),
+            lambda x: kl.Permute((2, 3, 1))(kl.Conv2D(5, 3, data_format="channels_first")(kl.Permute((3, 1, 2))(x))),
+        ],
+    ),
+    "batch norm": (
+        2 * 64,
+        0,
+        [
+            kl.BatchNormalization(),
+            layers.BatchNormalization(),
+            lambda x: ops.batch_normalization(x, *np.ones((2, 4), "float32"), -1, scale=np.ones(4, "float32")),
+        ],
+    ),
+    "nothing": (
+        0,
+        0,
+        [
+            kl.Softmax(),
+            kl.ELU(),
+            kl.Activation("swish"),
+            kl.LayerNormalization(),
+            kl.GroupNormalization(2),
+            kl.Dropout(0.5),
+            lambda x: kl.Dropout(0.5)(x, training=True),
+            kl.RandomFlip(),
+            kl.Resizing(2, 2),
+            kl.UpSampling2D(2),
+            lambda x: ops.mean(x, axis=-1, keepdims=True),
+            lambda x: ops.maximum(x, 1.0),
+            lambda x: ops.clip(x, -1.0, 1.0),
+            lambda x: ops.einsum("bhwc,c->bhwc", x, np.ones(4, "float32")),
+            lambda x: x * 2.0 + 1.0,
+            lambda x: kl.Embedding(9, 3)(ops.cast(x, "int32")),
+        ],
+    ),
+}
+EACH_FORM = [(name, n, paper, plain) for name, (paper, plain, forms) in FORMS.items() for n in range(len(forms))]
+
+
+@pytest.mark.parametrize("name, number, paper, conv_dense", EACH_FORM, ids=lambda value: str(value))
+def test_a_function_counts_the_same_in_every_form(name, number, paper, conv_dense):
+    cost = cost_of(FORMS[name][2][number], (4, 4, 4))
+    assert (cost.addmults_paper, cost.addmults_conv_dense) == (paper, conv_dense)
+
+
+def test_attention_by_hand():
+    """6 places of 8 channels, 2 heads of 4: three products and one more with matrices, and two of the places."""
+    attention = 2 * 6 * 6 * 4 * 2
+    for make in (kl.MultiHeadAttention(2, 4), kl.MultiHeadAttention(2, 4, dropout=0.1)):
+        assert cost_of(lambda x, layer=make: layer(x, x), (6, 8)).addmults_conv_dense == 4 * 6 * 8 * 8 + attention
+    single = cost_of(lambda x: kl.Attention()([x, x]), (6, 8))
+    assert single == Cost(0, 2 * 6 * 6 * 8, 2 * 6 * 6 * 8)
+    pixels = cost_of(lambda x: kl.MultiHeadAttention(1, 2)(x, x), (6, 4, 3))  # 24 of 3 channels
+    assert pixels.addmults_conv_dense == 24 * (3 * 3 * 2 + 2 * 3) + 24 * 24 * 2 * 2
+
+
+def test_a_layer_that_uses_operations_and_weights_of_its_own():
+    class Own(kl.Layer):
+        def build(self, input_shape):
+            self.kernel = self.add_weight(name="kernel", shape=(3, 3, 4, 5))
+            self.dense = kl.Dense(2, use_bias=False)
+            self.dense.build((None, 5))
+
+        def call(self, inputs):
+            return self.dense(ops.relu(ops.conv(inputs, self.kernel)))
+
+    images = keras.Input((4, 4, 4))
+    model = keras.Model(images, Own(name="own")(images))
+    rows = {row.name: row for row in per_layer(model)}
+    assert count(model) == Cost(180 + 10, 4 * 5 * 36 + 4 * 5 + 4 * 10, 4 * 5 * 36 + 4 * 10)
+    assert sum(row.parameters for row in rows.values()) == 190 and rows["own"].parameters == 180
+    assert {row.layer for row in rows.values()} == {"Own", "Conv", "Relu", "Dense"}
 
 
 @pytest.mark.parametrize(

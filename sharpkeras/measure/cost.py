@@ -1,8 +1,18 @@
-"""Parameters and AddMults of any Keras 3 model made of core layers (the columns of tables 2, 3 and 4).
+"""Parameters and AddMults of any Keras 3 model (the columns of tables 2, 3 and 4).
 
 The paper counts one multiply-add of a convolution or a dense layer as 1, and adds for one image: BatchNorm 2 per input
 element (1 without scale and offset), ReLU 1 per output element, pooling 1 per input element, a bias of a convolution 1
-per output element. Sums of nodes, concatenation and padding count 0. Plain convolution + dense MACs stand beside it.
+per output element. Plain convolution + dense MACs stand beside it.
+
+A function counts the same in whatever form it is written: as a layer, as an activation of a layer, or by `keras.ops`.
+So layers are opened, down to Keras' operations, and the rules are about those. Here
+
+- a convolution is also one of groups, depthwise, separable or transposed; a dense layer is any product of matrices and
+  any sum of products, the two of an attention included (its softmax counts 0);
+- ReLU is also that with a slope, a threshold or a ceiling: LeakyReLU, PReLU, ReLU6, the maximum with 0;
+- a pool has one, two or three dimensions, is adaptive, or global, as is a mean or maximum over all pixels.
+
+All else counts 0: sums of nodes, concatenation, padding, resizing, other activations and other normalizations.
 """
 
 import math
@@ -12,14 +22,13 @@ import keras
 
 from sharpkeras.errors import ConfigError
 
-RELUS = (keras.activations.relu, keras.activations.relu6)
-
 
 class Cost(NamedTuple):
     """Exact integers, for one image.
 
-    parameters: trainable weights. addmults_paper: the paper's convention. addmults_conv_dense: convolutions and dense
-    layers alone, without bias.
+    parameters: the weights that are trained, those of frozen layers included: a network keeps its size when it is
+    frozen. The averages of a normalization are none, frozen or not. addmults_paper: the paper's convention.
+    addmults_conv_dense: convolutions and dense layers alone, without bias.
     """
 
     parameters: int
@@ -41,15 +50,18 @@ class LayerCost(NamedTuple):
     addmults_conv_dense: int
 
 
+ADDMULTS = ("addmults_paper", "addmults_conv_dense")  # of a LayerCost, what each call adds
+
+
 def count(model):
     """The Cost of a built model, along the paths from its inputs to its outputs (so without an auxiliary head's).
 
     Raises:
-        ConfigError: for a layer with weights that is none of those in `RULES`, nor made of them, or a size of images
-            that is not known.
+        ConfigError: for a layer whose work is not seen (it is not written with Keras' layers and `keras.ops`, or loops
+            over steps), an operation for which there is no rule, or a size of images that is not known.
     """
     rows = per_layer(model)
-    parameters = sum(math.prod(v.shape) for v in model.trainable_variables)
+    parameters = sum(math.prod(weight.shape) for weight in _weights(model, set()))
     return Cost(parameters, sum(row.addmults_paper for row in rows), sum(row.addmults_conv_dense for row in rows))
 
 
@@ -60,138 +72,307 @@ def of_layer(layer, input_shape):
 
 
 def per_layer(model):
-    """A LayerCost for each call of a core layer, in the order of computation.
+    """A LayerCost for each call of a layer that costs anything, in the order of computation.
 
-    Composite layers and models are opened until core layers are reached, by calling them on symbolic tensors.
+    Composite layers and models are opened until nothing is inside, by calling them on symbolic tensors as they are
+    called in the model, on a batch of one image: what a layer folds into the batch counts too.
     """
-    return _function_costs(model if isinstance(model, keras.Function) else _open(model, model.input_shape), set())
+    inputs = _inputs(model)
+    images = keras.tree.flatten(inputs)[0].shape[0]  # one, unless the model has a batch of its own
+    rows, _ = _opened(model, model.call, [inputs], {}, set())
+    per_image = ({field: getattr(row, field) // images for field in ADDMULTS} for row in rows)
+    return [row._replace(**numbers) for row, numbers in zip(rows, per_image)]
 
 
-def _function_costs(function, counted):
-    return [row for node in _nodes(function) for row in _node_costs(node, counted)]
+def _inputs(model):
+    """What a model is called with, as symbolic tensors of one image."""
+    if getattr(model, "inputs", None):
+        return keras.tree.map_structure(lambda tensor: _one_image(tensor.shape, tensor.dtype), model.input)
+    shape = (model.get_build_config() or {}).get("input_shape")  # all that a subclassed model knows
+    if not shape:
+        next_step = "count keras.Model(inputs, model(inputs)) of a keras.Input for each of them"
+        raise ConfigError("the model does not say what it is called with", where=model.name, next_step=next_step)
+    return _one_image(shape, "float32")
 
 
-def _nodes(function):
-    by_depth = function._nodes_by_depth
-    return [node for depth in sorted(by_depth, reverse=True) for node in by_depth[depth] if not node.is_input]
+def _one_image(shape, dtype):
+    return keras.KerasTensor((shape[0] or 1, *shape[1:]), dtype)
 
 
-def _node_costs(node, counted):
-    """The rows of a call; `counted` are the ids of the weights that have been counted, and grows."""
-    layer = node.operation
-    if not isinstance(layer, keras.layers.Layer):
-        return []
-    inputs, outputs = _elements_and_shape(node.input_tensors[0]), _elements_and_shape(node.output_tensors[0])
-    for kinds, rule in RULES:
-        if isinstance(layer, kinds):
-            paper, conv_dense = rule(layer, inputs, outputs)
-            shape = tuple(node.output_tensors[0].shape[1:])
-            fresh = [weight for weight in layer.trainable_variables if id(weight) not in counted]
-            counted.update(map(id, fresh))
-            parameters = sum(math.prod(weight.shape) for weight in fresh)
-            return [LayerCost(layer.name, type(layer).__name__, shape, parameters, paper, conv_dense)]
-    if isinstance(layer, keras.Function):
-        return _function_costs(layer, counted)
-    rows = []  # a leaf without a rule (padding, concatenation, drop path, …) counts 0
-    if list(layer._flatten_layers(include_self=False)):
-        opened = _open(layer, *(tensor.shape for tensor in node.input_tensors))
-        rows = [row._replace(name=f"{layer.name}/{row.name}") for row in _function_costs(opened, counted)]
-    missed = [weight.path for weight in layer.trainable_variables if weight.ndim > 1 and id(weight) not in counted]
-    if missed:  # a kernel, of which nobody has said how often it is used
-        raise _uncountable(layer, missed[0])
-    return rows
+# ---- what is inside ----
 
 
-def _open(layer, *shapes):
-    """The graph inside a composite layer, from its own `call` on symbolic inputs of these shapes."""
-    inputs = [keras.KerasTensor(shape) for shape in shapes]
+class _Call(NamedTuple):
+    """A call of a layer or an operation: its arguments, the symbolic tensors in them, and the first that it makes."""
+
+    part: object
+    args: tuple
+    tensors: list
+    output: object
+
+
+def _called(part, args, kwargs, counted):
+    """The rows of a call and its outputs; `counted` are the ids of the weights that have been counted, and grows."""
+    rule = _rule(part)
+    if rule is None:
+        inside, outputs = _opened(part, part.call, args, kwargs, counted)
+        costs = (0, 0)
+        if isinstance(part, keras.layers.Layer) and not any(part._flatten_layers(include_self=False)):
+            costs = [sum(getattr(row, field) for row in inside) for field in ADDMULTS]
+            inside = []  # operations, which are no layers
+    else:
+        inside, is_layer = [], isinstance(part, keras.layers.Layer)
+        outputs = (part.compute_output_spec if is_layer else part.symbolic_call)(*args, **kwargs)
+        costs = rule(_Call(part, args, _symbolic((args, kwargs)), _symbolic(outputs)[0]))
+    parameters = sum(math.prod(weight.shape) for weight in _weights(part, counted))
+    rows = [row._replace(name=f"{part.name}/{row.name}") for row in inside]
+    if parameters or any(costs):
+        shapes = [tuple(tensor.shape[1:]) for tensor in _symbolic(outputs)]
+        rows.append(LayerCost(part.name, type(part).__name__, shapes[0] if shapes else (), parameters, *costs))
+    return rows, outputs
+
+
+def _opened(part, call, args, kwargs, counted):
+    """The rows of what a function of a layer calls, its own `call` as a rule, and its outputs.
+
+    Their shapes are those that the operations have: what a layer declares of its output may have unknown sizes.
+    """
+    given = list({id(tensor): tensor for tensor in _symbolic((args, kwargs))}.values())
+    copies = [
+        keras.KerasTensor(tensor.shape, tensor.dtype) for tensor in given
+    ]  # of which it is not known who made them
+    args, kwargs = _exchanged((args, kwargs), given, copies)
+    rows = []
+
+    def count_call(operation):
+        def run(*args, **kwargs):
+            found, outputs = _called(operation, args, kwargs, counted)
+            rows.extend(found)
+            return outputs
+
+        return run
+
     try:
-        return keras.Function(inputs, layer.call(*inputs))
+        with keras.StatelessScope():  # in which a layer that counts its calls stays as it is
+            outputs = call(*args, **kwargs)
+            made, used = (
+                [t for t in tensors if hasattr(t, "_keras_history")] for tensors in (_symbolic(outputs), copies)
+            )
+            values = [tensor for tensor, copy in zip(given, copies) if hasattr(copy, "_keras_history")]
+            computed = made and keras.Function(used, made)._run_through_graph(values, operation_fn=count_call)
+    except ConfigError:
+        raise
     except Exception as error:  # such as that of a loop over steps, which has no symbolic form
-        raise _uncountable(layer, str(error)) from error
+        raise _uncountable(part, str(error)) from error
+    return rows, _exchanged(outputs, [*copies, *made], [*given, *computed])
 
 
-def _uncountable(layer, seen):
-    allowed = "convolutions, dense layers, what is made of them"
-    return ConfigError(f"{type(layer).__name__} can not be counted", where=layer.name, seen=seen, allowed=allowed)
+def _symbolic(structure):
+    return [value for value in keras.tree.flatten(structure) if isinstance(value, keras.KerasTensor)]
 
 
-def _elements_and_shape(tensor):
-    shape = tuple(tensor.shape[1:])
+def _exchanged(structure, old, new):
+    """The same structure with other tensors in the places of some."""
+    others = dict(zip(map(id, old), new))
+    return keras.tree.map_structure(lambda value: others.get(id(value), value), structure)
+
+
+def _weights(part, counted):
+    """The weights that a layer trains, or would if it were not frozen, without those counted, to which they come."""
+    if not isinstance(part, keras.layers.Layer):
+        return []
+    weights = [weight for layer in part._flatten_layers() for weight in layer._trainable_variables]
+    fresh = {id(weight): weight for weight in weights if id(weight) not in counted}
+    counted.update(fresh)
+    return list(fresh.values())
+
+
+def _uncountable(part, seen):
+    allowed = "layers and operations of Keras, and layers whose `call` is made of them"
+    step = "write its `call` with keras.ops, without a loop over steps, and images of a known size"
+    problem = f"{type(part).__name__} cannot be counted"
+    return ConfigError(problem, where=part.name, seen=seen, allowed=allowed, next_step=step)
+
+
+# ---- the rules: a call → AddMults of the paper's convention, and of convolutions and dense layers alone ----
+
+
+def _rule(part):
+    """The rule of a layer or an operation; None for what is opened."""
+    for kinds, rule in LAYERS:
+        if isinstance(part, kinds):
+            return rule
+    if isinstance(part, GROUPED) and part.groups > 1:  # of which `ops.conv` has no symbolic form
+        return _grouped
+    if isinstance(part, (keras.layers.Layer, keras.Function)) or not type(part).__module__.startswith("keras."):
+        return None
+    name, module = type(part).__name__, type(part).__module__.rpartition(".")[2]
+    if module in UNCOUNTABLE_MODULES or name in UNCOUNTABLE:
+        raise _uncountable(part, f"the operation {name}, for which there is no rule")
+    return OPERATIONS.get(name, _nothing)
+
+
+def _shape(tensor):
+    """The whole shape, with the batch of one, of a symbolic tensor or a constant."""
+    shape = tuple(tensor.shape)
     if None in shape:
-        raise ConfigError("AddMults need a static shape behind the batch", seen=tuple(tensor.shape))
-    return math.prod(shape), shape
+        raise ConfigError("AddMults need a static shape behind the batch", seen=shape)
+    return shape
 
 
-def _channels(layer, tensor):
-    return tensor[1][-1 if layer.data_format == "channels_last" else 0]
+def _size(tensor):
+    return math.prod(_shape(tensor))
 
 
-def _convolution(layer, inputs, outputs):
-    multiply_adds = outputs[0] * math.prod(layer.kernel_size) * _channels(layer, inputs) // layer.groups
-    return multiply_adds + _bias(layer, outputs) + _activation(layer, outputs), multiply_adds
-
-
-def _transposed(layer, inputs, outputs):
-    multiply_adds = inputs[0] * math.prod(layer.kernel_size) * layer.filters
-    return multiply_adds + _bias(layer, outputs) + _activation(layer, outputs), multiply_adds
-
-
-def _depthwise(layer, inputs, outputs):
-    multiply_adds = outputs[0] * math.prod(layer.kernel_size)
-    return multiply_adds + _bias(layer, outputs) + _activation(layer, outputs), multiply_adds
-
-
-def _separable(layer, inputs, outputs):
-    middle = _channels(layer, inputs) * layer.depth_multiplier
-    positions = outputs[0] // layer.filters
-    multiply_adds = positions * middle * (math.prod(layer.kernel_size) + layer.filters)
-    return multiply_adds + _bias(layer, outputs) + _activation(layer, outputs), multiply_adds
-
-
-def _dense(layer, inputs, outputs):
-    multiply_adds = inputs[0] * layer.units
-    return multiply_adds + _activation(layer, outputs), multiply_adds
-
-
-def _batch_norm(layer, inputs, outputs):
-    return inputs[0] * (2 if layer.scale or layer.center else 1), 0
-
-
-def _relu(layer, inputs, outputs):
-    return outputs[0], 0
-
-
-def _pool(layer, inputs, outputs):
-    return inputs[0], 0
-
-
-def _activation(layer, outputs):
-    return outputs[0] if layer.activation in RELUS else 0
-
-
-def _nothing(layer, inputs, outputs):
+def _nothing(call):
     return 0, 0
 
 
-def _activation_layer(layer, inputs, outputs):
-    return _activation(layer, outputs), 0
+def _each_input(call):
+    return _size(call.tensors[0]), 0
 
 
-def _bias(layer, outputs):
-    return outputs[0] if layer.use_bias else 0
+def _each_output(call):
+    return _size(call.output), 0
 
 
-RULES = (
-    ((keras.layers.SeparableConv1D, keras.layers.SeparableConv2D), _separable),
-    ((keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D), _depthwise),
-    ((keras.layers.Conv1DTranspose, keras.layers.Conv2DTranspose, keras.layers.Conv3DTranspose), _transposed),
-    ((keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D), _convolution),
-    (keras.layers.Dense, _dense),
-    (keras.layers.BatchNormalization, _batch_norm),
-    (keras.layers.ReLU, _relu),
-    (keras.layers.PReLU, _nothing),
-    (keras.layers.Activation, _activation_layer),
-    ((keras.layers.MaxPooling2D, keras.layers.AveragePooling2D), _pool),
-    ((keras.layers.GlobalAveragePooling2D, keras.layers.GlobalMaxPooling2D), _pool),
+def _multiply_adds(number):
+    return number, number
+
+
+def _convolution(call):
+    _, kernel = call.args  # (…, C / groups, filters)
+    return _multiply_adds(_size(call.output) * math.prod(kernel.shape[:-1]))
+
+
+def _grouped(call):
+    layer, size = call.part, _size(call.output)
+    number = size * math.prod(layer.kernel.shape[:-1])
+    activation, _ = _opened(layer, layer.activation, [call.output], {}, set())
+    return number + size * layer.use_bias + sum(row.addmults_paper for row in activation), number
+
+
+def _depthwise(call):
+    _, kernel = call.args  # (…, C, multiplier)
+    return _multiply_adds(_size(call.output) * math.prod(kernel.shape[:-2]))
+
+
+def _separable(call):
+    _, depthwise, pointwise = call.args  # (…, C, multiplier), (1, …, C · multiplier, filters)
+    *window, channels, multiplier = depthwise.shape
+    positions, filters = _size(call.output) // pointwise.shape[-1], pointwise.shape[-1]
+    return _multiply_adds(positions * channels * multiplier * (math.prod(window) + filters))
+
+
+def _transposed(call):
+    _, kernel = call.args  # (…, filters, C)
+    return _multiply_adds(_size(call.tensors[0]) * math.prod(kernel.shape[:-1]))
+
+
+def _matmul(call):
+    return _multiply_adds(_size(call.output) * _shape(call.args[0])[-1])
+
+
+def _dot(call):
+    """Of axes A and K with axes K and B: A·K · K·B · A·B is the square of A·K·B, whatever these axes are."""
+    first, second = call.args
+    return _multiply_adds(math.isqrt(_size(first) * _size(second) * _size(call.output)))
+
+
+def _einsum(call):
+    """The product of all sizes; 0 where nothing is summed up, as of any product of elements."""
+    equation, operands = call.part.subscripts.replace(" ", ""), call.args
+    given, arrow, output = equation.partition("->")
+    if len(operands) > 2:  # in which order they are multiplied decides what it costs
+        raise _uncountable(call.part, f"the einsum {equation} of {len(operands)} tensors")
+    sizes = {}
+    for letters, shape in zip(given.split(","), map(_shape, operands)):
+        before, dots, after = letters.partition("...")
+        rest = len(shape) - len(before) - len(after) if dots else 0
+        axes = [*before, *range(-rest, 0), *after]  # those of `...` are alike from the last one on
+        sizes |= {axis: max(size, sizes.get(axis, 1)) for axis, size in zip(axes, shape)}
+    letters = [axis for axis in sizes if isinstance(axis, str)]
+    summed = [letter for letter in letters if (letter not in output if arrow else given.count(letter) > 1)]
+    return _multiply_adds(math.prod(sizes.values()) if len(operands) == 2 and summed else 0)
+
+
+def _attention(call):
+    """Queries (B, T, heads, H) with S keys, and their weights with S values, whose products have the output's shape."""
+    query, key, _ = call.args[:3]
+    return _multiply_adds((_size(query) + _size(call.output)) * _shape(key)[1])
+
+
+def _batch_norm(call):
+    *_, offset, scale = call.args
+    return _normalized(call, offset is not None or scale is not None)
+
+
+def _batch_norm_layer(call):
+    return _normalized(call, call.part.scale or call.part.center)
+
+
+def _normalized(call, affine):
+    return _size(call.tensors[0]) * (2 if affine else 1), 0
+
+
+def _bias(call):
+    """A constant of each channel that is added to the output of a convolution; any other sum counts 0."""
+    source, shape = call.tensors[0]._keras_history.operation, call.output.shape
+    constants = [value for value in call.args if not isinstance(value, keras.KerasTensor)]
+    of_channels = [value for value in constants if math.prod(getattr(value, "shape", ())) in (shape[1], shape[-1])]
+    return _each_output(call) if of_channels and type(source).__name__ in CONVOLUTIONS else _nothing(call)
+
+
+def _rectifier(call):
+    """The maximum with 0, or what is cut off below 0."""
+    part = call.part
+    bounds = [part.x_min] if hasattr(part, "x_min") else call.args
+    return _each_output(call) if any(isinstance(bound, (int, float)) and bound == 0 for bound in bounds) else (0, 0)
+
+
+def _global_pool(call):
+    """A mean or maximum over all pixels, wherever the channels are; one over other axes is none."""
+    rank, axes = len(call.tensors[0].shape), call.part.axis
+    axes = sorted(axis % rank for axis in axes) if axes is not None else []
+    places = ([*range(1, rank - 1)], [*range(2, rank)] if rank > 3 else [])
+    return _each_input(call) if axes and axes in places else (0, 0)
+
+
+GROUPED = (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
+CONVOLUTIONS = {"Conv": _convolution, "DepthwiseConv": _depthwise, "SeparableConv": _separable}
+CONVOLUTIONS |= {"ConvTranspose": _transposed}
+
+# Layers that are not opened: what some do besides what counts (a padding before a pool, both sides of PReLU) counts 0.
+LAYERS = (
+    (keras.layers.BatchNormalization, _batch_norm_layer),
+    ((keras.layers.MaxPooling1D, keras.layers.MaxPooling2D, keras.layers.MaxPooling3D), _each_input),
+    ((keras.layers.AveragePooling1D, keras.layers.AveragePooling2D, keras.layers.AveragePooling3D), _each_input),
+    (keras.layers.PReLU, _each_output),
+    ((keras.layers.Dropout, keras.layers.GaussianDropout, keras.layers.AlphaDropout), _nothing),
+    ((keras.layers.SpatialDropout1D, keras.layers.SpatialDropout2D, keras.layers.SpatialDropout3D), _nothing),
+    ((keras.layers.GaussianNoise, keras.layers.Normalization, keras.layers.Rescaling, keras.layers.Softmax), _nothing),
+    (keras.layers.Resizing.__base__, _nothing),  # all layers that prepare images
+)
+
+# Operations of Keras by the name of their class. All others count 0 …
+OPERATIONS = {
+    **CONVOLUTIONS,
+    "Add": _bias,
+    **dict.fromkeys(("Relu", "Relu6", "LeakyRelu", "ReLU"), _each_output),
+    **dict.fromkeys(("Maximum", "Clip"), _rectifier),
+    **dict.fromkeys(("MaxPool", "AveragePool", "AdaptiveMaxPool", "AdaptiveAveragePool"), _each_input),
+    **dict.fromkeys(("Mean", "Max", "Amax"), _global_pool),
+    "BatchNorm": _batch_norm,
+    "Matmul": _matmul,
+    **dict.fromkeys(("Dot", "Tensordot", "Inner", "Vdot"), _dot),
+    "Einsum": _einsum,
+    "DotProductAttention": _attention,
+}
+
+# … but for those that multiply and add in ways of their own, or hide in a loop or a branch what they do.
+UNCOUNTABLE_MODULES = ("linalg",)
+UNCOUNTABLE = (
+    *("Correlate", "Corrcoef", "Kron", "CDist", "FFT", "FFT2", "IFFT2", "RFFT", "IRFFT", "STFT", "ISTFT", "Logdet"),
+    *("GaussianBlur", "SobelEdges", "SSIM", "ScaleAndTranslate"),
+    *("AssociativeScan", "Cond", "ForiLoop", "Map", "Scan", "Switch", "VectorizedMap", "WhileLoop"),
 )
