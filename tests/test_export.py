@@ -302,8 +302,10 @@ def with_batch_norm_in_training_mode(model):
 
 
 def with_space_to_depth(model):
-    node = onnx.helper.make_node("SpaceToDepth", [model.graph.node[0].output[0]], ["deep"], blocksize=3)
-    model.graph.node.append(node)
+    """As tf2onnx writes a dilation: blocks of pixels become images of the batch, which stands where channels do."""
+    turned = onnx.helper.make_node("Transpose", [model.graph.node[0].output[0]], ["turned"], perm=[1, 0, 2, 3])
+    node = onnx.helper.make_node("SpaceToDepth", ["turned"], ["deep"], blocksize=3)
+    model.graph.node.extend([turned, node])
 
 
 def with_custom_domain(model):
@@ -405,12 +407,25 @@ def test_a_model_with_a_state_stays_as_it_is(tmp_path):
     assert export_onnx(model, tmp_path / "a.onnx")["weights_sha256"] == before == weights_hash(model)
 
 
-def test_positions_that_are_not_known_are_not_counted(tmp_path):
-    """The converter folds them into the batch by shapes that are computed; the count of one of them is no answer."""
+def test_positions_that_are_folded_into_the_batch_are_counted(tmp_path):
+    """The converter folds them by shapes that are computed; ONNX Runtime knows them, where ONNX infers nothing."""
     images = keras.Input((5, 6, 3))
     rows = layers.Dense(2)(layers.Reshape((5, 24))(layers.Dense(4)(images)))
     report = export_onnx(keras.Model(images, layers.GlobalAveragePooling1D()(rows)), tmp_path / "a.onnx")
-    assert report["addmults_conv_dense_of_file"] is None
+    assert report["addmults_conv_dense_of_file"] == 5 * 6 * 3 * 4 + 5 * 24 * 2
+
+
+def test_what_cannot_be_counted_in_a_file_is_not_compared(tmp_path, monkeypatch):
+    helper = onnx.helper
+    ends = [helper.make_tensor_value_info(name, 1, None) for name in "xy"]
+    steps = helper.make_node("RNN", ["x", "w", "r"], ["", "y"], hidden_size=2)
+    graph = helper.make_graph([steps], "steps", ends[:1], ends[1:])
+    assert gate.conv_dense_addmults(helper.make_model(graph)) is None
+
+    monkeypatch.setattr(gate, "conv_dense_addmults", lambda onnx_model: None)
+    images = keras.Input((4, 4, 3))
+    model = keras.Model(images, layers.Dense(2)(layers.Flatten()(images)))
+    assert export_onnx(model, tmp_path / "a.onnx", addmults=1)["addmults_conv_dense_of_file"] is None
 
 
 # ---- refused before or during the work ----

@@ -157,6 +157,145 @@ def test_channels_stay_where_an_operator_is_not_known():
     assert {len(kernel) for kernel, _ in convolutions(aligned)} == {6}
 
 
+# ---- hostile but ordinary graphs: a rewrite that does not fit does nothing ----
+
+IMAGES = (2, 3, 9, 8)  # channels first
+RANDOM = np.random.default_rng(0)
+
+
+def node(operator, inputs, output, **attributes):
+    return onnx.helper.make_node(operator, inputs.split(), [output], **attributes)
+
+
+def weights(*shape):
+    return RANDOM.normal(size=shape).astype("float32")
+
+
+def integers(*values):
+    return np.array(values, "int64")
+
+
+def padded_pool(kind, size, kernel, value=None, **attributes):
+    pads = integers(0, 0, size, size, 0, 0, size, size)
+    constants = {"pads": pads} if value is None else {"pads": pads, "value": np.float32(value)}
+    pad = node("Pad", f"x {' '.join(constants)}", "padded")
+    return [pad, node(kind, "padded", "y", kernel_shape=[kernel] * 2, **attributes)], constants
+
+
+SHIFT = {
+    "from": integers(1, 1),
+    "to": integers(10**9, 10**9),
+    "at": integers(2, 3),
+    "ends": integers(0, 0, 0, 0, 0, 0, 1, 1),
+}
+SHIFT |= {"begin": integers(0, 0), "by": integers(2, 2)}
+
+
+def shifted(mode):
+    """What FactorizedReduce reads, if it padded with these pixels."""
+    cut, pad = node("Slice", "x from to at", "cut"), node("Pad", "cut ends", "back", mode=mode)
+    return [cut, pad, node("Slice", "back begin to at by", "y")], SHIFT
+
+
+def of_volumes(operator, *shape):
+    """Convolutions of (B, C, D, H, W), and a constant that differs along D."""
+    nodes = [node("Unsqueeze", "x axis", "deep"), node("Conv", "deep kernel", "made", pads=[0] * 6)]
+    constants = {"axis": integers(2), "kernel": weights(5, 3, 1, 3, 3), "constant": weights(*shape)}
+    return [*nodes, node(operator, "made constant", "y")], constants
+
+
+def of_sequences():
+    nodes = [node("Reshape", "x shape", "row"), node("Conv", "row kernel bias", "made"), node("Mul", "made scale", "y")]
+    constants = {"shape": integers(0, 3, 72), "kernel": weights(5, 3, 3), "bias": weights(5), "scale": weights(5, 1)}
+    return nodes, constants
+
+
+def sum_of_sizes():
+    """A convolution of the mean pixel and one of all, whose sum repeats the first; neither fills a block."""
+    nodes = [node("GlobalAveragePool", "x", "mean"), node("Conv", "mean one", "a"), node("Conv", "x other", "b")]
+    return [*nodes, node("Add", "a b", "y")], {"one": weights(5, 3, 1, 1), "other": weights(5, 3, 1, 1)}
+
+
+def sum_of_channels():
+    nodes = [node("Conv", "x one", "a"), node("Conv", "x other", "b"), node("Add", "a b", "y")]
+    return nodes, {"one": weights(1, 3, 1, 1), "other": weights(5, 3, 1, 1)}
+
+
+def product_along_the_width():
+    """A product of matrices sums over the last axis of an image: pixels, behind channels that fill no block."""
+    return [node("Conv", "x kernel", "made"), node("MatMul", "made matrix", "y")], {
+        "kernel": weights(5, 3, 1, 1),
+        "matrix": weights(8, 4),
+    }
+
+
+def affine(operator, constant):
+    return [node("Conv", "x kernel", "made"), node(operator, "made constant", "y")], {
+        "kernel": weights(4, 3, 1, 1),
+        "constant": np.array(constant, "float32").reshape(1, -1, 1, 1),
+    }
+
+
+def grouped():
+    nodes = [node("Conv", "x kernel", "made"), node("Relu", "made", "some"), node("Conv", "some groups", "y", group=3)]
+    return nodes, {"kernel": weights(6, 3, 3, 3), "groups": weights(9, 2, 3, 3)}
+
+
+def concatenated(*sizes):
+    names = [f"k{number}" for number in range(len(sizes))]
+    nodes = [node("Conv", f"x {name}", f"of_{name}", pads=[1] * 4) for name in names]
+    joined = node("Concat", " ".join(f"of_{name}" for name in names), "joined", axis=1)
+    constants = {name: weights(size, 3, 3, 3) for name, size in zip(names, sizes)}
+    last = [node("Relu", "joined", "some"), node("Conv", "some last", "y", strides=[2, 2], dilations=[2, 2])]
+    return [*nodes, joined, *last], constants | {"last": weights(7, sum(sizes), 2, 2)}
+
+
+HOSTILE = {
+    "average pool, padding as wide": padded_pool("AveragePool", 2, 2),
+    "average pool, padding wider": padded_pool("AveragePool", 5, 2, strides=[2, 2]),
+    "average pool, rounded up": padded_pool("AveragePool", 1, 3, strides=[2, 2], ceil_mode=1),
+    "max pool, padding as wide": padded_pool("MaxPool", 2, 2, -np.inf),
+    "max pool of zeros": padded_pool("MaxPool", 1, 3),
+    "max pool, dilated": padded_pool("MaxPool", 1, 2, -np.inf, dilations=[2, 2]),
+    "shift, reflected": shifted("reflect"),
+    "shift, repeated": shifted("edge"),
+    "shift": shifted("constant"),
+    "volume, sum along D": of_volumes("Add", 5, 1, 1),
+    "volume, product of channels": of_volumes("Mul", 5, 1, 1, 1),
+    "sequence": of_sequences(),
+    "sum of two sizes": sum_of_sizes(),
+    "sum of one channel and five": sum_of_channels(),
+    "product along the width": product_along_the_width(),
+    "sum with zeros": affine("Add", [0, 1, 0, 2]),
+    "product with zeros": affine("Mul", [0, 1, 0, 2]),
+    "quotient": affine("Div", [2, 1, -4, 2]),
+    "groups behind few channels": grouped(),
+    "one channel": concatenated(1),
+    "odd channels, joined": concatenated(3, 1, 5),
+    "a block and a bit": concatenated(16, 1),
+}
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("chosen", [None, *rewrites.REWRITES], ids=lambda name: name or "all")
+@pytest.mark.parametrize("nodes, constants", HOSTILE.values(), ids=HOSTILE)
+def test_a_rewrite_leaves_valid_onnx_of_the_same_answers(nodes, constants, chosen):
+    initializers = [onnx.numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()]
+    ends = [onnx.helper.make_tensor_value_info(*end) for end in (("x", 1, ["batch", *IMAGES[1:]]), ("y", 1, None))]
+    graph = onnx.helper.make_graph(nodes, "hostile", ends[:1], ends[1:], initializers)
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
+    names = tuple(rewrites.REWRITES) if chosen is None else (chosen,)
+    images = weights(*IMAGES)
+    expected, received = (
+        onnxruntime.InferenceSession(m.SerializeToString(), providers=["CPUExecutionProvider"]).run(
+            None, {"x": images}
+        )[0]
+        for m in (model, rewrites.optimize(model, names))
+    )
+    onnx.checker.check_model(rewrites.optimize(model, names), full_check=True)
+    np.testing.assert_allclose(received, expected, rtol=1e-4, atol=1e-4)
+
+
 # ---- through the whole gate ----
 
 

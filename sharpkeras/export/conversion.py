@@ -14,7 +14,7 @@ from tf2onnx import optimizer, tf_loader, tfonnx
 
 from sharpkeras.errors import ConfigError, VerificationError
 from sharpkeras.export.channels_first import channels_first
-from sharpkeras.export.graphs import changed
+from sharpkeras.export.graphs import attribute, changed, insert, replace
 from sharpkeras.measure.onnx_files import first_line, onnx_messages
 
 # Of the optimizer of tf2onnx; its pass over transpositions takes time quadratic in the number of nodes.
@@ -69,12 +69,13 @@ def convert(model, shape, opset, log=None):
             with tf.Graph().as_default() as graph:
                 tf.import_graph_def(graph_def, name="")
                 renamed = {f"{IMAGES}:0": IMAGES, f"{RESULT}:0": LOGITS}
-                names |= {"tensors_to_rename": renamed, "custom_op_handlers": {"Erfc": (_erfc, [])}}
+                names |= {"tensors_to_rename": renamed, "custom_op_handlers": HANDLERS}
                 converted = tfonnx.process_tf_graph(graph, opset=opset, **names)
             chosen = {name: optimizer._optimizers[name] for name in PASSES}
             onnx_model = optimizer.optimize_graph(converted, catch_errors=False, optimizers=chosen).make_model("")
             if not complaints:
-                return changed(onnx_model, channels_first, functools.partial(named_by_layers, layers=layers))
+                named = functools.partial(named_by_layers, layers=layers)
+                return changed(onnx_model, channels_first, output_padding, named)
         except Exception as error:  # whatever the handler of an operator raises
             complaints.append(f"{type(error).__name__}: {first_line(error)}")
             complaints += traceback.format_exc().splitlines()
@@ -82,6 +83,22 @@ def convert(model, shape, opset, log=None):
     if log is not None:
         log.write_text("\n".join(complaints) + "\n", encoding="utf-8")
     raise VerificationError("the model can not be converted to ONNX", seen=complaints[0], where=log)
+
+
+def output_padding(graph):
+    """A transposed convolution whose pads at the end are below 0 → the same with the `output_padding` that they mean.
+
+    So tf2onnx writes strides that are larger than the kernel; ONNX knows no pads below 0.
+    """
+    for node in list(graph):
+        pads = attribute(node, "pads", []) if node.op_type == "ConvTranspose" else []
+        begins, ends = pads[: len(pads) // 2], pads[len(pads) // 2 :]
+        if not pads or min(ends) >= 0 or min(begins) < 0 or attribute(node, "output_padding"):
+            continue
+        attributes = {name: found.value for name, found in node.attributes.items()}
+        attributes["pads"] = [*begins, *(max(size, 0) for size in ends)]
+        attributes["output_padding"] = [max(-size, 0) for size in ends]
+        replace(node.outputs[0], insert(node, "ConvTranspose", node.inputs, attributes, node.outputs[0].shape))
 
 
 def named_by_layers(graph, layers):
@@ -166,6 +183,19 @@ def _erfc(ctx, node, name, args):
     erf = ctx.make_node("Erf", [values], shapes=[shape], dtypes=[dtype]).output[0]
     one = ctx.make_const(f"{name}/one", np.ones((), "float32")).output[0]
     ctx.make_node("Sub", [one, erf], outputs=[result], shapes=[shape], dtypes=[dtype])
+
+
+def _expm1(ctx, node, name, args):
+    """Exp − 1: of celu, and not known to tf2onnx 1.17."""
+    (values,), (result,) = node.input, node.output
+    shape, dtype = ctx.get_shape(result), ctx.get_dtype(result)
+    ctx.remove_node(node.name)
+    exponential = ctx.make_node("Exp", [values], shapes=[shape], dtypes=[dtype]).output[0]
+    one = ctx.make_const(f"{name}/one", np.ones((), "float32")).output[0]
+    ctx.make_node("Sub", [exponential, one], outputs=[result], shapes=[shape], dtypes=[dtype])
+
+
+HANDLERS = {"Erfc": (_erfc, []), "Expm1": (_expm1, [])}  # TensorFlow's operation → what makes ONNX of it
 
 
 @contextlib.contextmanager

@@ -66,7 +66,7 @@ def export_onnx(
         tolerance: largest difference of logits allowed, relative to their size (see `gate.sizes`).
         optimize: whether the graph is rewritten for inference (see `rewrites`), which changes no answer.
         addmults: of the model's convolutions and dense layers for one image, where they are known; the file's own
-            count, before its rewrites, has to be the same.
+            count, before its rewrites and where there is one, has to be the same.
 
     Returns:
         The report, as a dictionary.
@@ -103,7 +103,7 @@ def export_onnx(
     start = time.monotonic()
     onnx_model = conversion.convert(model, shape, opset, path.with_suffix(".conversion.log"))
     converted_nodes, counted = len(onnx_model.graph.node), gate.conv_dense_addmults(onnx_model)
-    if addmults not in (None, counted):
+    if None not in (addmults, counted) and addmults != counted:
         problem = "the file has other convolutions and dense layers than the model"
         raise VerificationError(problem, where=path, seen=f"{counted} multiply-adds", allowed=addmults)
     if optimize:

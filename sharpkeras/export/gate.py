@@ -8,6 +8,7 @@ import onnx
 import onnxruntime
 
 from sharpkeras.errors import ConfigError, DataError, NumericalError, VerificationError
+from sharpkeras.measure.cost import einsum
 from sharpkeras.measure.onnx_files import first_line, onnx_messages
 
 BATCH_SIZES = (1, 3, 17)
@@ -26,7 +27,7 @@ BLOCKS = ["SpaceToDepth", "DepthToSpace"]  # how converters write a dilation tha
 
 def structural_problems(onnx_model):
     """What keeps a model from being a plain inference graph, one sentence each; empty if it is one."""
-    problems = []
+    problems, made_by = [], {output: node for node in onnx_model.graph.node for output in node.output}
     try:
         onnx.checker.check_model(onnx_model, full_check=True)
     except Exception as error:  # ValidationError, InferenceError, and those of protobuf
@@ -40,7 +41,7 @@ def structural_problems(onnx_model):
             problems.append(f"{message.op_type} {message.name} is of the domain {message.domain}")
         if message.op_type in RANDOM:
             problems.append(f"{message.op_type} {message.name} is random")
-        if message.op_type in BLOCKS:
+        if message.op_type in BLOCKS and _turns_batch(message, made_by):
             problems.append(f"{message.op_type} {message.name} stands for a dilation, which belongs into the Conv")
         if message.op_type == "BatchNormalization" and len(message.output) > 1:
             problems.append(f"{message.op_type} {message.name} is in training mode")
@@ -52,33 +53,71 @@ def structural_problems(onnx_model):
     return problems
 
 
-def conv_dense_addmults(onnx_model):
-    """Multiply-adds of a graph's convolutions and dense layers for one image, without bias.
+def _turns_batch(node, made_by):
+    """Whether what a node reads has been turned so that its blocks go into the batch, and are no channels of images."""
+    while node is not None and node.op_type in (*BLOCKS, "Pad"):
+        node = made_by.get(node.input[0])
+    if node is None or node.op_type != "Transpose":
+        return False
+    return next((list(entry.ints)[0] for entry in node.attribute if entry.name == "perm"), -1) != 0
 
-    It counts what `measure.cost` does, from the other end: the shapes that ONNX infers. None where one is not known.
+
+def conv_dense_addmults(onnx_model):
+    """Multiply-adds of a graph's convolutions and products of matrices for one image, without bias.
+
+    It counts what `measure.cost` does, from the other end: the shapes that ONNX Runtime computes with. None where an
+    operator hides such work, or where that does not compute it.
     """
-    of_one = onnx.ModelProto.FromString(onnx_model.SerializeToString())
-    for value in (*of_one.graph.input, *of_one.graph.output):
-        value.type.tensor_type.shape.dim[0].dim_value = 1  # so that positions folded into the batch are known
-    inferred = onnx.shape_inference.infer_shapes(of_one, data_prop=True).graph
-    values = (*inferred.value_info, *inferred.input, *inferred.output)
-    shapes = {value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim] for value in values}
-    constants = {tensor.name: list(tensor.dims) for tensor in inferred.initializer}
+    nodes = [node for node in onnx_model.graph.node if node.op_type in MULTIPLY_ADDS]
+    operators = {message.op_type for message in onnx_messages(onnx_model) if message.DESCRIPTOR.name == "NodeProto"}
+    if operators & set(HIDDEN):
+        return None
+    try:
+        shapes = _shapes(onnx_model, {name for node in nodes for name in (*node.input[:2], node.output[0])})
+    except Exception:  # ONNX Runtime's exceptions have no common base; `open_session` tells what it refuses
+        return None
     total = 0
-    for node in inferred.node:
-        if node.op_type not in ("Conv", "Gemm", "MatMul") or node.input[1] not in constants:
-            continue
-        kernel, output = constants[node.input[1]], shapes.get(node.output[0], [])
-        if 0 in output or not output:
-            return None
-        each = math.prod(kernel[1:]) if node.op_type == "Conv" else math.prod(kernel) // output[-1]
-        total += math.prod(output) * each
+    for node in nodes:
+        attributes = {entry.name: onnx.helper.get_attribute_value(entry) for entry in node.attribute}
+        inputs, output = [shapes[name] for name in node.input[:2]], shapes[node.output[0]]
+        total += MULTIPLY_ADDS[node.op_type](*inputs, output, attributes)
     return total
 
 
-def session(source):
-    """A file, or a model as bytes, in ONNX Runtime on the CPU."""
+def _shapes(onnx_model, names):
+    """Name → the shape that a tensor has when the graph computes one image."""
+    shapes = {tensor.name: tuple(tensor.dims) for tensor in onnx_model.graph.initializer}
+    telling = onnx.ModelProto.FromString(onnx_model.SerializeToString())
+    computed = sorted(names - shapes.keys() - {value.name for value in telling.graph.input})
+    del telling.graph.output[:]
+    telling.graph.output.extend(onnx.ValueInfoProto(name=name) for name in computed)
+    feed = {}
+    for value in telling.graph.input:
+        shape = [dim.dim_value or 1 for dim in value.type.tensor_type.shape.dim]
+        feed[value.name] = np.zeros(shape, onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type))
+        shapes[value.name] = tuple(shape)
+    arrays = session(telling.SerializeToString(), as_it_is=True).run(computed, feed) if computed else []
+    return shapes | {name: array.shape for name, array in zip(computed, arrays)}
+
+
+MULTIPLY_ADDS = {  # operator → (shapes of its first two inputs, of its output, attributes) → their number
+    "Conv": lambda _, kernel, output, attributes: math.prod(output) * math.prod(kernel[1:]),
+    "ConvTranspose": lambda source, kernel, _, attributes: math.prod(source) * math.prod(kernel[1:]),
+    "MatMul": lambda first, _, output, attributes: math.prod(output) * first[-1],
+    "Gemm": lambda first, _, output, attributes: math.prod(output) * first[0 if attributes.get("transA") else 1],
+    "Einsum": lambda first, second, _, attributes: einsum(attributes["equation"].decode(), [first, second]),
+}
+HIDDEN = [  # operators that multiply and add, or may, in ways that are not counted
+    *("DFT", "DeformConv", "Det", "GRU", "LSTM", "RNN", "STFT"),
+    *("If", "Loop", "Scan", "SequenceMap"),
+]
+
+
+def session(source, as_it_is=False):
+    """A file, or a model as bytes, in ONNX Runtime on the CPU, which speeds its graph up, or leaves it `as_it_is`."""
     options = onnxruntime.SessionOptions()
+    if as_it_is:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # Keras computes on the same cores
     return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
 

@@ -32,7 +32,7 @@ def fold_affine(graph):
     """
     for node in list(graph):
         parts = [node] if node.op_type == "Conv" else _concatenated(node)
-        if not parts or any(array(part.inputs[1]) is None for part in parts):
+        if not parts or not all(_has_image_kernel(part) for part in parts):
             continue
         sizes = [len(array(part.inputs[1])) for part in parts]
         scale, offset, end = _affine_chain(node.outputs[0], sum(sizes))
@@ -45,6 +45,11 @@ def fold_affine(graph):
             shape = part.outputs[0].shape
             folded.append(_convolution(part, part.inputs[0], kernel, _bias(part) * scale + offset, shape))
         replace(end, folded[0] if node.op_type == "Conv" else insert(node, "Concat", folded, {"axis": 1}, end.shape))
+
+
+def _has_image_kernel(node):
+    """Whether a convolution has a constant kernel (C_out, C_in, k_h, k_w): of images, not of sequences or volumes."""
+    return array(node.inputs[1]) is not None and array(node.inputs[1]).ndim == 4
 
 
 def _concatenated(node):
@@ -84,9 +89,9 @@ def _affine(node, source, channels):
     operand = _per_channel(array(node.inputs[1 if second else 0]), channels)
     if operand is None or (not second and node.op_type in ("Sub", "Div")):
         return None
-    return {"Add": (one, operand), "Sub": (one, -operand), "Mul": (operand, zero)}.get(
-        node.op_type, (one / operand, zero)
-    )
+    if node.op_type == "Div":
+        return (1 / operand, zero) if operand.all() else None
+    return {"Add": (one, operand), "Sub": (one, -operand), "Mul": (operand, zero)}[node.op_type]
 
 
 def _per_channel(content, channels):
@@ -103,19 +108,27 @@ def _per_channel(content, channels):
 
 
 def fold_padding(graph):
-    """Pad, then a pool or a convolution of the same padding → the pool or convolution with `pads`."""
+    """Pad, then a pool or a convolution of the same padding → the pool or convolution with `pads`.
+
+    A pool is left alone whose windows could lie in the padding alone, which is none in ONNX, or would be cut there.
+    """
     for node in list(graph):
         pad = node.inputs[0].producer() if node.op_type in ("Conv", "MaxPool", "AveragePool") else None
-        if pad is None or pad.op_type != "Pad" or attribute(pad, "mode", "constant") != "constant":
+        if pad is None or pad.op_type != "Pad":
             continue
         pads, value = array(pad.inputs[1]), _padding_value(pad)
         fitting = -math.inf if node.op_type == "MaxPool" else 0.0
-        if pads is None or len(pad.inputs) > 3 or value != fitting or pads[:2].any() or pads[4:6].any():
+        if pads is None or len(pad.inputs) > 3 or value != fitting or len(pads) != 8 or pads[[0, 1, 4, 5]].any():
             continue
         if attribute(node, "auto_pad", "NOTSET") not in ("NOTSET", "VALID") or any(attribute(node, "pads", [0])):
             continue
+        pads = [int(size) for size in (*pads[2:4], *pads[6:8])]
+        kernel = attribute(node, "kernel_shape", [0, 0])
+        too_wide = any(size >= window for size, window in zip(pads, (*kernel, *kernel)))
+        if min(pads) < 0 or node.op_type != "Conv" and (too_wide or attribute(node, "ceil_mode", 0)):
+            continue
         attributes = {name: found.value for name, found in node.attributes.items() if name != "auto_pad"}
-        attributes["pads"] = [int(size) for size in (*pads[2:4], *pads[6:8])]
+        attributes["pads"] = pads
         if node.op_type == "AveragePool":
             attributes["count_include_pad"] = 1
         inputs = [pad.inputs[0], *node.inputs[1:]]
@@ -123,6 +136,9 @@ def fold_padding(graph):
 
 
 def _padding_value(pad):
+    """The constant that a Pad pads with; None if it is not known, or other pixels are."""
+    if attribute(pad, "mode", "constant") != "constant":
+        return None
     value = array(pad.inputs[2]) if len(pad.inputs) > 2 and pad.inputs[2] is not None else np.float32(0)
     return None if value is None else float(value.reshape(()))
 
@@ -166,8 +182,8 @@ def _picked(node):
         cut = pad.inputs[0].producer()
         if list(array(pad.inputs[1])) == [0, 0, 0, 0, 0, 0, 1, 1] and cut is not None and _window(cut) == (1, 1):
             source, reached = cut.inputs[0], 1
-    sizes = None if source.shape is None else source.shape[1:]
-    known = sizes is not None and all(isinstance(size, int) for size in sizes)
+    sizes = () if source.shape is None else source.shape[1:]
+    known = len(sizes) == 3 and all(isinstance(size, int) for size in sizes)
     return (source, reached) if known else None
 
 
@@ -245,15 +261,19 @@ def merge_sums(graph):
         if len(parts) != 2 or parts[0] is parts[1] or not all(map(is_pointwise, parts)):
             continue
         sources = [part.inputs[0] for part in parts]
-        if any(
-            only_reader(part.outputs[0]) is not node or source.shape is None for part, source in zip(parts, sources)
-        ):
+        if any(only_reader(part.outputs[0]) is not node for part in parts) or not _alike(parts, sources):
             continue
         shape = [sources[0].shape[0], sum(source.shape[1] for source in sources), *sources[0].shape[2:]]
         joined = insert(node, "Concat", sources, {"axis": 1}, shape)
         kernel = np.concatenate([array(part.inputs[1]) for part in parts], axis=1)
         inputs = [joined, constant(graph, kernel), constant(graph, sum(map(_bias, parts)).astype("float32"))]
         replace(node.outputs[0], insert(node, "Conv", inputs, {"kernel_shape": [1, 1]}, node.outputs[0].shape))
+
+
+def _alike(parts, sources):
+    """Whether two convolutions have outputs of one shape, so that their sum repeats no pixel and no channel."""
+    known = all(source.shape is not None and isinstance(source.shape[1], int) for source in sources)
+    return known and sources[0].shape[2:] == sources[1].shape[2:] and len({len(array(p.inputs[1])) for p in parts}) == 1
 
 
 def merge_depthwise(graph):
@@ -351,7 +371,7 @@ def _layouts(graph):
     for node in graph:
         sources = [layouts[value] for value in node.inputs if value in layouts]
         (output, *others) = node.outputs
-        if node.op_type == "Conv" and array(node.inputs[1]) is not None and not others:
+        if node.op_type == "Conv" and _has_image_kernel(node) and not others:
             channels, group = len(array(node.inputs[1])), attribute(node, "group", 1)
             if group == 1:
                 layout = [*range(channels), *[-1] * (-channels % BLOCK)]
@@ -384,7 +404,9 @@ def _layouts(graph):
                 return None
             if node.op_type == "Add" and _offsets_zeros(node, layouts) or _repeats_channel(node, layout, layouts):
                 return None
-        elif node.op_type in ("MatMul", "Gemm") and array(node.inputs[1]) is not None and node.inputs[0] in layouts:
+        elif (
+            node.op_type in ("MatMul", "Gemm") and array(node.inputs[1]) is not None and _is_of_channels(node, layouts)
+        ):
             continue
         else:
             return None
@@ -393,6 +415,14 @@ def _layouts(graph):
                 return None
             layouts[output] = layout
     return layouts
+
+
+def _is_of_channels(node, layouts):
+    """Whether a product of matrices sums over channels: over the last axis of (B, C), and not of an image."""
+    source = node.inputs[0]
+    return (
+        source in layouts and source.shape is not None and len(source.shape) == 2 and not attribute(node, "transA", 0)
+    )
 
 
 def _offsets_zeros(node, layouts):

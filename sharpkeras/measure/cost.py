@@ -15,6 +15,7 @@ So layers are opened, down to Keras' operations, and the rules are about those. 
 All else counts 0: sums of nodes, concatenation, padding, resizing, other activations and other normalizations.
 """
 
+import contextlib
 import math
 from typing import NamedTuple
 
@@ -153,7 +154,10 @@ def _opened(part, call, args, kwargs, counted):
         return run
 
     try:
-        with keras.StatelessScope():  # in which a layer that counts its calls stays as it is
+        with (
+            keras.StatelessScope(),
+            _symbolic_activation(part),
+        ):  # in which a layer that counts its calls stays as it is
             outputs = call(*args, **kwargs)
             made, used = (
                 [t for t in tensors if hasattr(t, "_keras_history")] for tensors in (_symbolic(outputs), copies)
@@ -165,6 +169,20 @@ def _opened(part, call, args, kwargs, counted):
     except Exception as error:  # such as that of a loop over steps, which has no symbolic form
         raise _uncountable(part, str(error)) from error
     return rows, _exchanged(outputs, [*copies, *made], [*given, *computed])
+
+
+@contextlib.contextmanager
+def _symbolic_activation(part):
+    """Leaves out an activation of a layer that has no symbolic form: none of them counts."""
+    activation = getattr(part, "activation", None)
+    if activation not in OPAQUE:
+        yield
+        return
+    part.activation = keras.activations.linear
+    try:
+        yield
+    finally:
+        part.activation = activation
 
 
 def _symbolic(structure):
@@ -280,20 +298,24 @@ def _dot(call):
 
 
 def _einsum(call):
-    """The product of all sizes; 0 where nothing is summed up, as of any product of elements."""
-    equation, operands = call.part.subscripts.replace(" ", ""), call.args
-    given, arrow, output = equation.partition("->")
-    if len(operands) > 2:  # in which order they are multiplied decides what it costs
-        raise _uncountable(call.part, f"the einsum {equation} of {len(operands)} tensors")
+    equation = call.part.subscripts
+    if len(call.args) > 2:  # in which order they are multiplied decides what it costs
+        raise _uncountable(call.part, f"the einsum {equation} of {len(call.args)} tensors")
+    return _multiply_adds(einsum(equation, [_shape(operand) for operand in call.args]))
+
+
+def einsum(equation, shapes):
+    """Multiply-adds of an einsum of two tensors, the product of all sizes; 0 of one, and where nothing is summed up."""
+    given, arrow, output = equation.replace(" ", "").partition("->")
     sizes = {}
-    for letters, shape in zip(given.split(","), map(_shape, operands)):
+    for letters, shape in zip(given.split(","), shapes):
         before, dots, after = letters.partition("...")
         rest = len(shape) - len(before) - len(after) if dots else 0
         axes = [*before, *range(-rest, 0), *after]  # those of `...` are alike from the last one on
         sizes |= {axis: max(size, sizes.get(axis, 1)) for axis, size in zip(axes, shape)}
     letters = [axis for axis in sizes if isinstance(axis, str)]
     summed = [letter for letter in letters if (letter not in output if arrow else given.count(letter) > 1)]
-    return _multiply_adds(math.prod(sizes.values()) if len(operands) == 2 and summed else 0)
+    return math.prod(sizes.values()) if len(shapes) == 2 and summed else 0
 
 
 def _attention(call):
@@ -338,6 +360,7 @@ def _global_pool(call):
     return _each_input(call) if axes and axes in places else (0, 0)
 
 
+OPAQUE = (keras.activations.mish, keras.activations.hard_silu, keras.activations.sparsemax)
 GROUPED = (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
 CONVOLUTIONS = {"Conv": _convolution, "DepthwiseConv": _depthwise, "SeparableConv": _separable}
 CONVOLUTIONS |= {"ConvTranspose": _transposed}
@@ -347,6 +370,9 @@ LAYERS = (
     (keras.layers.BatchNormalization, _batch_norm_layer),
     ((keras.layers.MaxPooling1D, keras.layers.MaxPooling2D, keras.layers.MaxPooling3D), _each_input),
     ((keras.layers.AveragePooling1D, keras.layers.AveragePooling2D, keras.layers.AveragePooling3D), _each_input),
+    ((keras.layers.AdaptiveMaxPooling1D, keras.layers.AdaptiveAveragePooling1D), _each_input),
+    ((keras.layers.AdaptiveMaxPooling2D, keras.layers.AdaptiveAveragePooling2D), _each_input),
+    ((keras.layers.AdaptiveMaxPooling3D, keras.layers.AdaptiveAveragePooling3D), _each_input),
     (keras.layers.PReLU, _each_output),
     ((keras.layers.Dropout, keras.layers.GaussianDropout, keras.layers.AlphaDropout), _nothing),
     ((keras.layers.SpatialDropout1D, keras.layers.SpatialDropout2D, keras.layers.SpatialDropout3D), _nothing),
