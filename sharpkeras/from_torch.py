@@ -120,7 +120,17 @@ SUPERNETS = {Supernet: _supernet_slots, CuboidSupernet: _cuboid_slots}
 
 
 def _layer_slots(layer, name):
-    """The slots of a layer whose official module is called `name`; of other people's layers, what Keras calls them."""
+    """The slots of a layer whose official module is called `name`; of other people's weights, what Keras calls them."""
+    official = dict(_module_slots(layer, name))
+    yield from official.items()
+    named = {id(slot.variable) for slot in official.values()}
+    for number, variable in enumerate(layer.weights):
+        if id(variable) not in named and not _is_random_state(variable):
+            yield f"{name}.{number}.{variable.name}", Slot(variable, None)
+
+
+def _module_slots(layer, name):
+    """The slots of what the official code has too."""
     if isinstance(layer, Sequence):
         prefix = name if isinstance(layer, (ConvBN, SplitConv)) else f"{name}.op"
         for position, step in enumerate(layer.steps):
@@ -148,10 +158,6 @@ def _layer_slots(layer, name):
     elif isinstance(layer, keras.layers.Conv2D):
         yield f"{name}.weight", Slot(layer.kernel, CONV)
         yield from _bias(layer, name)
-    else:
-        for number, variable in enumerate(layer.weights):
-            if not _is_random_state(variable):
-                yield f"{name}.{number}.{variable.name}", Slot(variable, None)
 
 
 def _bias(layer, name):

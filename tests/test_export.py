@@ -29,7 +29,7 @@ onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("tf2onnx")
 
-from sharpkeras.export import conversion  # noqa: E402
+from sharpkeras.export import conversion, gate  # noqa: E402
 from sharpkeras.export.gate import compare, expected_logits, logits, structural_problems  # noqa: E402
 
 

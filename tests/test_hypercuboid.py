@@ -658,6 +658,52 @@ def test_layers_need_not_know_how_to_be_built(images):
     assert len(supernet.trainable_variables) == before
 
 
+class Gained(keras.layers.Conv2D):
+    """A convolution with a weight that no official module has."""
+
+    def build(self, input_shape):
+        super().build(input_shape)
+        self.gain = self.add_weight(name="gain", shape=(self.filters,))
+
+    def call(self, inputs):
+        return super().call(inputs) * self.gain
+
+
+def test_weights_of_ones_own_have_a_name_and_a_place():
+    """Without one, a training came to its end and could not be saved."""
+    make = functools.partial(Gained, kernel_size=3, padding="same")
+    network = HyperCuboid({"filters": (2,)}, make, 1, narrow_stem, head=narrow_head)
+    network = network.network(network.sample(0), SHAPE, CLASSES)
+    randomize(network)
+    state = state_dict(network)
+    assert state["op_grid.0.2.gain"].shape == (2,) and state["op_grid.0.weight"].shape == (2, FILTERS, 3, 3)
+    gain = next(variable for variable in network.weights if variable.name == "gain")
+    gain.assign(gain * 0)
+    load_state(network, state)
+    np.testing.assert_array_equal(gain, state["op_grid.0.2.gain"])
+
+
+class MakesParts(Pair):
+    """A layer of one's own whose parts are made, and not built, when it is built."""
+
+    def __init__(self, filters, **options):
+        keras.layers.Layer.__init__(self, **options)
+        self.filters = filters
+
+    def build(self, input_shape):
+        self.inner = keras.layers.Conv2D(self.filters, 3, padding="same")
+
+
+def test_parts_that_are_made_in_build_are_trained(images):
+    cuboid = HyperCuboid({"filters": (2, 3)}, MakesParts, 1, narrow_stem, head=narrow_head)
+    supernet, network = cuboid.supernet(SHAPE, CLASSES), cuboid.network(cuboid.sample(0), SHAPE, CLASSES)
+    before = [len(model.trainable_variables) for model in (supernet, network)]  # of which the optimizer is told
+    supernet([images, [np.ones((1, 2), "float32")]])
+    network(images)
+    assert [len(model.trainable_variables) for model in (supernet, network)] == before
+    assert sum("op_grid" in variable.path for variable in supernet.trainable_variables) == 4
+
+
 def test_a_dense_layer_without_bias_has_its_weights_named():
     make = functools.partial(keras.layers.Dense, use_bias=False)
     supernet = HyperCuboid({"units": (2, 3)}, make, 1, narrow_stem, head=narrow_head).supernet(SHAPE, CLASSES)
@@ -679,6 +725,12 @@ REFUSED = {
     "partials": (dict(axes={"block": [functools.partial(ConvBN, 2), functools.partial(ConvBN, 3)]}), "one label"),
     "stem": (dict(stem_axes={"filters": (4, 4)}), "two values with one label"),
     "label that JSON has not": (dict(axes={"filters": {(1, 2): 4}}), "label"),
+    "a name that is no file name": (dict(name="my grid"), "plain file name"),
+    "a name of a path": (dict(name="../grid"), "plain file name"),
+    "no name": (dict(name=None), "needs a name"),
+    "an axis without a text": (dict(axes={3: (4, 8)}), "cannot hold"),
+    "more axes than a file holds": (dict(axes={f"axis_{n}": (1,) for n in range(17)}), "cannot hold"),
+    "more positions than a file holds": (dict(positions=256), "more positions"),
     "label that is not finite": (dict(axes={"filters": (float("nan"), 2)}), "label"),
 }
 

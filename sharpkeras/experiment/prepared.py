@@ -8,7 +8,7 @@ import numpy as np
 
 from sharpkeras.data import augment, load, streams
 from sharpkeras.errors import printable
-from sharpkeras.experiment import assembly, updates, weights
+from sharpkeras.experiment import assembly, feasibility, updates, weights
 
 SELECTING = {"held_out": "held out", "test": "of the test split, which select the epoch"}
 
@@ -50,6 +50,7 @@ def search(recipe, space, dataset, remat=False, penalty=None):
     """The Prepared search: half of the images trains the weights, the other half the alphas."""
     weights_half, alphas_half = streams.search_split(len(dataset.images), recipe.train_portion, recipe.batch_size)
     steps = len(weights_half) // recipe.batch_size
+    feasibility.check_space(space, dataset.images.shape[1:])
     with assembly.precision(recipe):
         model = assembly.search_model(recipe, space, dataset, steps, penalty)
     model.supernet.remat = remat
@@ -93,6 +94,8 @@ def building(recipe, architecture, space=None, initial=None, init=None):
 
     def build(*shapes):
         network = assembly.build_network(recipe, architecture, *shapes, space)
+        if space is not None:
+            feasibility.check_network(network)
         if initial is not None:
             weights.put_into(network, initial, init)
         return network

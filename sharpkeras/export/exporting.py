@@ -122,12 +122,16 @@ def export_onnx(
     }
     with _written_aside(path) as aside:
         session = _opened(onnx_model, aside)
-        step = "--no-optimize, which leaves the graph as it is converted; and please report it" if optimize else REPORT_IT
+        step = (
+            "--no-optimize, which leaves the graph as it is converted; and please report it" if optimize else REPORT_IT
+        )
         agreement = gate.check_agreement(expected, session, cases, tolerance, step)
         if half:
             onnx_model, session, in_half = _to_half(onnx_model, aside)
             for computed in (session, in_half):  # the second is reported
-                agreement = gate.check_agreement(expected, computed, cases, HALF_TOLERANCE, "leave out --quantize float16")
+                agreement = gate.check_agreement(
+                    expected, computed, cases, HALF_TOLERANCE, "leave out --quantize float16"
+                )
             report["precision"] = "float16"
         if test is not None:
             agreement["accuracy"] = _accuracy(model, session, test)

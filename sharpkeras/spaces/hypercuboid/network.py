@@ -2,7 +2,9 @@
 
 import keras
 
+from sharpkeras.errors import ConfigError
 from sharpkeras.network import FinalNetwork, classify
+from sharpkeras.spaces.hypercuboid.supernet import build_parts
 
 
 class PathNetwork(FinalNetwork):
@@ -15,7 +17,7 @@ class PathNetwork(FinalNetwork):
         num_classes: of the logits.
 
     Raises:
-        ConfigError: for a path that is none of the cuboid.
+        ConfigError: for a path that is none of the cuboid, or a head that makes no images.
     """
 
     def __init__(self, cuboid, path, input_shape=(32, 32, 3), num_classes=10, name=None):
@@ -27,7 +29,10 @@ class PathNetwork(FinalNetwork):
             steps, before = sorted({route[position] for route in routes}), tuple(states.values())
             states = _position(cuboid, position, steps, states)
             stages.append((before, tuple(states.values())))
-        heads = [cuboid.make_head(f"base.{i}")(state) for i, (_, state) in enumerate(sorted(states.items()))]
+        heads = [_applied(cuboid.make_head(f"base.{i}"), state) for i, (_, state) in enumerate(sorted(states.items()))]
+        for head in heads:
+            if len(head.shape) != 4:
+                raise ConfigError("the head makes no images", where="head", seen=head.shape, allowed="(None, H, W, C)")
         logits = classify(heads, num_classes)
         stages.append((tuple(states.values()), (logits,)))
         super().__init__(images, {"logits": logits}, stages, name=name)
@@ -36,7 +41,8 @@ class PathNetwork(FinalNetwork):
 def _stems(cuboid, routes, images):
     """The states of the first position that the routes begin with."""
     begun = sorted({route[0][0] for route in routes})
-    return {s: cuboid.make_stem(cuboid.stem_choices[s], name=f"stem.{i}")(images) for i, s in enumerate(begun)}
+    stems = {s: cuboid.make_stem(cuboid.stem_choices[s], name=f"stem.{i}") for i, s in enumerate(begun)}
+    return {s: _applied(stem, images) for s, stem in stems.items()}
 
 
 def _position(cuboid, position, steps, states):
@@ -46,8 +52,15 @@ def _position(cuboid, position, steps, states):
         name = f"op_grid.{position}" if len(steps) == 1 else f"op_grid.{position}.{number}"
         layer = cuboid.make_layer(position, cuboid.choices[choice], name=name)
         target = int(cuboid.lattice[1][position][state, choice])
-        terms.setdefault(target, []).append(layer(states[state]))
+        terms.setdefault(target, []).append(_applied(layer, states[state]))
     return {target: _add(outputs) for target, outputs in terms.items()}
+
+
+def _applied(layer, state):
+    """What a layer makes of a state, with all its weights made."""
+    outputs = layer(state)
+    build_parts(layer, state.shape)
+    return outputs
 
 
 def _add(tensors):

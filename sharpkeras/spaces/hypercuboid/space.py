@@ -2,22 +2,24 @@
 
 import difflib
 import functools
+import itertools
 import math
 from collections.abc import Iterable, Mapping
 
-import keras
 import numpy as np
 from keras import ops
 
 from sharpkeras.errors import ConfigError
 from sharpkeras.layers import ConvBN, ReLUConvBN
+from sharpkeras.spaces import check_name
 from sharpkeras.spaces.hypercuboid import costs as cuboid_costs
 from sharpkeras.spaces.hypercuboid import graph, network
-from sharpkeras.spaces.hypercuboid.path import Path, is_label
+from sharpkeras.spaces.hypercuboid.path import MAX_AXES, MAX_STEPS, Path, is_label
 from sharpkeras.spaces.hypercuboid.supernet import CuboidSupernet
 from sharpkeras.weighting import WEIGHTINGS
 
 ALPHA_DEVIATION = 1e-3
+MOST = f"at most {MAX_STEPS - 1}"  # positions
 NOMINAL_IMAGE = (256, 256, 3)  # on which layers show whether their outputs have one shape
 STEM, HEAD = functools.partial(ConvBN, 16), functools.partial(ReLUConvBN, 64)
 
@@ -43,11 +45,11 @@ class HyperCuboid:
         stem_axes: axes of the stem: each choice is a state of the first position, without a weight of its own.
         head: () → a layer; each final state has its own, which brings it to the shape that is classified.
         weighting: "scalar" or "max_w" (Eq. 3).
-        name: of the space, in the files of its paths.
+        name: of the space, in the files of its paths; a plain file name.
 
     Raises:
-        ConfigError: for an axis without a choice, values that share a label, or an axis that a position fixes; and
-            from the methods, for a layer that can not be made or does not fit.
+        ConfigError: for an axis without a choice, values that share a label, an axis that a position fixes, or what
+            the file of a path could not say; and from the methods, for a layer that cannot be made or does not fit.
     """
 
     def __init__(
@@ -64,11 +66,13 @@ class HyperCuboid:
         self.axes, self.stem_axes = _axes(axes, "axes"), _axes(stem_axes or {}, "stem_axes")
         self.positions = [{}] * positions if isinstance(positions, int) else [dict(p) for p in positions]
         self.layer, self.stem, self.head = layer, stem, head
-        self.weighting, self.name = weighting, name
+        self.weighting, self.name = weighting, _plain_name(name)
         if weighting not in WEIGHTINGS:
             raise ConfigError("unknown weighting", where="weighting", seen=weighting, allowed=", ".join(WEIGHTINGS))
         if not self.axes or not self.positions:
             raise ConfigError("a cuboid needs an axis and a position", seen=(list(self.axes), len(self.positions)))
+        if len(self.positions) >= MAX_STEPS:  # the stem is the first step of a path
+            raise ConfigError("more positions than the file of a path holds", seen=len(self.positions), allowed=MOST)
         for number, position in enumerate(self.positions):
             if not position.keys().isdisjoint(self.axes):
                 problem, seen = "a position fixes what an axis chooses", sorted(position.keys() & self.axes.keys())
@@ -130,6 +134,21 @@ class HyperCuboid:
             shapes.append(list(dict.fromkeys(shape for row in rows for shape in row)))
             outcomes.append(np.array([[shapes[-1].index(shape) for shape in row] for row in rows]))
         return shapes, outcomes
+
+    def every_layer(self, input_shape):
+        """(where it stands, choice, layer that is not built, shape that it reads) of each that differs from the others.
+
+        For images (H, W, C). Positions with the same options have the same layers.
+        """
+        shapes = self.state_shapes(input_shape)
+        found = {("stem", choice, tuple(input_shape)): self.make_stem(choice) for choice in self.stem_choices}
+        for number, (position, states) in enumerate(zip(self.positions, shapes)):
+            first = self.positions.index(position)
+            for shape, choice in itertools.product(states, self.choices):
+                found.setdefault((f"positions[{first}]", choice, shape), self.make_layer(number, choice))
+        found |= {("head", (), shape): self.make_head() for shape in shapes[-1]}
+        for (where, choice, shape), layer in found.items():
+            yield where, dict(choice), layer, shape
 
     # --- the protocol of spaces ---
 
@@ -240,7 +259,10 @@ class HyperCuboid:
                         raise ConfigError(problem, where=f"position {position}", seen=found, allowed=after[target])
             shapes.append([after[target] for target in sorted(after)])
         for shape in shapes[-1]:
-            _output_shape(self.make_head(), shape, ())
+            made = _output_shape(self.make_head(), shape, ())
+            if len(made) != 3:
+                seen, allowed = (None, *made), "(None, H, W, C)"
+                raise ConfigError("the head makes no images", where="head", seen=seen, allowed=allowed)
         return shapes
 
     def costs(self, measure, input_shape=(32, 32, 3), num_classes=10):
@@ -288,9 +310,19 @@ def _label(value):
     return value if plain else getattr(value, "__name__", type(value).__name__)
 
 
+def _plain_name(name):
+    """The name of a space, which stands in the file of every path."""
+    if name is None:
+        raise ConfigError("a space needs a name", where="name", seen=None, allowed="a plain file name")
+    return check_name(name, "name")
+
+
 def _axes(axes, where):
     if not isinstance(axes, Mapping):
         raise ConfigError("axes are a mapping", where=where, seen=axes, allowed="name → values to choose from")
+    if len(axes) > MAX_AXES or not all(isinstance(axis, str) for axis in axes):
+        allowed = f"at most {MAX_AXES}, each with a text for its name"
+        raise ConfigError("axes that the file of a path cannot hold", where=where, seen=list(axes), allowed=allowed)
     return {axis: _labelled(values, f"{where}.{axis}") for axis, values in axes.items()}
 
 
@@ -337,11 +369,17 @@ def _values(axes, choice):
 
 
 def _output_shape(layer, shape, choice):
-    """(H, W, C) behind a layer; raises ConfigError when it can not be applied."""
+    """(H, W, C) behind a layer; raises ConfigError when it cannot be applied, or makes no state."""
     try:
-        return tuple(keras.tree.flatten(layer.compute_output_shape((None, *shape)))[1:])
+        made = layer.compute_output_shape((None, *shape))
     except Exception as error:
-        raise ConfigError(f"this choice can not read a state of shape {shape}: {error}", seen=dict(choice)) from error
+        raise ConfigError(f"this choice cannot read a state of shape {shape}: {error}", seen=dict(choice)) from error
+    sizes = list(made) if isinstance(made, (tuple, list)) else []
+    if len(sizes) < 2 or sizes[0] is not None or not all(isinstance(size, int) for size in sizes[1:]):
+        problem = f"this choice makes no state of one of shape {shape}, but {made}"
+        allowed = "one tensor with the batch first, of sizes that are known: (None, …)"
+        raise ConfigError(problem, seen=dict(choice), allowed=allowed)
+    return tuple(sizes[1:])
 
 
 def _index(choices, axes, choice, where):

@@ -144,4 +144,15 @@ def _built(layer, shape):
             layer(keras.KerasTensor(shape))  # Keras builds what it holds, if anything, when it is first called
         else:
             layer.build(shape)
+            build_parts(layer, shape)
     return layer.compute_output_shape(shape)
+
+
+def build_parts(layer, shape):
+    """Builds the layers that a layer has made in its own `build`: as Keras does, by calling it once, symbolically.
+
+    Else they would get their weights at the first step, of which no optimizer was told.
+    """
+    parts = layer._flatten_layers(include_self=False)
+    if any(not part.built and type(part).build is not keras.layers.Layer.build for part in parts):
+        keras.Operation.compute_output_spec(layer, keras.KerasTensor(shape))
