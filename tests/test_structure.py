@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import tomllib
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -211,6 +212,43 @@ def test_no_file_holds_what_belongs_to_a_machine():
         if re.search(pattern, line)
     ]
     assert not found, "\n".join(found)
+
+
+BUILD = "import sys; sys.path.insert(0, ''); from cli import building; building.build_editable(sys.argv[1])"
+IMPORT = """
+import site, sys
+site.addsitedir(sys.argv[1])
+import sharpkeras, sharpkeras_cli, sharpkeras.errors
+print(sharpkeras.__file__, sharpkeras_cli.__file__, sep="\\n")
+"""
+
+
+@pytest.mark.parametrize("place", ("beside", "inside", "elsewhere"))
+def test_no_folder_hides_an_editable_install(place, editable, tmp_path):
+    """A folder called sharpkeras, such as that of a clone with the runs in it, is a package to Python."""
+    (tmp_path / "sharpkeras" / "runs").mkdir(parents=True)
+    (tmp_path / "sharpkeras" / "sharpkeras").symlink_to(ROOT / "sharpkeras")
+    folder = {"beside": tmp_path, "inside": ROOT, "elsewhere": tmp_path / "sharpkeras" / "runs"}[place]
+    command = [sys.executable, "-S", "-c", IMPORT, str(editable)]  # without whatever is installed here
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    files = [Path(line).resolve() for line in done.stdout.splitlines()]
+    assert files == [ROOT / "sharpkeras" / "__init__.py", ROOT / "cli" / "__init__.py"]
+
+
+@pytest.fixture(scope="session")
+def editable(tmp_path_factory):
+    """What `pip install --editable .` puts beside other packages."""
+    pytest.importorskip("setuptools")
+    folder = tmp_path_factory.mktemp("editable")
+    subprocess.run([sys.executable, "-c", BUILD, str(folder)], cwd=ROOT, capture_output=True, check=True)
+    (wheel,) = folder.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(folder / "packages")
+        names, record = archive.namelist(), next(name for name in archive.namelist() if name.endswith("/RECORD"))
+        listed = archive.read(record).decode().splitlines()
+    assert sorted(line.split(",")[0] for line in listed) == sorted(names)
+    return folder / "packages"
 
 
 def test_every_folder_is_packaged():
