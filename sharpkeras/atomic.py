@@ -86,24 +86,29 @@ def flush_directory(path):
 
 
 @contextlib.contextmanager
-def disk_errors(path):
-    """Turns an OSError into a message that its reader can act on."""
+def disk_errors(path, by=""):
+    """Turns an OSError into a message that its reader can act on.
+
+    Args:
+        path: what is read or written.
+        by: how another place is named, where the command that was typed has a flag for it, such as " with --out".
+    """
     try:
         yield
     except reading.Refused as error:
         allowed, next_step = "a regular file; in a run, no link", "take another copy of it, or name another place"
         raise RunError(error.strerror, where=error.filename, allowed=allowed, next_step=next_step) from None
     except OSError as error:
-        raise disk_error(error, path) from None
+        raise disk_error(error, path, by) from None
 
 
-def disk_error(error, path):
-    """The message that an OSError is: a ResourceError where the disk is full, else a RunError."""
+def disk_error(error, path, by=""):
+    """The message that an OSError is: a ResourceError where the disk is full, else a RunError; as `disk_errors`."""
     where, seen = None if path is None else str(path), error.strerror or str(error)
     if error.errno in FULL:
-        next_step = "free some space, or name a place on another disk"
+        next_step = f"free some space, or name a place on another disk{by}"
         return ResourceError("the disk is full", where=where, seen=seen, next_step=next_step)
-    next_step = "name a place that can be written"
+    next_step = f"name a place that can be written{by}"
     return RunError("can not be read or written", where=where, seen=seen, next_step=next_step)
 
 

@@ -103,7 +103,7 @@ class RunDirectory:
         path, recipe = Path(path), _as_json(recipe)
         _read_facts(path, must_exist)  # refuses before anything is touched
         is_new = not os.path.exists(path)
-        with atomic.disk_errors(path):
+        with atomic.disk_errors(path, by=" with --out"):
             path.mkdir(parents=True, exist_ok=True)
             lock_file = _lock(path)
         try:

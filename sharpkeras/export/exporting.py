@@ -20,7 +20,11 @@ from sharpkeras.measure.machine import device_name
 OPSETS = range(13, 19)  # the table of tf2onnx 1.17 ends at 18
 HALF_TOLERANCE = 2e-2  # eleven bits in each of some hundred operators in a row
 LEAST_OF_TOP_1 = 0.99  # of what the network has in float32 that an int8 file has to keep
-REPORT_IT = "please report it, with the file that was kept"
+AFTER_A_DIFFERENCE = {  # whether the graph is rewritten → what to try where the file disagrees
+    True: "--no-optimize, which leaves the graph as it is converted; and please report it",
+    False: "please report it, with the file that was kept",
+}
+NOT_IN_HALF = "leave out --quantize float16"
 AFTER_A_LOSS = {  # bits of weights → what to try where int8 loses too much
     7: "raise --calibration-images; or --weight-bits 8, for x86 with VNNI and ARM alone; or leave out --quantize int8",
     8: "raise --calibration-images; or --weight-bits 7 where this processor has no VNNI; or leave out --quantize int8",
@@ -122,16 +126,11 @@ def export_onnx(
     }
     with _written_aside(path) as aside:
         session = _opened(onnx_model, aside)
-        step = (
-            "--no-optimize, which leaves the graph as it is converted; and please report it" if optimize else REPORT_IT
-        )
-        agreement = gate.check_agreement(expected, session, cases, tolerance, step)
+        agreement = gate.check_agreement(expected, session, cases, tolerance, AFTER_A_DIFFERENCE[bool(optimize)])
         if half:
             onnx_model, session, in_half = _to_half(onnx_model, aside)
             for computed in (session, in_half):  # the second is reported
-                agreement = gate.check_agreement(
-                    expected, computed, cases, HALF_TOLERANCE, "leave out --quantize float16"
-                )
+                agreement = gate.check_agreement(expected, computed, cases, HALF_TOLERANCE, NOT_IN_HALF)
             report["precision"] = "float16"
         if test is not None:
             agreement["accuracy"] = _accuracy(model, session, test)
