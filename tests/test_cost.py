@@ -1,5 +1,7 @@
 """Parameters and AddMults: the paper's tables, toy models counted by hand, and a network that is not ours."""
 
+import re
+
 import keras
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ from keras import ops
 
 from sharpkeras import layers, published
 from sharpkeras.errors import ConfigError
+from sharpkeras.measure import cost as cost_rules
 from sharpkeras.measure.cost import Cost, count, of_layer, per_layer
 from sharpkeras.spaces.cell.network import Network
 
@@ -493,3 +496,37 @@ def test_a_network_that_is_not_ours():
     assert cost.addmults_conv_dense == 300774272 and within_a_digit(cost.addmults_conv_dense / 1e9, 0.3)
     # 112·112·32 outputs of the first BatchNorm count 2, those of its ReLU6 count 1, and so on: 20 M more.
     assert cost.addmults_paper == 320299008
+
+
+def test_every_operation_that_may_multiply_and_add_is_decided():
+    """A version of Keras with another convolution, product or pool must not count it 0 in silence."""
+    modules = ("numpy", "nn", "linalg", "math", "image", "core")
+    found = {
+        name
+        for module in modules
+        for name, value in vars(getattr(keras.src.ops, module)).items()
+        if isinstance(value, type)
+        and issubclass(value, keras.Operation)
+        and module not in cost_rules.UNCOUNTABLE_MODULES
+    }
+    decided = {*cost_rules.OPERATIONS, *cost_rules.UNCOUNTABLE}
+    assert decided - found == {"ReLU"}  # of keras.activations
+    words = re.compile(
+        "conv|corr|dot|einsum|fft|inner|kron|loop|mul|pool|relu|scan|tensor|attention|map|norm|blur", re.I
+    )
+    free = {"ConvertToTensor", "LayerNorm", "MapCoordinates", "MultiHot", "Multiply", "Normalize", "RMSNorm"}
+    assert {name for name in found - decided if words.search(name)} == free
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_precision_does_not_change_a_cost(policy):
+    def make():
+        images = keras.Input((H, W, C))
+        return keras.Model(images, layers.SharpSepConv(4)(kl.Conv2D(5, 3, activation="relu")(images)))
+
+    expected, before = count(make()), keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        assert count(make()) == expected
+    finally:
+        keras.config.set_dtype_policy(before)

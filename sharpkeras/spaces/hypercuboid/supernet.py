@@ -155,4 +155,5 @@ def build_parts(layer, shape):
     """
     parts = layer._flatten_layers(include_self=False)
     if any(not part.built and type(part).build is not keras.layers.Layer.build for part in parts):
-        keras.Operation.compute_output_spec(layer, keras.KerasTensor(shape))
+        with layer._open_name_scope():  # which their weights are named by
+            keras.Operation.compute_output_spec(layer, keras.KerasTensor(shape))
