@@ -139,9 +139,7 @@ def _opened(part, call, args, kwargs, counted):
     Their shapes are those that the operations have: what a layer declares of its output may have unknown sizes.
     """
     given = list({id(tensor): tensor for tensor in _symbolic((args, kwargs))}.values())
-    copies = [
-        keras.KerasTensor(tensor.shape, tensor.dtype) for tensor in given
-    ]  # of which it is not known who made them
+    copies = [keras.KerasTensor(tensor.shape, tensor.dtype) for tensor in given]  # where the graph inside begins
     args, kwargs = _exchanged((args, kwargs), given, copies)
     rows = []
 
@@ -154,16 +152,13 @@ def _opened(part, call, args, kwargs, counted):
         return run
 
     try:
-        with (
-            keras.StatelessScope(),
-            _symbolic_activation(part),
-        ):  # in which a layer that counts its calls stays as it is
+        # A layer that counts its calls stays as it is.
+        with keras.StatelessScope(), _symbolic_activation(part):
             outputs = call(*args, **kwargs)
-            made, used = (
-                [t for t in tensors if hasattr(t, "_keras_history")] for tensors in (_symbolic(outputs), copies)
-            )
-            values = [tensor for tensor, copy in zip(given, copies) if hasattr(copy, "_keras_history")]
-            computed = made and keras.Function(used, made)._run_through_graph(values, operation_fn=count_call)
+            made = [tensor for tensor in _symbolic(outputs) if hasattr(tensor, "_keras_history")]
+            used = {id(copy): value for copy, value in zip(copies, given) if hasattr(copy, "_keras_history")}
+            inside = made and keras.Function([copy for copy in copies if id(copy) in used], made)
+            computed = made and inside._run_through_graph(list(used.values()), operation_fn=count_call)
     except ConfigError:
         raise
     except Exception as error:  # such as that of a loop over steps, which has no symbolic form
