@@ -127,7 +127,7 @@ class RunDirectory:
             RunError: there is no run, or one of another kind than `kind`.
         """
         path = Path(path)
-        facts = _read_facts(path, must_exist=True, advice=NAME_A_RUN)
+        facts = _read_facts(path, must_exist=True, advice=NAME_A_RUN, instead=NAME_A_RUN)
         if kind is not None and facts["kind"] != kind:
             next_step = f"name a run that sharpkeras {kind} wrote"
             raise RunError(f"holds no {kind} run", where=str(path), seen=f"a {facts['kind']} run", next_step=next_step)
@@ -314,10 +314,17 @@ class RunDirectory:
 # --- what is in a directory ---
 
 
-def _read_facts(path, must_exist, advice=f"{NAME_A_RUN}; to begin one, drop --resume"):
-    """The contents of `run.json`; None where no run was begun and one may be."""
+def _read_facts(path, must_exist, advice=f"{NAME_A_RUN}; to begin one, drop --resume", instead=OTHER_DIRECTORY):
+    """The contents of `run.json`; None where no run was begun and one may be.
+
+    Args:
+        path: the directory.
+        must_exist: whether it is an error that there is none.
+        advice: what is told then.
+        instead: what is told where a run.json is not ours.
+    """
     if os.path.lexists(path / "run.json"):  # unlike a Path's, it knows no name that is too long to ask for
-        return _checked_facts(path)
+        return _checked_facts(path, instead)
     if must_exist:
         problem, step = "is no run directory", advice
     elif not os.path.exists(path) or path.is_dir() and set(os.listdir(path)) <= {"lock", ".run.json.part"}:
@@ -327,16 +334,16 @@ def _read_facts(path, must_exist, advice=f"{NAME_A_RUN}; to begin one, drop --re
     raise RunError(problem, where=str(path), allowed="a directory with a run.json", next_step=step)
 
 
-def _checked_facts(path):
+def _checked_facts(path, instead):
     where = str(path / "run.json")
     try:
         facts = _read_json(path, "run.json")
     except SharpKerasError as error:
-        raise RunError(f"{error.problem}, so it is no run of ours", where=where, next_step=OTHER_DIRECTORY) from None
+        raise RunError(f"{error.problem}, so it is no run of ours", where=where, next_step=instead) from None
     version = facts.get("schema_version") if isinstance(facts, dict) else None
     if not isinstance(version, int) or facts.get("program") != PROGRAM or facts.get("kind") not in KINDS:
         allowed = f'"program": "{PROGRAM}", a schema_version and a kind of {", ".join(KINDS)}'
-        raise RunError("is no run of sharpkeras", where=where, seen=facts, allowed=allowed, next_step=OTHER_DIRECTORY)
+        raise RunError("is no run of sharpkeras", where=where, seen=facts, allowed=allowed, next_step=instead)
     if version > SCHEMA_VERSION:
         raise written_by_a_newer_version(where, version, SCHEMA_VERSION)
     facts = {"versions": {}, "conditions": {}, "changes": [], "finished": None, **facts, **EPOCHS_FROM_0}

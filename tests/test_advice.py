@@ -119,3 +119,14 @@ def test_a_stopped_run_that_began_anew_does_not_advise_to_begin_anew_again(monke
 def test_no_flag_is_advised_that_the_command_has_not(arguments, said, monkeypatch):
     result = interrupted(monkeypatch, *arguments, error=MemoryError)
     assert result.code == 7 and said in result.err
+
+
+@pytest.mark.parametrize("command", ["inspect", "evaluate", "extract", "compare"])
+def test_who_reads_a_run_is_told_to_name_another_and_who_writes_one_to_choose_a_place(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("run").mkdir()
+    Path("run", "run.json").write_text("{}")
+    result = sharpkeras(command, "run")
+    assert result.code == 5 and "name a directory that search or train wrote" in result.err
+    result = sharpkeras("search", "--out", "run")
+    assert result.code == 5 and "choose another directory with --out" in result.err

@@ -633,9 +633,8 @@ def test_configs_and_metrics(place):
     assert inspected("a.json")["facts"]["settings of"] == "train"
     Path("a.jsonl").write_text('{"epoch": 0}\n{"epoch": 1, "lo')
     report = inspected("a.jsonl")
-    assert report["facts"] == {"epochs": 1, "last": {"epoch": 0, "epochs_counted_from": 0}} and report["findings"] == [
-        "the last line is cut off"
-    ]
+    assert report["facts"] == {"epochs": 1, "last": {"epoch": 0, "epochs_counted_from": 0}}
+    assert report["findings"] == ["the last line is cut off"]
 
 
 def test_numbers_of_an_evaluation_belong_together(place):
