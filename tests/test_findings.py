@@ -79,7 +79,8 @@ def test_chance_is_within_the_interval_or_above_it(right, n, chance):
 
 
 def test_no_images_say_nothing():
-    assert findings.at_chance("accuracy", 0, 0, 0.5) is None
+    for chance in (0.5, 1.0):  # the second where a single image was held out
+        assert findings.at_chance("accuracy", 0, 0, chance) is None
 
 
 # --- the loss ---

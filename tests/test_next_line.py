@@ -178,7 +178,7 @@ def test_cost_names_the_sizes_that_it_counted(name, sizes, monkeypatch):
     recipe, found = seen[0]
     side = recipe.image_size or {"cifar10": 32, "imagenet": 224}[recipe.dataset]
     cost = assembly.count_cost(found, recipe, (side, side, 3), {"cifar10": 10, "imagenet": 1000}[recipe.dataset])
-    assert f"{cost.parameters:,} " in counted.out and f"{cost.addmults_paper:,} " in counted.out
+    assert f" {cost.parameters:,}\n" in counted.out and f" {cost.addmults_paper:,}   with" in counted.out
 
 
 def test_every_row_trains_what_every_kind_of_search_found():

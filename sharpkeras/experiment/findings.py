@@ -31,7 +31,9 @@ def at_chance(what, right, n, chance):
         right, n: counts; 0 images say nothing.
         chance: the share of the commonest class, which is what an answer without a look at the image can reach.
     """
-    low, high = clopper_pearson(right, n) if n else (1.0, 1.0)
+    if not n:
+        return None
+    low, high = clopper_pearson(right, n)
     if low > chance:
         return None
     interval = f"95 % interval {100 * low:.1f}–{100 * high:.1f}"
