@@ -3,4 +3,8 @@
 primitives → space → supernet → bilevel search → architecture → network → training → measure → export
 """
 
+from sharpkeras import saved
+
 __version__ = "0.1.0"
+
+saved.announce()

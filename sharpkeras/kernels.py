@@ -57,7 +57,7 @@ def _bessel(inputs):
 def depthwise_conv(inputs, kernel):
     """Depthwise convolution at stride 1 with zeros around: (B, H, W, C) and (k, k, C, 1) → (B, H, W, C)."""
     if keras.backend.backend() != "tensorflow":
-        return ops.depthwise_conv(inputs, kernel, padding="same")
+        return ops.depthwise_conv(inputs, kernel, padding="same", data_format="channels_last")
     # The op alone: what `tf.nn.depthwise_conv2d` builds around it makes a supernet's graph twice as large.
     import tensorflow as tf
 

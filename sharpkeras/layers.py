@@ -5,6 +5,7 @@ that Fig. 3 can be read off `SharpSepConv`, cost can be counted layer by layer, 
 place by position.
 """
 
+import functools
 import math
 
 import keras
@@ -15,6 +16,7 @@ from sharpkeras import kernels
 EPSILON = 1e-5  # PyTorch's BatchNorm2d
 POOL_EPSILON = 1e-3  # ResizablePool's BatchNorm
 MOMENTUM = 0.9  # PyTorch's momentum of 0.1
+CHANNELS_LAST = "channels_last"  # said to Keras each time: its own default is what stands in the user's keras.json
 
 
 def convolve(operation, inputs, kernel, strides, dilation_rate):
@@ -32,6 +34,7 @@ def convolve(operation, inputs, kernel, strides, dilation_rate):
     Raises:
         ValueError: at a dilation that is neither 1 nor the stride where the stride is not 1.
     """
+    operation = functools.partial(operation, data_format=CHANNELS_LAST)
     if max(strides) == 1:
         return operation(inputs, kernel, strides=1, padding="same", dilation_rate=dilation_rate)
     if max(kernel.shape[:2]) == 1:
@@ -53,9 +56,10 @@ def pad(inputs, kernel_size, value=0.0):
 
 
 def strided_shape(input_shape, strides, filters):
-    """(B, ceil(H / s_h), ceil(W / s_w), filters)."""
+    """(B, ceil(H / s_h), ceil(W / s_w), filters); a side that is not known yet is None before and after."""
     batch, height, width, _ = input_shape
-    return (batch, math.ceil(height / strides[0]), math.ceil(width / strides[1]), filters)
+    sides = ((height, strides[0]), (width, strides[1]))
+    return (batch, *(side and math.ceil(side / stride) for side, stride in sides), filters)
 
 
 def fan_in_uniform(fan_in):
@@ -64,16 +68,46 @@ def fan_in_uniform(fan_in):
     return keras.initializers.RandomUniform(-limit, limit)
 
 
+class AsPyTorch:
+    """What the layers of Keras that compute as PyTorch's do here have in common: some options are no choice of theirs.
+
+    One that would be ignored is refused; one that says what is done anyway is taken. How they pad has no name in Keras.
+    """
+
+    FIXED = {"padding": (), "data_format": (CHANNELS_LAST, None)}  # option → what may be said, the first to Keras
+
+    def __init__(self, *arguments, **options):
+        for name, accepted in self.FIXED.items():
+            if name in options and options[name] not in accepted:
+                kinds = type(self).__mro__
+                theirs = kinds[kinds.index(AsPyTorch) + 1].__name__
+                expected = " or ".join(map(repr, accepted)) or "no such argument"
+                raise ValueError(
+                    f"{kinds[0].__name__} computes as PyTorch's and leaves no choice of {name}: expected {expected}, "
+                    f"received {options[name]!r}; keras.layers.{theirs} takes it"
+                )
+            options |= {name: accepted[0]} if accepted else {}
+        super().__init__(*arguments, **options)
+
+    @classmethod
+    def from_config(cls, config):
+        # Keras writes the name of a padding into every config.
+        return super().from_config({name: value for name, value in config.items() if name != "padding"})
+
+
+CONVOLUTION = {**AsPyTorch.FIXED, "activation": ("linear", None, keras.activations.linear), "use_bias": (False,)}
+
+
 @keras.saving.register_keras_serializable("sharpkeras")
-class Conv2D(keras.layers.Conv2D):
+class Conv2D(AsPyTorch, keras.layers.Conv2D):
     """`nn.Conv2d(bias=False)` with symmetric padding."""
+
+    FIXED = {**CONVOLUTION, "groups": (1,)}
 
     def __init__(self, filters, kernel_size=1, strides=1, **kwargs):
         # VarianceScaling(1/3) is ±1/√fan_in, PyTorch's default.
         initializer = keras.initializers.VarianceScaling(1 / 3, mode="fan_in", distribution="uniform")
-        super().__init__(
-            filters, kernel_size, strides, **{"use_bias": False, "kernel_initializer": initializer, **kwargs}
-        )
+        super().__init__(filters, kernel_size, strides, **{"kernel_initializer": initializer, **kwargs})
 
     def kernel_shape(self, channels):
         return (*self.kernel_size, channels, self.filters)
@@ -89,12 +123,14 @@ class Conv2D(keras.layers.Conv2D):
 
 
 @keras.saving.register_keras_serializable("sharpkeras")
-class DepthwiseConv2D(keras.layers.DepthwiseConv2D):
+class DepthwiseConv2D(AsPyTorch, keras.layers.DepthwiseConv2D):
     """`nn.Conv2d(C, C, groups=C, bias=False)` with symmetric padding."""
 
+    FIXED = {**CONVOLUTION, "depth_multiplier": (1,)}
+
     def __init__(self, kernel_size, strides=1, dilation_rate=1, **kwargs):
-        size = kernel_size if isinstance(kernel_size, int) else kernel_size[0]
-        defaults = {"use_bias": False, "depthwise_initializer": fan_in_uniform(size * size)}
+        height, width = (kernel_size,) * 2 if isinstance(kernel_size, int) else kernel_size
+        defaults = {"depthwise_initializer": fan_in_uniform(height * width)}
         # The base class refuses strides and dilation together; `convolve` can do both.
         super().__init__(kernel_size, strides=strides, **{**defaults, **kwargs})
         self.dilation_rate = (dilation_rate,) * 2 if isinstance(dilation_rate, int) else tuple(dilation_rate)
@@ -113,15 +149,22 @@ class DepthwiseConv2D(keras.layers.DepthwiseConv2D):
 
 
 @keras.saving.register_keras_serializable("sharpkeras")
-class BatchNormalization(keras.layers.BatchNormalization):
+class BatchNormalization(AsPyTorch, keras.layers.BatchNormalization):
     """`nn.BatchNorm2d`: epsilon 1e-5, momentum 0.1 (0.9 in Keras' terms), moving variance unbiased.
 
     Computes in float32 under any precision below it. A call takes a `weight`, a scalar by which the output is
     multiplied: in training it costs nothing, as a part of scale and offset.
     """
 
+    FIXED = {"axis": (-1, 3), "synchronized": (False,)}
+
     def __init__(self, epsilon=EPSILON, momentum=MOMENTUM, **kwargs):
         super().__init__(epsilon=epsilon, momentum=momentum, **kwargs)
+
+    def build(self, input_shape):
+        if len(input_shape) != 4:
+            raise ValueError(f"expected images of shape (B, H, W, C), received {tuple(input_shape)}")
+        super().build(input_shape)
 
     def call(self, inputs, training=None, weight=None):
         if not (training and self.trainable):
@@ -139,7 +182,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
 
 
 @keras.saving.register_keras_serializable("sharpkeras")
-class MaxPool(keras.layers.MaxPooling2D):
+class MaxPool(AsPyTorch, keras.layers.MaxPooling2D):
     """`nn.MaxPool2d(padding=(k - 1) // 2)`: pads with -inf, since the cells pool before they rectify."""
 
     def __init__(self, pool_size=3, strides=1, **kwargs):
@@ -147,15 +190,16 @@ class MaxPool(keras.layers.MaxPooling2D):
 
     def call(self, inputs):
         if max(self.strides) == 1:
-            return ops.max_pool(inputs, self.pool_size, strides=1, padding="same")
-        return ops.max_pool(pad(inputs, self.pool_size, -math.inf), self.pool_size, self.strides, padding="valid")
+            return ops.max_pool(inputs, self.pool_size, strides=1, padding="same", data_format=CHANNELS_LAST)
+        padded = pad(inputs, self.pool_size, -math.inf)
+        return ops.max_pool(padded, self.pool_size, self.strides, padding="valid", data_format=CHANNELS_LAST)
 
     def compute_output_shape(self, input_shape):
         return strided_shape(input_shape, self.strides, input_shape[-1])
 
 
 @keras.saving.register_keras_serializable("sharpkeras")
-class AveragePool(keras.layers.AveragePooling2D):
+class AveragePool(AsPyTorch, keras.layers.AveragePooling2D):
     """`nn.AvgPool2d(padding=(k - 1) // 2)`.
 
     Args:
@@ -171,12 +215,13 @@ class AveragePool(keras.layers.AveragePooling2D):
         if self.counted_padding:
             return self._padded_mean(inputs)
         if max(self.strides) == 1:
-            return ops.average_pool(inputs, self.pool_size, strides=1, padding="same")
-        inside = ops.ones((1, *inputs.shape[1:3], 1), dtype=inputs.dtype)
+            return ops.average_pool(inputs, self.pool_size, strides=1, padding="same", data_format=CHANNELS_LAST)
+        inside = ops.ones((1, *ops.shape(inputs)[1:3], 1), dtype=inputs.dtype)
         return self._padded_mean(inputs) / self._padded_mean(inside)
 
     def _padded_mean(self, inputs):
-        return ops.average_pool(pad(inputs, self.pool_size), self.pool_size, self.strides, padding="valid")
+        padded = pad(inputs, self.pool_size)
+        return ops.average_pool(padded, self.pool_size, self.strides, padding="valid", data_format=CHANNELS_LAST)
 
     def compute_output_shape(self, input_shape):
         return strided_shape(input_shape, self.strides, input_shape[-1])
@@ -208,7 +253,37 @@ class Identity(keras.layers.Identity):
     """The primitive `skip_connect` at stride 1; drop path leaves it alone."""
 
 
-class Sequence(keras.layers.Layer):
+def adopt(layer, parts):
+    """`parts`, which from now on belong to `layer`: they compute in its precision and, where it is frozen, are too.
+
+    Keras hands on neither of what it was told in its constructor, nor `trainable` to a part that is made afterwards.
+    """
+    for part in parts:
+        part.dtype_policy = layer.dtype_policy
+        if not layer.trainable:
+            part.trainable = False
+    return parts
+
+
+class Composite(keras.layers.Layer):
+    """A layer made of others, which it has to `adopt`; a policy that is set later reaches them too."""
+
+    def followers(self):
+        """The parts that compute in whatever precision this layer does."""
+        return list(self._flatten_layers(include_self=False, recursive=False))
+
+    @property
+    def dtype_policy(self):
+        return super().dtype_policy
+
+    @dtype_policy.setter
+    def dtype_policy(self, policy):
+        keras.layers.Layer.dtype_policy.fset(self, policy)
+        for part in self.followers():
+            part.dtype_policy = self.dtype_policy
+
+
+class Sequence(Composite):
     """Layers one after the other. Subclasses fill `steps` in the order of PyTorch's `nn.Sequential`.
 
     Args:
@@ -218,7 +293,7 @@ class Sequence(keras.layers.Layer):
 
     def __init__(self, steps, arguments, **kwargs):
         super().__init__(**kwargs)
-        self.steps = steps
+        self.steps = adopt(self, steps)
         self._arguments = dict(arguments)
 
     def build(self, input_shape):
@@ -364,7 +439,7 @@ class ResizablePool(Sequence):
 
     def build(self, input_shape):
         if input_shape[-1] != self.filters and len(self.steps) == 1:
-            self.steps += [Conv2D(self.filters), _norm(self.affine, POOL_EPSILON)]
+            self.steps += adopt(self, [Conv2D(self.filters), _norm(self.affine, POOL_EPSILON)])
         super().build(input_shape)
 
     def compute_output_shape(self, input_shape):
@@ -372,7 +447,7 @@ class ResizablePool(Sequence):
 
 
 @keras.saving.register_keras_serializable("sharpkeras")
-class FactorizedReduce(keras.layers.Layer):
+class FactorizedReduce(Composite):
     """Halves the image without losing a pixel class: two 1×1 stride-2 convolutions, one on x shifted by one pixel.
 
     Args:
@@ -393,6 +468,7 @@ class FactorizedReduce(keras.layers.Layer):
         self.conv_1 = Conv2D(filters // 2, 1, 2)
         self.conv_2 = Conv2D(filters // 2, 1, 2)
         self.norm = _norm(affine)
+        adopt(self, self.followers())
 
     @staticmethod
     def shift(inputs):
@@ -421,25 +497,40 @@ class DropPath(keras.layers.Layer):
     """Sets whole examples to zero with probability `rate` and scales the rest by 1 / (1 - rate), in training.
 
     Args:
-        rate: a number, or a variable that training raises as it goes (a float would be traced anew at each value).
+        rate: a number from 0 to 1, or a variable that training raises as it goes (a float would be traced anew at each
+            value).
         seed: an integer or a `keras.random.SeedGenerator`.
+        assignable: True makes a variable of the number, for `rate.assign`.
+
+    Raises:
+        ValueError: for a number outside that range.
     """
 
-    def __init__(self, rate, seed=None, **kwargs):
+    def __init__(self, rate, seed=None, assignable=False, **kwargs):
         super().__init__(**kwargs)
+        if isinstance(rate, (int, float)) and not 0 <= rate <= 1:
+            raise ValueError(f"expected a rate from 0 to 1, received {rate}")
         self.rate = rate
+        if assignable:
+            self.rate = keras.Variable(rate, trainable=False, autocast=False, dtype="float32", name="drop_path_rate")
         self.seed_generator = seed if isinstance(seed, keras.random.SeedGenerator) else keras.random.SeedGenerator(seed)
+
+    @property
+    def assignable(self):
+        return isinstance(self.rate, keras.Variable)
 
     def call(self, inputs, training=None):
         if not training:
             return inputs
         keep = 1.0 - ops.cast(self.rate, "float32")
-        shape = (ops.shape(inputs)[0], 1, 1, 1)
+        shape = (ops.shape(inputs)[0], *[1] * (len(inputs.shape) - 1))
         kept = ops.floor(keep + keras.random.uniform(shape, dtype="float32", seed=self.seed_generator))
-        return inputs * ops.cast(kept / keep, inputs.dtype)
+        scale = kept / ops.maximum(keep, 2.0**-24)  # where nothing is kept, 0 and not 0 / 0
+        return inputs * ops.cast(scale, inputs.dtype)
 
     def compute_output_shape(self, input_shape):
         return input_shape
 
     def get_config(self):
-        return {**super().get_config(), "rate": float(self.rate), "seed": self.seed_generator._initial_seed}
+        arguments = {"rate": float(self.rate), "seed": self.seed_generator._initial_seed, "assignable": self.assignable}
+        return {**super().get_config(), **arguments}

@@ -5,10 +5,11 @@ import functools
 import keras
 
 from sharpkeras import kernels
-from sharpkeras.layers import fan_in_uniform
+from sharpkeras.layers import CHANNELS_LAST, DropPath, fan_in_uniform
 from sharpkeras.remat import recomputed
 
 
+@keras.saving.register_keras_serializable("sharpkeras")
 class FinalNetwork(keras.Model):
     """A functional model: image (B, H, W, C), normalised → {"logits": (B, classes), …}.
 
@@ -30,21 +31,22 @@ class FinalNetwork(keras.Model):
         super().__init__(images, outputs, name=name)
         self.autocast = False  # so that a stage is handed its variables as they are; its layers cast them
         self._stages = stages
+        # The same layers once more, which Keras neither tracks nor saves in a function.
+        self._parts = functools.cache(lambda: [keras.Model(list(ins), list(outs)) for ins, outs in stages])
+        rates = [layer.rate for layer in self.layers if isinstance(layer, DropPath) and layer.assignable]
+        if rates:
+            self.drop_path_rate = rates[0]
 
     def call(self, inputs, training=None, mask=None):
         if not training:
             return super().call(inputs, training=training, mask=mask)
         known = {id(self.inputs[0]): inputs}  # symbolic tensor → its value
-        for (sources, targets), part in zip(self._stages, self._parts):
+        for (sources, targets), part in zip(self._stages, self._parts()):
             # By stages with `remat` or without: the order of layers decides which path gets which draw of drop path.
             run = functools.partial(_run_part, part)
             run = recomputed(run, part.variables) if self.remat else run
             known |= dict(zip(map(id, targets), run(*[known[id(source)] for source in sources])))
         return keras.tree.map_structure(lambda tensor: known[id(tensor)], self.output)
-
-    @functools.cached_property  # which Keras does not track: these are the same layers once more
-    def _parts(self):
-        return [keras.Model(list(sources), list(targets)) for sources, targets in self._stages]
 
     def deployed(self):
         """The same layers as a model from images to logits alone: what is exported."""
@@ -54,9 +56,22 @@ class FinalNetwork(keras.Model):
         """The network without its auxiliary head: what the paper counts, states that nothing reads included."""
         return keras.Model(self.inputs[0], [self.output["logits"], *self.output.get("unread", [])], name=self.name)
 
+    def get_config(self):
+        """That of a functional model with the stages among its outputs, and the policy, from which training tells."""
+        graph = keras.Model(self.inputs[0], [self.output, self._stages], name=self.name, trainable=self.trainable)
+        return {**graph.get_config(), "dtype": keras.dtype_policies.serialize(self.dtype_policy)}
+
     @classmethod
     def from_config(cls, config, custom_objects=None):
-        raise NotImplementedError("a network is rebuilt from its architecture, never from a config")
+        policy = keras.dtype_policies.get(config["dtype"])
+        graph = keras.Model.from_config(
+            {name: value for name, value in config.items() if name != "dtype"}, custom_objects
+        )
+        outputs, stages = graph.output
+        network = cls.__new__(cls)  # its own constructor would want an architecture
+        FinalNetwork.__init__(network, graph.inputs[0], outputs, stages, name=graph.name)
+        network.dtype_policy, network._trainable = policy, graph.trainable
+        return network
 
 
 def _run_part(part, *tensors):
@@ -71,13 +86,24 @@ def classify(features, num_classes):
     features = features if isinstance(features, list) else [features]
     classifier = dense(num_classes, features[0].shape[-1])
     names = ["global_pooling", *(f"global_pooling_{number}" for number in range(1, len(features)))]
-    pools = [keras.layers.GlobalAveragePooling2D(dtype=classifier.compute_dtype, name=name) for name in names]
+    settings = {"data_format": CHANNELS_LAST, "dtype": classifier.compute_dtype}
+    pools = [keras.layers.GlobalAveragePooling2D(name=name, **settings) for name in names]
     pooled = [pool(part) for pool, part in zip(pools, features)]
     return classifier(sum(pooled[1:], pooled[0]))
 
 
-def dense(num_classes, features, name="classifier"):
-    """The dense layer of PyTorch's initial distribution; logits in float32 under any precision below it."""
+def image_input(shape):
+    """The input of a network for images (H, W, C): float32 under any precision below it, whatever `floatx` is."""
+    dtype = kernels.at_least_float32(keras.config.dtype_policy().variable_dtype)
+    return keras.Input(shape, dtype=dtype, name="images")
+
+
+def dense(num_classes, features, policy=None, name="classifier"):
+    """The dense layer of PyTorch's initial distribution; logits in float32 under any precision below it.
+
+    Args:
+        policy: the dtype policy of the layer that it belongs to; None is the one that is set.
+    """
     uniform = fan_in_uniform(features)
-    dtype = kernels.at_least_float32(keras.config.dtype_policy().compute_dtype)
+    dtype = kernels.at_least_float32((policy or keras.config.dtype_policy()).compute_dtype)
     return keras.layers.Dense(num_classes, kernel_initializer=uniform, bias_initializer=uniform, dtype=dtype, name=name)

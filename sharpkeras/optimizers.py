@@ -6,6 +6,7 @@ global norm of the raw gradient first (`global_clipnorm`) and add the L2 term af
 """
 
 import keras
+import numpy as np
 from keras import ops
 
 
@@ -58,8 +59,9 @@ class SGD(keras.optimizers.Optimizer):
         # Keras averages after each call, under gradient accumulation too.
         calls = self.gradient_accumulation_steps or 1
         is_step = ops.equal((self._iterations + 1) % calls, 0)
-        share = ops.where(ops.equal(self.iterations, 0), 1.0, 1.0 - self.ema_momentum)  # of the weights of this step
-        share = ops.where(is_step, share, 0.0)
+        one, rest, nothing = np.float32([1.0, 1.0 - self.ema_momentum, 0.0])  # plain floats would be of type floatx
+        share = ops.where(ops.equal(self.iterations, 0), one, rest)  # of the weights of this step
+        share = ops.where(is_step, share, nothing)
         for variable, average in zip(trainable_variables, self.averages):
             average.assign(average + ops.cast(share, average.dtype) * (variable - average))
 

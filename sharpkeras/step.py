@@ -30,9 +30,21 @@ class StepModel(keras.Model):
         augment: (images uint8, draws) → images as the network takes them, run on the device; None takes images as they
             are.
         normalize: images uint8 → images as the network takes them, for evaluation.
+
+    Raises:
+        ConfigError: when Keras keeps learning rates and statistics in less than float32.
     """
 
     def __init__(self, network, augment=None, normalize=None, **kwargs):
+        if keras.config.floatx() not in ("float32", "float64"):
+            raise ConfigError(
+                "Keras would keep learning rates and metrics in half precision",
+                where="floatx, of keras.json or keras.config.set_floatx",
+                seen=keras.config.floatx(),
+                allowed="float32, float64",
+                next_step="keras.config.set_floatx('float32'), and for the network "
+                "keras.config.set_dtype_policy('mixed_float16') or 'mixed_bfloat16'",
+            )
         # What a step reads and keeps is float32 under any policy; the network has its own.
         super().__init__(dtype=network.variable_dtype, **kwargs)
         self.loss_scale = LossScale(self) if network.compute_dtype == "float16" else None
@@ -45,6 +57,11 @@ class StepModel(keras.Model):
         """(images, labels) of a batch (images, labels) or (images, labels, draws)."""
         images, labels, *draws = batch
         return self._augment(images, draws[0] if draws else None), labels
+
+    def get_config(self):
+        """Raises NotImplementedError: what is trained is saved, and what trains it is made anew from a recipe."""
+        name = type(self).__name__
+        raise NotImplementedError(f"a {name} has no config; save its network or supernet, or its weights alone")
 
     @property
     def non_trainable_variables(self):

@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 from gradients import gradient
 from keras import ops
+from keras_settings import hostile_keras
 
 from sharpkeras import kernels, layers, primitives
 from sharpkeras.spaces.cell.network import AuxiliaryHead
+from sharpkeras.spaces.cell.space import CellSpace
+from sharpkeras.spaces.cell.supernet import MixedOp
 
 CHANNELS = 4
 SIZES = ((8, 8), (7, 7), (7, 8))
@@ -35,7 +38,9 @@ LAYERS = [
     layers.ResizablePool(CHANNELS, "max"),
     layers.FactorizedReduce(6),
     layers.DropPath(0.3, seed=5),
+    layers.DropPath(0.3, seed=5, assignable=True),
 ]
+HALVES = {"bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
 
 
 def images(size=(8, 8), channels=CHANNELS, batch=2):
@@ -64,6 +69,193 @@ def test_a_layer_comes_back_from_its_config(layer):
     assert type(again) is type(layer) and again.get_config() == layer.get_config()
     for training in (False, True):
         np.testing.assert_array_equal(layer(x, training=training), again(x, training=training))
+
+
+def made_again(layer, **changes):
+    return type(layer).from_config(layer.get_config() | changes)
+
+
+def parts_of(layer):
+    return list(layer._flatten_layers())
+
+
+def as_model(layer, height=None, width=None):
+    images = keras.Input((height, width, CHANNELS))
+    return keras.Model(images, layer(images))
+
+
+@pytest.mark.parametrize("layer", LAYERS, ids=lambda layer: type(layer).__name__)
+def test_a_layer_takes_images_of_unknown_size_and_is_saved(layer, tmp_path):
+    model = as_model(made_again(layer))
+    randomized(model)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    plain = model.layers[-1]
+    for size, batch in (((8, 8), 1), ((7, 9), 3)):
+        x = images(size, batch=batch)
+        for training in (False, True):
+            outputs = model(x, training=training)
+            np.testing.assert_array_equal(outputs, loaded(x, training=training))
+            assert tuple(outputs.shape) == tuple(plain.compute_output_shape(x.shape))
+        np.testing.assert_array_equal(model(x), plain(x))
+
+
+FREEZABLE = [layer for layer in LAYERS if isinstance(layer, (layers.BatchNormalization, layers.Composite))]
+
+
+@pytest.mark.parametrize("layer", FREEZABLE, ids=lambda layer: type(layer).__name__)
+def test_a_frozen_layer_stays_as_it_is(layer, tmp_path):
+    """Whenever and however it was frozen; its statistics moved in every way but the first."""
+    x = images(batch=8) * 2 + 3
+    late, early = as_model(made_again(layer)), keras.Sequential([made_again(layer)])
+    late.layers[-1].trainable = early.layers[-1].trainable = False
+    early(x)
+    late.save(tmp_path / "model.keras")
+    inside = as_model(keras.Sequential([keras.Input((None, None, CHANNELS)), made_again(layer, trainable=False)]))
+    ways = {
+        "built, then frozen": late,
+        "frozen, then built": early,
+        "in the constructor": as_model(made_again(layer, trainable=False)),
+        "cloned": keras.models.clone_model(late),
+        "loaded": keras.saving.load_model(tmp_path / "model.keras"),
+        "inside": inside,
+    }
+    for way, model in ways.items():
+        before = model.get_weights()
+        np.testing.assert_array_equal(model(x, training=True), model(x, training=False), way)
+        for old, new in zip(before, model.get_weights()):
+            np.testing.assert_array_equal(old, new, way)
+        assert not model.trainable_variables, way
+    late.layers[-1].trainable = True
+    before = late.get_weights()
+    late(x, training=True)
+    assert not before or any(np.any(old != new) for old, new in zip(before, late.get_weights()))
+
+
+@pytest.mark.parametrize("half", HALVES)
+@pytest.mark.parametrize("layer", LAYERS, ids=lambda layer: type(layer).__name__)
+def test_a_policy_reaches_all_parts_and_stays(layer, half, tmp_path):
+    model = as_model(made_again(layer, dtype=HALVES[half]))
+    model.save(tmp_path / "model.keras")
+    by_object = as_model(made_again(layer, dtype=keras.DTypePolicy(HALVES[half])))
+    later = made_again(layer)
+    later.dtype_policy = HALVES[half]
+    loaded, cloned = keras.saving.load_model(tmp_path / "model.keras"), keras.models.clone_model(model)
+    for way in (model, by_object, as_model(later), loaded, cloned):
+        assert {part.compute_dtype for part in parts_of(way.layers[-1])} == {half}
+        assert {part.variable_dtype for part in parts_of(way.layers[-1])} == {"float32"}
+        assert keras.backend.standardize_dtype(way(images()).dtype) == half
+    assert {part.compute_dtype for part in parts_of(made_again(layer))} == {"float32"}
+
+
+@pytest.mark.parametrize("layer", LAYERS, ids=lambda layer: type(layer).__name__)
+def test_no_setting_of_keras_changes_a_layer(layer):
+    config = {name: value for name, value in layer.get_config().items() if name not in ("dtype", "data_format")}
+    plain, x = type(layer).from_config(config), images()
+    plain(x)
+    weights = randomized(plain).get_weights()
+    expected = [plain(x, training=training) for training in (False, True)]
+    with hostile_keras():
+        other = type(layer).from_config(config)
+        other(x)
+        other.set_weights(weights)
+        for training in (False, True):
+            np.testing.assert_array_equal(other(x, training=training), expected[training])
+        assert tuple(other.compute_output_shape(x.shape)) == tuple(expected[0].shape)
+
+
+REFUSED = [
+    (layers.Conv2D, (4, 3), {"padding": "same"}),
+    (layers.Conv2D, (4, 3), {"padding": "valid"}),
+    (layers.Conv2D, (4, 3), {"use_bias": True}),
+    (layers.Conv2D, (4, 3), {"activation": "relu"}),
+    (layers.Conv2D, (4, 3), {"groups": 2}),
+    (layers.Conv2D, (4, 3), {"data_format": "channels_first"}),
+    (layers.DepthwiseConv2D, (3,), {"padding": "same"}),
+    (layers.DepthwiseConv2D, (3,), {"use_bias": True}),
+    (layers.DepthwiseConv2D, (3,), {"activation": "relu"}),
+    (layers.DepthwiseConv2D, (3,), {"depth_multiplier": 2}),
+    (layers.DepthwiseConv2D, (3,), {"data_format": "channels_first"}),
+    (layers.MaxPool, (), {"padding": "same"}),
+    (layers.MaxPool, (), {"data_format": "channels_first"}),
+    (layers.AveragePool, (), {"padding": "same"}),
+    (layers.AveragePool, (), {"data_format": "channels_first"}),
+    (layers.BatchNormalization, (), {"axis": 1}),
+    (layers.BatchNormalization, (), {"synchronized": True}),
+    (layers.DropPath, (1.5,), {}),
+    (layers.DropPath, (-0.1,), {}),
+]
+
+
+@pytest.mark.parametrize("layer, arguments, options", REFUSED, ids=str)
+def test_what_a_layer_would_ignore_is_refused(layer, arguments, options):
+    with pytest.raises(ValueError, match="expected"):
+        layer(*arguments, **options)
+
+
+def test_what_a_layer_does_anyway_may_be_said():
+    options = {"use_bias": False, "activation": None, "groups": 1, "data_format": "channels_last"}
+    layer, plain = layers.Conv2D(6, 3, 2, **options), layers.Conv2D(6, 3, 2)
+    assert {**layer.get_config(), "name": ""} == {**plain.get_config(), "name": ""}
+
+
+# --- layers that do not read one tensor of any size ---
+
+
+def supernet_and_inputs():
+    space = CellSpace(("none", "skip_connect", "max_pool_3x3", "sep_conv_3x3"), num_nodes=2, num_concatenated=2)
+    supernet = space.supernet((8, 8, 3), num_classes=3, init_channels=2, num_cells=3)
+    return supernet, [images(channels=3), space.mixing_weights(space.init_alphas(0))]
+
+
+def test_a_mixed_operation_is_saved_and_frozen_and_has_its_policy(tmp_path):
+    mixed = MixedOp(("skip_connect", "max_pool_3x3", "sep_conv_3x3"), CHANNELS, 2, trainable=False)
+    inputs = [keras.Input((None, None, CHANNELS)), keras.Input(batch_shape=(3,))]
+    model = keras.Model(inputs, mixed(*inputs))
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    values = [images(), np.float32([0.2, 0.3, 0.5])]
+    for training in (False, True):
+        np.testing.assert_array_equal(model(values, training=training), loaded(values, training=False))
+    half = MixedOp(mixed.primitive_names, CHANNELS, dtype="mixed_bfloat16")
+    assert {part.compute_dtype for part in parts_of(half)} == {"bfloat16"}
+
+
+def test_a_frozen_supernet_stays_as_it_is(tmp_path):
+    supernet, inputs = supernet_and_inputs()
+    supernet.trainable = False
+    before, outputs = supernet.get_weights(), supernet(inputs, training=True)
+    for old, new in zip(before, supernet.get_weights()):
+        np.testing.assert_array_equal(old, new)
+    np.testing.assert_array_equal(outputs, supernet(inputs, training=False))
+    supernet.save(tmp_path / "model.keras")
+    np.testing.assert_array_equal(keras.saving.load_model(tmp_path / "model.keras")(inputs), outputs)
+
+
+def test_no_setting_of_keras_changes_a_supernet():
+    plain, inputs = supernet_and_inputs()
+    weights, expected = plain.get_weights(), plain(inputs, training=True)
+    with hostile_keras():
+        other, _ = supernet_and_inputs()
+        other.set_weights(weights)
+        np.testing.assert_array_equal(other(inputs, training=True), expected)
+
+
+def test_an_auxiliary_head_has_its_policy_and_is_frozen():
+    head, x = AuxiliaryHead(5, 3, dtype="mixed_bfloat16", trainable=False), images(batch=4)
+    assert keras.backend.standardize_dtype(head(x).dtype) == "float32"  # logits
+    assert {part.compute_dtype for part in head.features} == {"bfloat16"}
+    again = made_again(head)
+    again(x)
+    again.set_weights(head.get_weights())
+    np.testing.assert_array_equal(again(x, training=True), head(x, training=False))
+    for old, new in zip(again.get_weights(), head.get_weights()):
+        np.testing.assert_array_equal(old, new)
+
+
+def test_batch_norm_is_for_images():
+    with pytest.raises(ValueError, match="expected images"):
+        layers.BatchNormalization()(np.zeros((2, 5), "float32"))
 
 
 @pytest.mark.parametrize("layer", LAYERS, ids=lambda layer: type(layer).__name__)
@@ -250,6 +442,20 @@ def test_drop_path_drops_whole_examples_and_scales_the_rest():
     np.testing.assert_allclose(np.unique(outputs), [0.0, 1 / (1 - rate)], rtol=1e-6)
     deviation = math.sqrt(rate / (1 - rate) / len(x))
     assert abs(outputs.mean() - 1.0) < 4 * deviation
+
+
+@pytest.mark.parametrize("shape", ((64,), (64, 3), (64, 5, 3), (64, 2, 2, 3), (64, 2, 2, 2, 3)), ids=len)
+def test_drop_path_keeps_the_shape_of_any_rank(shape):
+    outputs = ops.convert_to_numpy(layers.DropPath(0.5, seed=0)(np.ones(shape, "float32"), training=True))
+    assert outputs.shape == shape
+    outputs = outputs.reshape(64, -1)
+    assert np.all(outputs == outputs[:, :1]) and set(np.unique(outputs)) == {0.0, 2.0}
+
+
+@pytest.mark.parametrize("rate", (1, 1.0, keras.Variable(1.0, trainable=False)), ids=("1", "1.0", "variable"))
+def test_drop_path_at_rate_1_is_zeros(rate):
+    outputs = layers.DropPath(rate)(images(batch=16), training=True)
+    np.testing.assert_array_equal(outputs, np.zeros((16, 8, 8, CHANNELS)))
 
 
 def test_drop_path_draws_anew_and_rests_in_inference():

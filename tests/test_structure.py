@@ -56,7 +56,8 @@ MAY_IMPORT = {
     "published": "spaces",
     # measure, data and primitives: what needs no Keras is asked without it
     "cli": "experiment inspection recipes settings runs loop measure data primitives published",
-    "__init__": "",
+    "__init__": "saved",
+    "saved": "",
 }
 
 ONLY_IMPORTED_BY = {

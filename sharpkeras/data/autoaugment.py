@@ -22,6 +22,7 @@ DRAWS = ("sub_policy", "first_applied", "first_sign", "second_applied", "second_
 NUM_DRAWS = len(DRAWS)
 
 
+@keras.saving.register_keras_serializable("sharpkeras")
 class AutoAugment(keras.layers.Layer):
     """One sub-policy per image, drawn uniformly: two operations, each with its own probability, magnitude and sign.
 

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 from sharpkeras import primitives
-from sharpkeras.layers import ConvBN, FactorizedReduce, ReLUConvBN, strided_shape
+from sharpkeras.layers import CHANNELS_LAST, ConvBN, FactorizedReduce, ReLUConvBN, strided_shape
 from sharpkeras.spaces import Costs
 from sharpkeras.spaces.cell import topology
 
@@ -38,7 +38,8 @@ def costs(space, measure, input_shape, num_classes, init_channels, num_cells, st
                 shape = size if source < 2 else inner
                 choices[plan.kind][edge, p] += primitive(name, plan.filters, strides, shape)
         older, newer = newer, (*inner[:2], plan.filters * space.num_concatenated)
-    classifier = keras.Sequential([keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(num_classes)])
+    pool = keras.layers.GlobalAveragePooling2D(data_format=CHANNELS_LAST)
+    classifier = keras.Sequential([pool, keras.layers.Dense(num_classes)])
     return Costs(fixed + measure(classifier, newer), list(choices.values()))
 
 

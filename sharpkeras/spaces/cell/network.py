@@ -6,20 +6,24 @@ from keras import ops
 from sharpkeras import primitives
 from sharpkeras.errors import ConfigError, DataError
 from sharpkeras.layers import (
+    CHANNELS_LAST,
     BatchNormalization,
+    Composite,
     Conv2D,
     DropPath,
     FactorizedReduce,
     Identity,
     ReLUConvBN,
+    adopt,
     fan_in_uniform,
 )
-from sharpkeras.network import FinalNetwork, classify, dense
+from sharpkeras.network import FinalNetwork, classify, dense, image_input
 from sharpkeras.spaces.cell import topology
 
 AUXILIARY_STRIDES = {"cifar": 3, "imagenet": 2}
 
 
+@keras.saving.register_keras_serializable("sharpkeras")
 class Network(FinalNetwork):
     """A stack of cells with one classifier, and in training an auxiliary one (Fig. 2).
 
@@ -57,9 +61,8 @@ class Network(FinalNetwork):
     ):
         check_size(input_shape, stem, auxiliary)
         check_channels(init_channels, "init_channels")
-        rate = keras.Variable(0.0, trainable=False, autocast=False, name="drop_path_rate")
-        drop_path = DropPath(rate, keras.random.SeedGenerator(drop_path_seed), name="drop_path")
-        images = keras.Input(input_shape, name="images")
+        drop_path = DropPath(0.0, drop_path_seed, assignable=True, name="drop_path")
+        images = image_input(input_shape)
         states, unread, outputs = STEMS[stem](images, init_channels), [], {}
         stages = [((images,), states if states[0] is not states[1] else states[:1])]
         for plan in topology.plan_cells(num_cells, init_channels, after_reduction=stem == "imagenet"):
@@ -77,7 +80,6 @@ class Network(FinalNetwork):
         if unread:
             outputs["unread"] = unread
         super().__init__(images, outputs, stages, name=name)
-        self.drop_path_rate = rate
 
 
 def cell(states, plan, genotype, ops, mid_filters, drop_path, concat=None):
@@ -139,7 +141,8 @@ def imagenet_stem(images, init_channels):
 STEMS = {"cifar": cifar_stem, "imagenet": imagenet_stem}
 
 
-class AuxiliaryHead(keras.layers.Layer):
+@keras.saving.register_keras_serializable("sharpkeras")
+class AuxiliaryHead(Composite):
     """A second classifier in the middle of the network, whose loss is added with weight 0.4 in training.
 
     Args:
@@ -151,17 +154,29 @@ class AuxiliaryHead(keras.layers.Layer):
 
     def __init__(self, num_classes, strides, **kwargs):
         super().__init__(**kwargs)
-        self.features = [
+        self.strides = strides
+        features = [
             keras.layers.ReLU(),
-            keras.layers.AveragePooling2D(5, strides),
+            keras.layers.AveragePooling2D(5, strides, data_format=CHANNELS_LAST),
             Conv2D(128),
             BatchNormalization(),
             keras.layers.ReLU(),
-            keras.layers.Conv2D(768, 2, use_bias=False, kernel_initializer=fan_in_uniform(128 * 4)),
+            keras.layers.Conv2D(
+                768,
+                2,
+                data_format=CHANNELS_LAST,
+                use_bias=False,
+                kernel_initializer=fan_in_uniform(128 * 4),
+            ),
             BatchNormalization(),
             keras.layers.ReLU(),
         ]
-        self.classifier = dense(num_classes, 768)
+        self.features = adopt(self, features)
+        self.classifier = dense(num_classes, 768, self.dtype_policy)
+        self.classifier.trainable = self.trainable
+
+    def followers(self):
+        return self.features
 
     def build(self, input_shape):
         for layer in self.features:
@@ -180,6 +195,9 @@ class AuxiliaryHead(keras.layers.Layer):
     def compute_output_spec(self, inputs, training=None):
         return keras.KerasTensor(self.compute_output_shape(inputs.shape), dtype=self.classifier.compute_dtype)
 
+    def get_config(self):
+        return {**super().get_config(), "num_classes": self.classifier.units, "strides": self.strides}
+
 
 def check_channels(init_channels, where):
     if init_channels < 2 or init_channels % 2:
@@ -188,13 +206,16 @@ def check_channels(init_channels, where):
 
 
 def check_size(input_shape, stem, auxiliary):
-    """Two reductions, three more in the ImageNet stem, and an auxiliary head that is made for one size."""
+    """Two reductions, three more in the ImageNet stem, and an auxiliary head that is made for one size.
+
+    A side that is None is not known yet, and does for all but that head.
+    """
     smallest = {"cifar": 4, "imagenet": 32}[stem]
-    if min(input_shape[:2]) < smallest:
+    if min(side or smallest for side in input_shape[:2]) < smallest:
         allowed = f"at least {smallest} × {smallest} pixels for the {stem} network"
         raise DataError("images are smaller than the network's total stride", seen=input_shape, allowed=allowed)
     side = {"cifar": 4, "imagenet": 32}[stem]
-    at_head = {-(-size // side) for size in input_shape[:2]}
+    at_head = {size and -(-size // side) for size in input_shape[:2]}
     fitting = {"cifar": {8, 9, 10}, "imagenet": {7, 8}}[stem]
     if auxiliary and not at_head <= fitting:
         pixels = {"cifar": "29 to 40", "imagenet": "193 to 256"}[stem]

@@ -14,14 +14,17 @@ from keras import ops
 
 from sharpkeras import kernels, primitives
 from sharpkeras.layers import (
+    CHANNELS_LAST,
     EPSILON,
     MOMENTUM,
     BatchNormalization,
+    Composite,
     Conv2D,
     DepthwiseConv2D,
     FactorizedReduce,
     ReLUConvBN,
     ResizablePool,
+    adopt,
     fan_in_uniform,
     strided_shape,
 )
@@ -136,7 +139,7 @@ class Pass:
     def _constant(self, make, channels):
         key = make, channels
         if key not in self._constants:
-            self._constants[key] = make(channels)
+            self._constants[key] = make(channels, kernels.at_least_float32(self.dtype))
         return self._constants[key]
 
 
@@ -244,7 +247,8 @@ class StackedSkip:
         if strides == 1:
             return weigh(state.tensor, weight)
         row, halves = self.rows[edge], (state.every_second, state.every_second_shifted)
-        reduced = [ops.conv(half, run.kernel(k, row), padding="valid") for half, k in zip(halves, self.kernels)]
+        kernels = [run.kernel(stack, row) for stack in self.kernels]
+        reduced = [ops.conv(h, k, padding="valid", data_format=CHANNELS_LAST) for h, k in zip(halves, kernels)]
         return run.normalize(self.norm, ops.concatenate(reduced, axis=-1), row, weight)
 
 
@@ -261,7 +265,7 @@ def stacked_kernel(cell, layer, num_edges, channels, name):
     return cell.add_weight(name=f"{name}.weight", **settings)
 
 
-class SearchCell(keras.layers.Layer):
+class SearchCell(Composite):
     """A cell in which every edge carries every primitive: `MixedOp` on each edge, computed fast.
 
     Args:
@@ -282,6 +286,7 @@ class SearchCell(keras.layers.Layer):
         self.strides = {e: topology.edge_strides(plan.reduction, j) for node in self.nodes for e, j in node}
         self.preprocess0 = (FactorizedReduce if plan.after_reduction else ReLUConvBN)(plan.filters, affine=False)
         self.preprocess1 = ReLUConvBN(plan.filters, affine=False)
+        adopt(self, self.followers())
 
     def build(self, older_shape, newer_shape):
         self.preprocess0.build(older_shape)
@@ -303,6 +308,7 @@ class SearchCell(keras.layers.Layer):
         return StackedSequence(self, place, layers, len(self.strides))
 
     def call(self, older, newer, mixing_weights, training=None):
+        training = training and self.trainable  # a frozen cell normalises by its moving statistics, and keeps them
         run, scales = Pass(training, self.compute_dtype), self._scales(mixing_weights)
 
         def apply(edge, state):

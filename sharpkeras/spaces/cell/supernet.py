@@ -6,7 +6,7 @@ import keras
 from keras import ops
 
 from sharpkeras import kernels, primitives
-from sharpkeras.layers import BatchNormalization, Conv2D
+from sharpkeras.layers import BatchNormalization, Composite, Conv2D, adopt
 from sharpkeras.network import dense
 from sharpkeras.remat import recomputed
 from sharpkeras.spaces.cell import network, topology
@@ -14,7 +14,7 @@ from sharpkeras.spaces.cell.search_cell import SearchCell, weigh
 
 
 @keras.saving.register_keras_serializable("sharpkeras")
-class MixedOp(keras.layers.Layer):
+class MixedOp(Composite):
     """The mixed operation of DARTS on one edge: Σ_p w_p · primitive_p(x) (§2).
 
     In the search every pool is followed by a BatchNorm, and no BatchNorm has scale or offset.
@@ -34,6 +34,7 @@ class MixedOp(keras.layers.Layer):
         self.layers = [primitives.build(name, ops, filters, strides, affine=False) for name in self.primitive_names]
         is_pool = [primitives.lookup(name, ops).kind == "pool" for name in self.primitive_names]
         self.norms = [BatchNormalization(center=False, scale=False) if pool else None for pool in is_pool]
+        adopt(self, self.followers())
 
     def call(self, inputs, mixing_weights, training=None):
         weights = ops.cast(mixing_weights, kernels.at_least_float32(self.compute_dtype))
@@ -49,6 +50,7 @@ class MixedOp(keras.layers.Layer):
         return {**super().get_config(), **arguments}
 
 
+@keras.saving.register_keras_serializable("sharpkeras")
 class Supernet(keras.Model):
     """The network of the search: a stack of search cells (Fig. 2) that takes its mixing weights as an input.
 
@@ -79,6 +81,9 @@ class Supernet(keras.Model):
     ):
         super().__init__(autocast=False, **kwargs)  # the mixing weights reach the cells as they are
         network.check_channels(init_channels, "init_channels")
+        self._arguments = dict(primitive_names=tuple(primitive_names), ops=ops, num_classes=num_classes)
+        self._arguments |= dict(init_channels=init_channels, num_cells=num_cells)
+        self._arguments |= dict(num_nodes=num_nodes, num_concatenated=num_concatenated)
         stem_filters = topology.STEM_MULTIPLIER * init_channels
         self.stem = [Conv2D(stem_filters, 3, name="stem.0"), BatchNormalization(name="stem.1")]
         self.cells = [
@@ -106,3 +111,6 @@ class Supernet(keras.Model):
             run = recomputed(run, cell.variables) if self.remat and training else run
             older, newer = newer, run(older, newer, reduce if cell.plan.reduction else normal)
         return self.classifier(ops.mean(ops.cast(newer, self.classifier.compute_dtype), axis=(1, 2)))
+
+    def get_config(self):
+        return {"name": self.name, **self._arguments}

@@ -3,10 +3,11 @@
 import keras
 
 from sharpkeras.errors import ConfigError
-from sharpkeras.network import FinalNetwork, classify
+from sharpkeras.network import FinalNetwork, classify, image_input
 from sharpkeras.spaces.hypercuboid.supernet import build_parts
 
 
+@keras.saving.register_keras_serializable("sharpkeras")
 class PathNetwork(FinalNetwork):
     """The network of a Path; of a path with several routes, which share their layers where they agree, the sum.
 
@@ -22,7 +23,7 @@ class PathNetwork(FinalNetwork):
 
     def __init__(self, cuboid, path, input_shape=(32, 32, 3), num_classes=10, name=None):
         routes = [cuboid.route(route, f"routes[{index}]") for index, route in enumerate(path.routes)]
-        images = keras.Input(input_shape, name="images")
+        images = image_input(input_shape)
         states = _stems(cuboid, routes, images)
         stages = [((images,), tuple(states.values()))]
         for position in range(len(cuboid.positions)):
