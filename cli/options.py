@@ -9,6 +9,7 @@ import logging
 import math
 import os
 import shlex
+import sys
 from pathlib import Path
 
 import click
@@ -124,6 +125,7 @@ def choose_backend(name=None, device="auto"):
     context = click.get_current_context(silent=True)
     refuse_old(allowed=bool(context) and context.find_root().params.get("allow_old_deps", False))
     require_backend(name)
+    _forget_settings_of_keras()
     os.environ["KERAS_BACKEND"] = name
     if "TF_CPP_MIN_LOG_LEVEL" not in os.environ:  # which XLA reads too
         os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
@@ -141,6 +143,19 @@ def choose_backend(name=None, device="auto"):
         visible = keras.distribution.list_devices()
         if not any(device.startswith("gpu") for device in visible):
             raise ResourceError("no GPU is visible", where="--device", seen=visible, next_step="--device cpu")
+
+
+def _forget_settings_of_keras():
+    """Gives Keras its own defaults: neither a keras.json nor another variable of its changes what a command answers."""
+    os.environ["KERAS_HOME"] = os.devnull  # no directory, so that no keras.json is read there, and none is written
+    for variable in ("KERAS_MAX_EPOCHS", "KERAS_MAX_STEPS_PER_EPOCH", "KERAS_NNX_ENABLED"):
+        os.environ.pop(variable, None)
+    if "keras" in sys.modules:  # imported before, by the Python program that calls the command
+        from keras import config
+
+        config.set_image_data_format("channels_last")
+        config.set_floatx("float32")
+        config.set_epsilon(1e-7)
 
 
 def conduct(function):

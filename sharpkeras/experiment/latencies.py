@@ -134,7 +134,7 @@ def _alone(layer, input_shape):
     outputs = layer(outputs)
     if len(outputs.shape) == 4:
         outputs = ops.transpose(outputs, (0, 3, 1, 2))
-    return keras.Model(inputs, keras.layers.Flatten()(outputs)[:, :1])
+    return keras.Model(inputs, keras.layers.Flatten("channels_last")(outputs)[:, :1])
 
 
 def _images(recipe):

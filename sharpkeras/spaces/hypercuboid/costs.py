@@ -7,6 +7,7 @@ import numpy as np
 from keras import ops
 
 from sharpkeras import budget
+from sharpkeras.layers import CHANNELS_LAST
 from sharpkeras.spaces import Costs
 
 
@@ -33,7 +34,7 @@ def costs(space, measure, input_shape=(32, 32, 3), num_classes=10):
     ]
     stems = [measure(space.make_stem(choice), input_shape) for choice in space.stem_choices]
     features = [space.make_head().compute_output_shape((None, *shape))[1:] for shape in shapes[-1]]
-    pool = keras.layers.GlobalAveragePooling2D
+    pool = functools.partial(keras.layers.GlobalAveragePooling2D, data_format=CHANNELS_LAST)
     heads = [measure(space.make_head(), s) + measure(pool(), f) for s, f in zip(shapes[-1], features)]
     tables[0] = tables[0] + np.array(stems)[:, None]
     tables[-1] = tables[-1] + np.array(heads)[space.lattice[1][-1]]

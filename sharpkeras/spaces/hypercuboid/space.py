@@ -360,6 +360,13 @@ def _made(function, arguments, choice, name):
         layer = function(**arguments)
     except Exception as error:
         raise ConfigError(f"this choice can not be made: {error}", seen=dict(choice)) from error
+    if any(getattr(part, "data_format", None) == "channels_first" for part in layer._flatten_layers()):
+        raise ConfigError(
+            "this choice reads channels first, where states have them last",
+            seen=dict(choice),
+            next_step='give its layers data_format="channels_last", or set '
+            'keras.config.set_image_data_format("channels_last") before they are made',
+        )
     layer.name = name or layer.name
     return layer
 
