@@ -11,6 +11,7 @@ import numpy as np
 from keras import ops
 
 from sharpkeras.errors import ConfigError
+from sharpkeras.kernels import at_least_float32
 from sharpkeras.precision import LossScale
 
 BACKENDS = ("tensorflow", "jax")
@@ -45,7 +46,7 @@ class StepModel(keras.Model):
                 next_step="keras.config.set_floatx('float32'), and for the network "
                 "keras.config.set_dtype_policy('mixed_float16') or 'mixed_bfloat16'",
             )
-        # What a step reads and keeps is float32 under any policy; the network has its own.
+        # What a step reads and keeps has the precision of the weights, also where the network computes in half of it.
         super().__init__(dtype=network.variable_dtype, **kwargs)
         self.loss_scale = LossScale(self) if network.compute_dtype == "float16" else None
         self._augment = augment or (lambda images, draws: images)
@@ -123,18 +124,18 @@ def values(variables):
 
 
 def global_norm(tensors):
-    """The Euclidean norm of all numbers in a list of tensors, a float32 scalar: not finite if one of them is not."""
-    return ops.sqrt(sum(ops.sum(ops.square(ops.cast(tensor, "float32"))) for tensor in tensors))
+    """The Euclidean norm of all numbers in a list of tensors, a scalar: not finite if one of them is not."""
+    return ops.sqrt(sum(ops.sum(ops.square(_at_least_float32(tensor))) for tensor in tensors))
 
 
 def root_mean_square(images):
-    """That of all numbers in a batch of images, a float32 scalar; about 1 for images as networks take them."""
-    return ops.sqrt(ops.mean(ops.square(ops.cast(images, "float32"))))
+    """That of all numbers in a batch of images, a scalar; about 1 for images as networks take them."""
+    return ops.sqrt(ops.mean(ops.square(_at_least_float32(images))))
 
 
 def cross_entropy(labels, logits, label_smoothing=0.0):
-    """Mean softmax cross-entropy in float32; labels (B,), logits (B, classes)."""
-    logits = ops.cast(logits, "float32")
+    """Mean softmax cross-entropy, in float32 at least; labels (B,), logits (B, classes)."""
+    logits = _at_least_float32(logits)
     losses = keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True)
     if label_smoothing:
         # (1 - ε)·CE(label) + ε·the mean over all classes
@@ -147,3 +148,8 @@ def accuracy(labels, logits):
     """The share of right answers, a scalar; labels (B,), logits (B, classes)."""
     right = ops.equal(ops.argmax(logits, axis=-1), ops.cast(labels, "int32"))
     return ops.mean(ops.cast(right, "float32"))
+
+
+def _at_least_float32(tensor):
+    """`tensor` in the precision of losses and norms."""
+    return ops.cast(tensor, at_least_float32(tensor.dtype))

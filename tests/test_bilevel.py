@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from gradients import global_norm, to_numpy
+from gradients import float64, global_norm, to_numpy
 from keras import ops
 
 from sharpkeras.optimizers import SGD, Adam
@@ -190,6 +190,16 @@ def test_the_same_seed_gives_the_same_steps(batches):
     assert one_step(ours, batches[0]) == pytest.approx(one_step(theirs, batches[0]), rel=1e-6)
     for a, b in zip(state(ours), state(theirs)):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+def test_a_float64_policy_reaches_alphas_optimizers_and_logs(batches):
+    with float64():
+        model = search_model(order=2)
+        logs = model.compiled_step()(batches[0])
+        kept = [*model.alphas, *model.supernet.trainable_variables, *model.weight_optimizer.buffers]
+        kept += [*model.arch_optimizer.means, *model.arch_optimizer.squares]
+        numbers = [*kept, *(logs[name] for name in ("train_loss", "validation_loss", "alpha_gradient_norm"))]
+        assert {keras.backend.standardize_dtype(number.dtype) for number in numbers} == {"float64"}
 
 
 def test_an_order_is_1_or_2():

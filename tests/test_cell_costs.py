@@ -3,9 +3,10 @@
 import functools
 import itertools
 
+import keras
 import numpy as np
 import pytest
-from gradients import gradient
+from gradients import float64, gradient
 
 from sharpkeras.errors import ConfigError
 from sharpkeras.measure import cost
@@ -150,6 +151,14 @@ def test_the_expected_cost_of_equal_alphas_is_the_mean_of_samples(costs):
     equal = [np.zeros((TINY.num_edges, 3), "float32")] * 2
     error = np.std(drawn) / np.sqrt(len(drawn))
     assert float(TINY.expected_cost(equal, costs("parameters"))) == pytest.approx(np.mean(drawn), abs=5 * error)
+
+
+def test_the_expected_cost_has_the_precision_of_the_alphas(costs):
+    alphas, table = random_alphas(1), costs("parameters")
+    with float64():
+        precise = TINY.expected_cost([keras.ops.convert_to_tensor(a, "float64") for a in alphas], table)
+        assert keras.backend.standardize_dtype(precise.dtype) == "float64"
+        assert float(precise) == pytest.approx(mean_cost(alphas, table), rel=1e-12)
 
 
 def test_the_gradient_of_the_expected_cost_is_that_of_the_mean(costs):

@@ -6,6 +6,8 @@ Nothing here knows a framework. `loss(weights, alphas, batch)` returns a scalar 
 
 from keras import ops
 
+from sharpkeras.step import global_norm
+
 FINITE_DIFFERENCE_R = 0.01  # ε = r / ‖v‖
 
 
@@ -27,11 +29,12 @@ def second_order(loss, gradient, weights, alphas, training, validation, buffers,
 
     Args:
         buffers: SGD's momentum buffers, a list like `weights`.
-        learning_rate: η, of this step.
+        learning_rate: η, of this step, a scalar of any float type.
 
     Returns:
         As `first_order`; the loss is the one at w'.
     """
+    learning_rate = ops.cast(learning_rate, weights[0].dtype)
     _, _, slope = gradient(lambda w: loss(w, alphas, training), weights)
     ahead = [w - learning_rate * (momentum * b + g + l2 * w) for w, b, g in zip(weights, buffers, slope)]
     value, along, both = gradient(
@@ -48,8 +51,3 @@ def second_order(loss, gradient, weights, alphas, training, validation, buffers,
     )
     implicit = [(p - m) / (2.0 * epsilon) for p, m in zip(plus, minus)]
     return value, along, [d - learning_rate * i for d, i in zip(direct, implicit)]
-
-
-def global_norm(tensors):
-    """The L2 norm over all elements of a list of tensors."""
-    return ops.sqrt(sum(ops.sum(ops.square(ops.cast(tensor, "float32"))) for tensor in tensors))

@@ -30,7 +30,7 @@ class SearchModel(StepModel):
             raise ValueError(f"expected order 1 or 2, received {order}")
         self.space, self.supernet, self.order, self.penalty = space, supernet, order, penalty
         self.alphas = [
-            self.add_weight(shape=a.shape, initializer=Constant(a), dtype="float32", name=f"alphas_{i}")
+            self.add_weight(shape=a.shape, initializer=Constant(a), name=f"alphas_{i}")
             for i, a in enumerate(space.init_alphas(seed))
         ]
         self.weight_optimizer, self.arch_optimizer = weight_optimizer, arch_optimizer

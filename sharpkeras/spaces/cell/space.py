@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import keras
 import numpy as np
 from keras import ops as kops
 
@@ -69,7 +70,7 @@ class CellSpace:
         return list(np.random.default_rng(seed).normal(scale=ALPHA_DEVIATION, size=shape).astype("float32"))
 
     def mixing_weights(self, alphas):
-        """Softmax over each edge's primitives, then the weighting: two tensors (E, P) float32."""
+        """Softmax over each edge's primitives, then the weighting: two tensors (E, P) of the alphas' type."""
         return [weighting.WEIGHTINGS[self.weighting](kops.softmax(a, axis=-1)) for a in alphas]
 
     def supernet(self, input_shape=(32, 32, 3), num_classes=10, init_channels=16, num_cells=8):
@@ -156,11 +157,12 @@ class CellSpace:
         Where all alphas are equal this is the mean cost of what `sample` draws.
         """
         kept = np.concatenate([[2 / len(node)] * len(node) for node in topology.all_edges(self.num_nodes)])  # (E,)
-        never = np.where(np.array(self.primitive_names) == "none", -np.inf, 0.0).astype("float32")
-        total = kops.convert_to_tensor(np.float32(costs.fixed))
+        dtype = keras.backend.standardize_dtype(alphas[0].dtype)
+        never = np.where(np.array(self.primitive_names) == "none", -np.inf, 0.0).astype(dtype)
+        total = kops.convert_to_tensor(costs.fixed, dtype)
         for logits, table in zip(alphas, costs.choices):
             weights = kops.softmax(logits + never, axis=-1)  # (E, P)
-            total = total + kops.sum(weights * (kept[:, None] * table).astype("float32"))
+            total = total + kops.sum(weights * (kept[:, None] * table).astype(dtype))
         return total
 
     def sample(self, seed, name=None):

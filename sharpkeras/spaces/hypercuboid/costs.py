@@ -54,15 +54,16 @@ def expected_cost(space, alphas, costs):
     The stem and the first choice are drawn by the whole first grid, each further choice by the alphas of the state it
     reads. Where all alphas are equal this is the mean cost of what `sample` draws.
     """
-    total, reached = ops.convert_to_tensor(np.float32(costs.fixed)), None
+    dtype = keras.backend.standardize_dtype(alphas[0].dtype)
+    total, reached = ops.convert_to_tensor(costs.fixed, dtype), None
     for logits, table, outcomes in zip(alphas, _tables(space, costs), space.lattice[1]):
         rows = ops.reshape(logits, table.shape)  # (S_l, K)
         if reached is None:
             drawn = ops.reshape(ops.softmax(ops.reshape(rows, (-1,))), table.shape)
         else:
             drawn = ops.reshape(reached, (-1, 1)) * ops.softmax(rows, axis=-1)
-        total = total + ops.sum(drawn * table.astype("float32"))
-        leads = (outcomes.reshape(-1, 1) == np.arange(outcomes.max() + 1)).astype("float32")  # (S_l·K, S_l+1)
+        total = total + ops.sum(drawn * table.astype(dtype))
+        leads = (outcomes.reshape(-1, 1) == np.arange(outcomes.max() + 1)).astype(dtype)  # (S_l·K, S_l+1)
         reached = ops.reshape(ops.matmul(ops.reshape(drawn, (1, -1)), leads), (-1,))
     return total
 

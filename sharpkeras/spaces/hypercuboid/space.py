@@ -163,7 +163,7 @@ class HyperCuboid:
         return [(len(states), *sizes) for states in self.lattice[0][:-1]]
 
     def mixing_weights(self, alphas):
-        """Softmax over the whole grid of a position, then the weighting: tensors (S_l, K) float32."""
+        """Softmax over the whole grid of a position, then the weighting: tensors (S_l, K) of the alphas' type."""
         weigh, weights = WEIGHTINGS[self.weighting], [ops.softmax(ops.reshape(a, (-1,))) for a in alphas]
         return [ops.reshape(weigh(w), (-1, self.num_choices)) for w in weights]
 
