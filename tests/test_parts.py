@@ -101,7 +101,7 @@ def test_a_key_is_the_same_in_another_process():
 
 UNSPEAKABLE = {
     "lambda": lambda: keras.layers.Lambda(lambda x: 2 * x),
-    "function": lambda: Conv2D(4, activation=classifier),
+    "function": lambda: keras.layers.Conv2D(4, 1, activation=classifier),
     "inside": lambda: keras.Sequential([keras.layers.Lambda(lambda x: 2 * x)]),
     "graph": graph,
     "object": lambda: Bare(object()),
