@@ -37,7 +37,7 @@ MAY_IMPORT = {
     "primitives": "layers",
     "network": "kernels layers remat",  # what final networks share
     "spaces": "primitives layers weighting kernels network budget remat",
-    "step": "step_tensorflow step_jax precision",
+    "step": "step_tensorflow step_jax precision kernels",
     "step_tensorflow": "",
     "step_jax": "",
     "keeping": "runs step",  # what a run keeps of itself
