@@ -10,6 +10,8 @@ if os.environ.get("KERAS_BACKEND") == "jax":
     # Tests compile much and compute little.
     os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true")
 
+os.environ.pop("COLUMNS", None)  # of whoever runs the tests, or of their several processes: tables would have its width
+
 import numpy as np
 import pytest
 
