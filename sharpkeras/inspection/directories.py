@@ -20,7 +20,7 @@ IN_USE = "in use by"  # a fact
 CHECKPOINTS, EPOCHS, METRICS, LOCK = "checkpoints", "epochs", "metrics.jsonl", "lock"
 WRITTEN_BY_ALL = ("recipe.json", "data.json")
 DIVERGED = "diverged.json"
-DIVERGED_NEXT = "lower --learning-rate in the command that began it, with --overwrite or another --out"
+DIVERGED_NEXT = "the sharpkeras {} that began it with a lower --learning-rate and with --overwrite or another --out"
 RESULTS = {"search": ("genotype.json", "path.json"), "train": ("weights.safetensors",)}  # one of them ends a run
 NEXT = {"search": "train", "train": "evaluate"}
 
@@ -87,7 +87,7 @@ def _look(path, held_here=False):
         following = texts.ONLY_PYTHON
     if not steps and not finished:
         following = "it is running" if holder else f"the {kind} command that began it goes on with it"
-        following = DIVERGED_NEXT if diverged and not holder else following
+        following = DIVERGED_NEXT.format(kind) if diverged and not holder else following
     state = "finished" if finished else "running" if holder else "diverged" if diverged else "interrupted"
     told = {"state": state, **told}
     return Report(str(path), f"a {kind} run", told, findings, [str(step) for step in steps], next=following), steps
