@@ -86,7 +86,7 @@ def _decay(cosine, power):
     logarithm = math.log(power)
     if power == 1:
         return cosine
-    if 0.5 < power < 1.5:
+    if 0.5 < power < 1.5 or power < 1e-30:  # float32 has hardly any smaller numbers
         return ops.expm1(cosine * logarithm) / math.expm1(logarithm)
     if power > 100:
         return ops.exp((cosine - 1.0) * logarithm) * ops.expm1(-cosine * logarithm) / math.expm1(-logarithm)

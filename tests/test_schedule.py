@@ -58,12 +58,13 @@ def exact_decay(power, progress):
 
 
 POWERS = (1, 1 + 1e-12, 1 + 1e-5, 1 - 1e-5, 1.001, 0.999, 0.51, 0.5, 1e-3, 1.49, 1.5, 2, 10, 100, 101, 1e6, 1e30, 1e200)
+SMALLEST_POWERS = (1e-40, 1e-300)
 
 
-@pytest.mark.parametrize("power", POWERS)
+@pytest.mark.parametrize("power", POWERS + SMALLEST_POWERS)
 @pytest.mark.parametrize("decay_steps", (100, 10_000_000))
 def test_equation_2_to_the_last_figures_of_float32(power, decay_steps):
-    """Near p = 1 it was off by 0.7 % of the peak, at 1e30 it was 0 and at 1e200 no number."""
+    """Near p = 1 it was off by 0.7 % of the peak, at 1e30 it was 0, and at 1e200 and 1e-40 no number."""
     schedule = CosinePowerAnnealing(1.0, 0.0, decay_steps, power=power)
     parts = (0, 7, 33, 50, 67, 99, 100)
     found = rates(schedule, [part * decay_steps // 100 for part in parts])
