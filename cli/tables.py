@@ -52,7 +52,7 @@ def show(records, title=None, caption=None, right=(), standing=False, width=WIDT
 def output_width(otherwise=WIDTH):
     """The columns that COLUMNS says, those of the terminal, or `otherwise`."""
     said = os.environ.get("COLUMNS", "")
-    if said.isdigit() and int(said) > 0:
+    if re.fullmatch("0*[1-9][0-9]{0,5}", said):
         return int(said)
     return os.get_terminal_size(sys.stdout.fileno()).columns or otherwise if sys.stdout.isatty() else otherwise
 

@@ -133,6 +133,13 @@ def test_no_line_is_wider_than_the_terminal_but_for_a_long_word(width, monkeypat
         assert cell_len(line) <= width or len(line.split()) <= 2 or LONG in line, line
 
 
+@pytest.mark.parametrize("said", ["", "0", "-5", "²", "８０", "1e3", " 80", "9" * 5000])
+def test_columns_that_are_no_number_are_not_taken(said, monkeypatch):
+    monkeypatch.setenv("COLUMNS", said)
+    monkeypatch.setattr("sys.stdout.isatty", lambda: False, raising=False)
+    assert tables.output_width() == 120 and tables.output_width(77) == 77
+
+
 @pytest.mark.parametrize("width", WIDTHS)
 def test_the_lists_and_tables_of_the_paper_are_whole_too(width, monkeypatch):
     monkeypatch.setitem(os.environ, "COLUMNS", str(width))
