@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -182,6 +183,16 @@ def test_arrays_are_read_as_numbers_and_nothing_else(place):
     with pytest.raises(TypeError, match="plain numbers for a"):
         Checkpoints(place).save(1, 0, {"a": np.array([{}], dtype=object)}, {}, [])
     assert step_of(Checkpoints(place).load()) == 2
+
+
+def test_no_more_of_a_file_is_read_than_was_written(place):
+    """A file of seven gigabytes of nothing costs its maker nothing, and would cost its reader as much memory."""
+    os.truncate(place / "000000-000002" / checkpoints.ARRAYS, 7 * 2**30)
+    tracemalloc.start()
+    assert step_of(Checkpoints(place).load()) == 1
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 2**24  # the manifest alone may have a megabyte
 
 
 # --- links ---
