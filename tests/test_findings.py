@@ -95,6 +95,20 @@ def test_a_loss_that_never_fell(losses, fell):
     assert fell or "2.300 in epoch 1, at best 2.310" in findings.never_fell(rows)
 
 
+@pytest.mark.parametrize(
+    ("epochs", "moved"),
+    [
+        ([], True),
+        ([{"steps": 3}], True),
+        ([{"steps": 3, "skipped": 3}, {"steps": 3, "skipped": 2}], True),
+        ([{"steps": 3, "skipped": 3}, {"steps": 2, "skipped": 2}], False),
+    ],
+)
+def test_weights_that_float16_never_moved(epochs, moved):
+    assert (findings.never_moved(epochs) is None) == moved
+    assert moved or "all 5 steps" in findings.never_moved(epochs)
+
+
 # --- by command ---
 
 

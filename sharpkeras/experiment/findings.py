@@ -12,7 +12,7 @@ def of_search(run, space):
     decisions = space.decisions(records.alphas(run, pictures.last_epoch(run), space))
     rows = _rows(run)
     accuracy = at_chance("held-out accuracy", *_answers(rows[-1:], "held_out"), records.chance(run))
-    return [text for text in (collapse.unlearned(decisions), accuracy, never_fell(rows)) if text]
+    return [text for text in (collapse.unlearned(decisions), accuracy, never_fell(rows), never_moved(rows)) if text]
 
 
 def of_training(run):
@@ -20,7 +20,7 @@ def of_training(run):
     rows, texts = _rows(run), []
     for name, words in (("held_out", "held-out accuracy"), ("test", "test accuracy, TEST-SELECTED,")):
         texts.append(at_chance(f"best {words}", *_answers(rows, name), records.chance(run)))
-    return [text for text in (*texts, never_fell(rows)) if text]
+    return [text for text in (*texts, never_fell(rows), never_moved(rows)) if text]
 
 
 def at_chance(what, right, n, chance):
@@ -50,8 +50,18 @@ def never_fell(rows):
     return f"{told}; more --epochs, or another --learning-rate"
 
 
+def never_moved(rows):
+    """The sentence to say where float16 has skipped every step, as the first ones often are; None otherwise."""
+    steps = sum(row.get("steps", 0) for row in rows)
+    if not steps or sum(row.get("skipped", 0) for row in rows) < steps:
+        return None
+    told = f"float16 has skipped all {steps:,} steps, whose gradients were not finite: the weights never moved"
+    return f"{told}; more --epochs, until its loss scale fits, or --precision mixed_bfloat16"
+
+
 def _rows(run):
-    return records.numbers(run, ("train_loss", "held_out_accuracy", "held_out_images", "test_accuracy", "test_images"))
+    evaluated = ("held_out_accuracy", "held_out_images", "test_accuracy", "test_images")
+    return records.numbers(run, ("train_loss", "steps", "skipped", *evaluated))
 
 
 def _answers(rows, name):
