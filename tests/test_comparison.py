@@ -1,6 +1,8 @@
 """Runs side by side: groups of seeds, tests on the same images, refusals, and the collapse watch of searches."""
 
+import json
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -270,6 +272,16 @@ def test_a_search_shows_its_last_epoch_and_its_worst():
     out = sharpkeras("compare", "a").out
     for line in ("edges won by skip, % │ 25.0 (50.0)", "convolutions in the architecture │ 8 (2)", "epoch │ 3 (2)"):
         assert " ".join(line.split()) in " ".join(out.split())
+
+
+def test_it_is_said_of_which_network_parameters_and_addmults_are():
+    """Without a budget of one as wide as the search, which the next line does not train."""
+    for name, cost_of, of in (("a", None, "the search's size"), ("b", "sharpdarts", "sharpdarts")):
+        path = Path(search(name), "recipe.json")
+        recipe = json.loads(path.read_text())
+        path.write_text(json.dumps({**recipe, "settings": {**recipe["settings"], "cost_of": cost_of}}))
+        out = " ".join(sharpkeras("compare", name).out.split())
+        assert f"parameters and AddMults are of │ {of} │" in out
 
 
 def test_seeds_of_a_search_are_a_group():

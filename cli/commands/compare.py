@@ -125,6 +125,10 @@ def _print_searches(report):
     lines |= {"labels": [_labels(row) or None for row in searches]} if any(row["labels"] for row in searches) else {}
     for name, (words, *form) in {"epoch": ("epoch", 1, 0), **WATCH}.items():
         lines[words] = [_last_and_worst(row, name, *form) for row in searches]
+    # The network that is trained next can be another: `sharpkeras cost RUN` counts that.
+    counted = [(row["last"] or {}).get("found_parameters") is not None for row in searches]
+    sizes = [row.get("cost_of") or "the search's size" for row in searches]
+    lines["parameters and AddMults are of"] = [size if told else None for size, told in zip(sizes, counted)]
     _show("Searches: last epoch (and worst)", lines)
     groups = [group for group in report["search_groups"] if len(group["runs"]) > 1]
     if groups:

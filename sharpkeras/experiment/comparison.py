@@ -251,7 +251,7 @@ def _search(run):
     watched = [row for row in rows if row.keys() >= {*WEIGHTLESS}]
     worst = max(watched, key=lambda row: sum(row[share] for share in WEIGHTLESS), default=None)
     return {
-        **{name: settings.get(name) for name in ("space", "ops", "weighting", "order", "epochs")},
+        **{name: settings.get(name) for name in ("space", "ops", "weighting", "order", "epochs", "cost_of")},
         "fingerprint": records.data(run)["fingerprint"] if run.has(DATA) else None,
         "last": _watch(rows[-1]) if rows else None,
         "worst": _watch(worst) if worst else None,
