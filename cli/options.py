@@ -80,6 +80,11 @@ def data(function):
     return click.option("--download", is_flag=True, help="Allow the dataset to be downloaded.")(function)
 
 
+def reading(data_options):
+    """The flags of `data` that were typed, for whoever reads the same images again; what was downloaded is there."""
+    return [f"--{name.replace('_', '-')}" for name in ("skip_bad_images", "follow_symlinks") if data_options[name]]
+
+
 def backend(function, of_run=None):
     """`--backend` and `--device`: chosen before Keras is imported.
 
@@ -101,12 +106,23 @@ def backend(function, of_run=None):
 
 def backend_of(source):
     """The backend that a run was computed on, which is said; None where `source` is no run."""
+    name = _recorded_backend(source)
+    if name is not None and name != BACKENDS[0]:
+        click.echo(f"note: backend {name} is that of {printable(source)}; --backend names another", err=True)
+    return name
+
+
+def by_backend_of(source):
+    """The flag by which `train` computes on the backend of a run, where another command would take the first one."""
+    name = _recorded_backend(source)
+    return ["--backend", name] if name not in (None, BACKENDS[0]) else []
+
+
+def _recorded_backend(source):
     if source is None or not os.path.isdir(source):
         return None
     with contextlib.suppress(SharpKerasError):  # a damaged run is told where it is opened
         name = RunDirectory.read(source).recipe.get("backend")
-        if name in BACKENDS and name != BACKENDS[0]:
-            click.echo(f"note: backend {name} is that of {printable(source)}; --backend names another", err=True)
         return name if name in BACKENDS else None
     return None
 

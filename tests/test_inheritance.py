@@ -104,6 +104,15 @@ def test_the_backend_is_that_of_the_search_unless_one_is_named(place, monkeypatc
     assert chosen == ["jax", "tensorflow", "tensorflow", None, "tensorflow"]
 
 
+def test_what_is_extracted_is_trained_by_the_backend_of_its_search(place):
+    """A file says nothing of the search, so the line that trains it does."""
+    make_found(place / "by-jax", SearchRecipe(space="darts", num_nodes=2), backend="jax")
+    for run, flags in (("by-jax", " --backend jax"), ("search", "")):
+        result = sharpkeras("extract", run, "--out", f"{run}.json")
+        assert result.code == 0, result.err
+        assert result.out.splitlines()[-1].endswith(flags) and ("--backend" in result.out) == bool(flags)
+
+
 @pytest.mark.parametrize("backend", ["torch", 3, None])
 def test_a_backend_that_a_stranger_wrote_is_none(place, backend):
     recipe = json.loads(Path("search/recipe.json").read_text())

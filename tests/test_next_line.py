@@ -165,6 +165,29 @@ def test_the_line_of_a_real_search_is_typed(place):
         assert "folder:photos: " in trained.err and "3 classes, 8×8×3" in trained.err
 
 
+def test_lines_read_the_images_as_the_command_before_did(place):
+    """Broken images that were left out, and folders that links lead to, are so in all that follows, export too."""
+    (place / "photos" / "test").rename(place / "elsewhere")
+    (place / "photos" / "test").symlink_to(place / "elsewhere")
+    for split in ("train", "test"):
+        (place / "photos" / split / "cat" / "broken.png").write_bytes(b"no image")
+    data = {"dataset": "folder:photos", "num_nodes": 1, "space": "skip_connect,sep_conv_3x3"}
+    data |= {"batch_size": 8, "epochs": 1}
+    reading = ["--skip-bad-images", "--follow-symlinks"]
+    flags = [word for name, value in data.items() for word in (f"--{name.replace('_', '-')}", value)]
+    tiny = ["--init-channels", "2", "--num-cells", "2", "--epochs", "1", "--warmup-epochs", "0", "--out", "train"]
+    output = sharpkeras("search", *flags, *reading, "--init-channels", "2", "--num-cells", "2", "--out", "search")
+    for more in (tiny, [], ["--out", "exported.onnx"]):
+        assert output.code == 0, output.err
+        words = shlex.split(output.out.strip().splitlines()[-1].removeprefix("Next: sharpkeras "))
+        assert words[-2:] == reading
+        output = sharpkeras(*words, *more)
+    assert output.code == 0 and "test error of the file" in output.out, output.err
+    without = sharpkeras("export", "train", "--follow-symlinks", "--out", "other.onnx")
+    assert without.code == 0 and "test error" not in without.out
+    assert "no test images of folder:photos are used: " in without.err and "broken.png" in without.err
+
+
 @pytest.mark.parametrize("name", ["DARTS_V2", "MULTI_CHANNEL_MAX_W_PATH"])
 @pytest.mark.parametrize("sizes", [[], ["--num-classes", "1000", "--input-size", "64", "--final-filters", "96"]])
 def test_cost_names_the_sizes_that_it_counted(name, sizes, monkeypatch):

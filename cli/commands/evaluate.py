@@ -34,7 +34,7 @@ def command(run, dataset, batch_size, as_json, **data_options):
     with Spoken("evaluate") as progress:
         experiment.evaluate(run, dataset, batch_size, data_options, progress=progress, tell=tell)
     if not as_json:
-        options.say_next("export", run)
+        options.say_next("export", run, *options.reading(data_options))
 
 
 def _tell(report, as_json):

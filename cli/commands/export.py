@@ -43,6 +43,7 @@ from sharpkeras_cli import options
 )
 @click.option("--no-optimize", is_flag=True, help="Leave the graph as the converter makes it.")
 @options.network_sizes
+@options.data
 @options.overwrite
 @options.as_json
 def command(
@@ -58,6 +59,7 @@ def command(
     sizes,
     overwrite,
     as_json,
+    **data_options,
 ):
     """Write the network of SOURCE as ONNX.
 
@@ -82,7 +84,7 @@ def command(
     stored_pixels, optimize = pixels == "uint8", not no_optimize
     settings = {"opset": opset, "overwrite": overwrite, "optimize": optimize, "stored_pixels": stored_pixels}
     settings |= {"test_images": test_images, "calibration_images": calibration_images if quantize == "int8" else None}
-    settings |= {"half": quantize == "float16", "weight_bits": int(weight_bits or 7)}
+    settings |= {"half": quantize == "float16", "weight_bits": int(weight_bits or 7), "data_options": data_options}
     report = experiment.export(source, out, sizes=sizes, **settings)
     if report.get("recipe", {}).get("precision", "float32") != "float32":
         click.echo(f"note: trained in {report['recipe']['precision']}; the file computes in float32", err=True)
@@ -100,7 +102,7 @@ def command(
         file, keras = (agreed["accuracy"][name] for name in ("file", "keras"))
         click.echo(f"test error of the file{before}: {file['text']}; Keras: {100 * keras['error']:.2f} %")
     elif report["selected"]["by"] != "nothing" and test_images:
-        click.echo("note: the dataset of the run is not there: the file's test error is not measured", err=True)
+        click.echo("note: without images of the run's dataset the file's test error is not measured", err=True)
     if "quantization" in report:
         lost = report["quantization"]
         click.echo(f"test error of the file, in int8: {lost['int8']['text']}")

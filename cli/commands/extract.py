@@ -47,7 +47,8 @@ def command(run, epoch, strategy, routes, out, overwrite, as_json, **settings):
 
     _, _, recipe, training = experiment.extract(run, out, strategy, routes, epoch, changes, overwrite, tell)
     if not as_json:
-        options.say_next("train", out, *options.trained_by(recipe.cost_of or recipe.training, training))
+        training = options.trained_by(recipe.cost_of or recipe.training, training)
+        options.say_next("train", out, *training, *options.by_backend_of(run))
 
 
 def _tell(found, cost, recipe, training, out, as_json):

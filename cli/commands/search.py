@@ -51,7 +51,8 @@ def command(name, recipe_of, smoke, out, conduct, dry_run, fail_on_degenerate, a
         _tell_cost(recipe, out, cost_of)
         click.echo(f"Pictures: {', '.join(path.name for path in sorted(out.glob('*.png')))} in {out}")
         row = cost_of or recipe.training
-        options.say_next("train", out, *options.trained_by(row, experiment.training_recipe(out, row), smoke))
+        training = options.trained_by(row, experiment.training_recipe(out, row), smoke)
+        options.say_next("train", out, *training, *options.reading(data_options))
     if warning and fail_on_degenerate:
         raise NumericalError("degenerate architecture", where=str(out), seen=warning)
 

@@ -61,7 +61,7 @@ def command(architecture, name, init, recipe_of, smoke, out, conduct, dry_run, a
         click.echo(json.dumps({"run": str(out), **cost._asdict(), "findings": experiment.what_was_not_learned(out)}))
     else:
         click.echo(f"{cost.parameters:,} parameters, {cost.addmults_paper:,} AddMults (as the paper counts them)")
-        options.say_next("evaluate", out)
+        options.say_next("evaluate", out, *options.reading(data_options))
 
 
 def _begins_with(experiment, architecture, name):

@@ -3,6 +3,7 @@
 import difflib
 import functools
 import inspect
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,8 @@ from sharpkeras import __version__, atomic
 from sharpkeras.data import load
 from sharpkeras.errors import DataError, RunError, UsageError
 from sharpkeras.experiment import architectures
-from sharpkeras.experiment.assembly import build_network, image_options, seed_initializers
+from sharpkeras.experiment.assembly import build_network, seed_initializers
+from sharpkeras.experiment.evaluation import options_as_trained
 from sharpkeras.experiment.results import trained_network
 from sharpkeras.measure import cost
 from sharpkeras.recipes import network_sizes
@@ -23,7 +25,12 @@ KERAS = "keras:"  # in front of the name of a model in keras.applications
 REAL_IMAGES = 17  # that the export is checked on
 UNTRAINED = {"by": "nothing", "weights": "random"}
 
+SPLITS = {"train": "training", "test": "test"}  # in words
+
 FREE_SIZE = (224, 224, 3)  # of images of a model that takes any
+
+
+logger = logging.getLogger("sharpkeras")
 
 
 @dataclass(frozen=True)
@@ -34,7 +41,8 @@ class Source:
         model: from images (B, H, W, C), float32, preprocessed → logits.
         metadata: what the file tells of it.
         addmults: of its convolutions and dense layers; None of a model that may have layers for which there is no rule.
-        load: split, images at most → Dataset, as the network's training read it; None where there is no data.
+        load: split, images at most, further arguments of `data.load` → Dataset, as the network's training read it, or
+            None; None where there is no data.
     """
 
     model: keras.Model
@@ -57,6 +65,7 @@ def export(
     half=False,
     sizes=None,
     space=None,
+    data_options=None,
 ):
     """Writes a model as ONNX, refused unless it agrees with Keras; see `export.exporting.export_onnx`.
 
@@ -72,6 +81,7 @@ def export(
         half: whether the file computes in float16.
         sizes: of the network of an architecture, as `recipes.network_sizes` gives them; None are those of table 2.
         space: the HyperCuboid of a path, where it is not MultiChannelNet.
+        data_options: further arguments of `data.load`, such as skip_bad_images.
 
     Returns:
         The report of `export_onnx`.
@@ -98,7 +108,7 @@ def export(
 
     def prepared(split, count):
         """Images as the file takes them and their labels, or None."""
-        dataset = found.load and count and found.load(split, count)
+        dataset = found.load and count and found.load(split, count, data_options or {})
         if not dataset:
             return None
         pixels = np.asarray(dataset.images[:count])
@@ -160,13 +170,19 @@ def _run_source(path, sizes, space):
     return Source(network.deployed(), metadata, _deployed_addmults(network, metadata), load_images)
 
 
-def _load(recipe, facts, split, limit):
-    """Images of the training's data; None where they are not there (any more), or are others."""
+def _load(recipe, facts, split, limit, options):
+    """Images of the training's data; None, and a warning, where they can not be read (any more), or are others."""
+    reading, problem = options_as_trained(recipe, recipe.dataset, facts["shape"]), None
     try:
-        dataset = load(recipe.dataset, split, limit=limit, **image_options(recipe))
-    except (DataError, UsageError):
-        return None
-    return dataset if list(dataset.images.shape[1:]) == facts["shape"] else None
+        dataset = load(recipe.dataset, split, limit=limit, **reading, **options)
+        if list(dataset.images.shape[1:]) != facts["shape"]:
+            problem = f"they are of another size than the training's: {dataset.images.shape[1:]}"
+    except (DataError, UsageError) as error:
+        problem = f"{error.problem}, {error.where}" if error.where else error.problem
+    if problem:
+        words = " ".join(problem.split())  # a list of files has lines of its own
+        logger.warning("no %s images of %s are used: %s", SPLITS[split], recipe.dataset, words)
+    return None if problem else dataset
 
 
 def _architecture_source(source, sizes, space):

@@ -57,7 +57,7 @@ def evaluate(path, dataset=None, batch_size=256, data_options=None, space=None, 
     run = RunDirectory.read(path, "train")
     network, recipe, facts, _, selected = trained_network(path, space)
     spec, statistics = dataset or recipe.dataset, (tuple(facts["mean"]), tuple(facts["deviation"]))
-    options = _image_options(recipe, spec, facts["shape"])
+    options = options_as_trained(recipe, spec, facts["shape"])
     test = _as_trained(load(spec, "test", statistics=statistics, **options, **(data_options or {})), facts)
     uses = {"of the test split" if spec == recipe.dataset else "to test on": len(test.labels)}
     (progress or Silent()).works_on(prepared.in_words(test, uses, "float32"))
@@ -110,7 +110,7 @@ def selection_in_words(selected, spec, trained_on):
     return f"{epoch}; nothing was selected on these images"
 
 
-def _image_options(recipe, spec, shape):
+def options_as_trained(recipe, spec, shape):
     """How the test images are read: as the recipe says, but on disk only where the dataset can be read so.
 
     Images of another size come in that of the training, also where those of the training needed no resizing.
