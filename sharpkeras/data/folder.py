@@ -108,7 +108,11 @@ def _root(path, layout):
     root = Path(path).expanduser()
     if not root.is_dir():
         raise DataError(
-            "no such folder", where=printable(str(root)), allowed="a folder of class folders", next_step=layout
+            "no such folder",
+            where=printable(str(root)),
+            seen=None if root.is_absolute() else f"no folder of that name in {printable(os.getcwd())}",
+            allowed="a folder of class folders",
+            next_step=f"name the place where it is now; or {layout}",
         )
     return root.resolve()
 
