@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from sharpkeras import atomic
+from sharpkeras import atomic, strict_json
 from sharpkeras.errors import RunError, SharpKerasError, UsageError
 from sharpkeras.experiment import architectures
 from sharpkeras.experiment.assembly import search_space
@@ -46,7 +46,7 @@ def refuse_to_lose(path, overwrite):
     if not overwrite:
         raise RunError("exists already", where=str(path), next_step="another --out or --seed, or --overwrite")
     try:
-        architectures.architecture(path)
+        architectures.from_dict(strict_json.load(path), str(path))
     except SharpKerasError as error:
         step = "choose another place with --out"
         raise RunError("is no architecture", where=str(path), seen=error.problem, next_step=step) from None
