@@ -220,6 +220,29 @@ def test_a_table_of_latencies_that_a_stranger_names_is_not_quoted(place):
     assert SECRET[:6] not in result.err + result.out
 
 
+@pytest.mark.parametrize("make", [pipe, link_to_a_device])
+def test_a_dry_run_refuses_the_weights_that_the_run_would(place, make):
+    make(Path("w.safetensors"))
+    with never_waiting():
+        for command in (["train", "genotype.json", "--dry-run", "--init"], ["benchmark"]):
+            result = sharpkeras(*command, "w.safetensors")
+            assert result.code == 2 and "w.safetensors: is not a regular file" in result.err
+
+
+@pytest.mark.parametrize("name", ["new.json", "new", "SHARP_DARTS.json", "SHARP_DARTS"])
+@pytest.mark.parametrize("make", [pipe, link_to_a_device, directory, listening])
+def test_an_architecture_replaces_another_file_and_nothing_else(place, make, name):
+    """Whatever its name is, that of a published architecture too."""
+    make(Path(name))
+    kind = os.lstat(name).st_mode
+    with never_waiting(), cheap():
+        for command in (["extract", "search"], ["sample", "--space", "darts"]):
+            if command[0] == "extract" or name.endswith(".json"):  # else a folder is asked for
+                result = sharpkeras(*command, "--out", name, "--overwrite")
+                assert result.code == 5 and f"{name}: is no architecture" in result.err, result.err
+    assert os.lstat(name).st_mode == kind
+
+
 # --- the functions themselves ---
 
 

@@ -54,7 +54,8 @@ def command(architecture, name, init, recipe_of, smoke, out, conduct, dry_run, a
     if not smoke:
         _tell_origin(experiment, architecture, recipe)
     if dry_run:
-        return options.tell_forecast(experiment.forecast_training(recipe, found, conduct, data_options), as_json)
+        forecast = experiment.forecast_training(recipe, found, conduct, data_options, init=init)
+        return options.tell_forecast(forecast, as_json)
     with Spoken("train") as progress:
         cost = experiment.train(recipe, found, out, conduct, progress, data_options, init=init)
     if as_json:

@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 
 from sharpkeras.errors import ResourceError
-from sharpkeras.experiment import assembly, budgets, prepared
+from sharpkeras.experiment import assembly, budgets, prepared, weights
 from sharpkeras.experiment.conduct import PLAIN
 from sharpkeras.keeping import state
 from sharpkeras.loop import CHECKPOINTS_ON_DISK, Silent
@@ -134,10 +134,14 @@ def forecast_search(recipe, conduct=PLAIN, data_options=None, space=None):
     return forecast(made, recipe.epochs)
 
 
-def forecast_training(recipe, architecture, conduct=PLAIN, data_options=None, space=None):
-    """The Forecast of a training; `conduct` counts as far as it changes what a step needs."""
+def forecast_training(recipe, architecture, conduct=PLAIN, data_options=None, space=None, init=None):
+    """The Forecast of a training; `conduct` counts as far as it changes what a step needs.
+
+    What `train` would refuse, other weights to begin with too, is refused here.
+    """
+    initial = None if init is None else weights.initial(init)
     dataset = prepared.training_data(recipe, Silent(), data_options)
-    build = prepared.building(recipe, architecture, space)
+    build = prepared.building(recipe, architecture, space, initial, init)
     made = prepared.training(recipe, build, dataset, conduct.remat, data_options)
     return forecast(made, recipe.epochs, cost.count(made.model.network.counted()).addmults_paper)
 

@@ -46,7 +46,8 @@ def initial(path):
     if path.is_dir():
         return of_run(RunDirectory.read(path, "train"))[0]
     if not path.is_file():
-        raise UsageError("there is no such file or run", where=f"--init {path}", allowed=INITIAL)
+        problem = "is not a regular file" if path.exists() else "there is no such file or run"
+        raise UsageError(problem, where=f"--init {path}", allowed=INITIAL)
     refuse_foreign_model(path)
     if path.suffix == ".safetensors":
         weights = _read_safetensors(path)

@@ -19,7 +19,7 @@ def read_onnx(path):
     """
     path = Path(path)
     if not path.is_file():
-        raise UsageError("there is no such file", where=path)
+        raise UsageError("is not a regular file" if path.exists() else "there is no such file", where=path)
     size = path.stat().st_size
     if size > LARGEST_FILE:
         raise ConfigError("too large for an ONNX file", where=path, seen=f"{size} bytes", allowed="2 GiB")
