@@ -9,6 +9,7 @@ import codecs
 import contextlib
 import io
 import os
+import re
 import sys
 
 from sharpkeras.errors import ResourceError
@@ -112,12 +113,20 @@ def stderr_on(descriptor):
 def printable():
     """While it lasts, sys.stdout and sys.stderr are Streams."""
     _open_all_three()
+    if columns() is None:
+        os.environ.pop("COLUMNS", None)  # rich takes ² for a number
     before = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = Stream(sys.stdout, needed=True), Stream(sys.stderr, needed=False)
     try:
         yield
     finally:
         sys.stdout, sys.stderr = before
+
+
+def columns():
+    """The columns of the terminal that COLUMNS says; None where it says no plain number."""
+    said = os.environ.get("COLUMNS", "")
+    return int(said) if re.fullmatch("0*[1-9][0-9]{0,5}", said) else None
 
 
 def _open_all_three():

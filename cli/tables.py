@@ -51,9 +51,8 @@ def show(records, title=None, caption=None, right=(), standing=False, width=WIDT
 
 def output_width(otherwise=WIDTH):
     """The columns that COLUMNS says, those of the terminal, or `otherwise`."""
-    said = os.environ.get("COLUMNS", "")
-    if re.fullmatch("0*[1-9][0-9]{0,5}", said):
-        return int(said)
+    if said := streams.columns():
+        return said
     return os.get_terminal_size(sys.stdout.fileno()).columns or otherwise if sys.stdout.isatty() else otherwise
 
 

@@ -173,6 +173,15 @@ def test_missing_folder_and_file_for_folder(tmp_path):
         with pytest.raises(DataError, match="no such folder") as caught:
             read(tmp_path / name)
         assert caught.value.next_step == LAYOUT and "--dataset folder:PATH" in LAYOUT
+        assert caught.value.seen is None
+
+
+def test_a_relative_path_is_one_from_the_working_directory(tmp_path, monkeypatch):
+    """`train RUN` reads the folder of its search, which may have been typed elsewhere."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match="no such folder") as caught:
+        read("missing")
+    assert caught.value.seen == f"no folder of that name in {tmp_path}"
 
 
 def test_held_out_without_train(tmp_path):

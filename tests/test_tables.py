@@ -7,11 +7,12 @@ from types import SimpleNamespace
 import pytest
 from command_line import sharpkeras
 from rich.cells import cell_len
+from rich.console import Console
 
 from sharpkeras import published
 from sharpkeras.measure.times import VERDICTS
 from sharpkeras.recipes import SEARCHES, TRAININGS
-from sharpkeras_cli import options, tables
+from sharpkeras_cli import options, streams, tables
 from sharpkeras_cli.commands import benchmark, compare, cost, inspect, quickstart
 
 WIDTHS = (40, 60, 80, 100, 120, 200)
@@ -138,6 +139,8 @@ def test_columns_that_are_no_number_are_not_taken(said, monkeypatch):
     monkeypatch.setenv("COLUMNS", said)
     monkeypatch.setattr("sys.stdout.isatty", lambda: False, raising=False)
     assert tables.output_width() == 120 and tables.output_width(77) == 77
+    with streams.printable():
+        assert Console(stderr=True, force_terminal=False).width > 0  # as of a bar of progress
 
 
 @pytest.mark.parametrize("width", WIDTHS)

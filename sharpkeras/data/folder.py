@@ -112,7 +112,7 @@ def _root(path, layout):
             where=printable(str(root)),
             seen=None if root.is_absolute() else f"no folder of that name in {printable(os.getcwd())}",
             allowed="a folder of class folders",
-            next_step=f"name the place where it is now; or {layout}",
+            next_step=layout,
         )
     return root.resolve()
 
