@@ -368,7 +368,25 @@ def trained_by(row, training, smoke=False):
 
 def say_next(*words):
     """Ends a command with the next one to type."""
-    click.echo(f"Next: {shlex.join(['sharpkeras', *map(str, words)])}")
+    click.echo(f"Next: {' '.join(map(typed, ['sharpkeras', *map(str, words)]))}")
+
+
+def typed(word):
+    """A word as a shell takes it, on one line and without a character that would do something to the terminal.
+
+    It can come out of a stranger's recipe. What is no UTF-8, or no character to be seen, stands in `$'...'` of bash.
+    """
+    if word.isprintable():
+        return shlex.quote(word)
+    escaped = {"'": "\\'", "\\": "\\\\"}
+    pieces = [escaped.get(c, c) if c.isprintable() else _in_bytes(c) for c in word]
+    return f"$'{''.join(pieces)}'"
+
+
+def _in_bytes(character):
+    is_byte = "\udc80" <= character <= "\udcff"  # of a name that is no UTF-8; other half characters are in JSON alone
+    encoded = character.encode(errors="surrogateescape" if is_byte else "surrogatepass")
+    return "".join(f"\\x{byte:02x}" for byte in encoded)
 
 
 def _option(field):

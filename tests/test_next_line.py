@@ -4,6 +4,7 @@ import dataclasses
 import os
 import re
 import shlex
+import subprocess
 import sys
 
 import pytest
@@ -18,6 +19,7 @@ from sharpkeras.data import load
 from sharpkeras.experiment import assembly, budgets
 from sharpkeras.recipes import SEARCHES, TRAININGS, SearchRecipe, training_of
 from sharpkeras.runs import RunDirectory
+from sharpkeras_cli import options
 
 CELLS = {"space": "darts", "num_nodes": 2}
 CUBOID = {"space": "multichannel", "init_channels": 2, "num_scales": 2, "num_cells": 1, "final_filters": 24}
@@ -186,6 +188,18 @@ def test_lines_read_the_images_as_the_command_before_did(place):
     without = sharpkeras("export", "train", "--follow-symlinks", "--out", "other.onnx")
     assert without.code == 0 and "test error" not in without.out
     assert "no test images of folder:photos are used: " in without.err and "broken.png" in without.err
+
+
+@pytest.mark.parametrize(
+    "word",
+    ["a", "a b", "it's", "$HOME", "", "\x1b[31m", "a\n--out b", "it's \\x41\t", "\u202eabc", "\udcff\udcfe", "é\x7f"],
+)
+def test_a_line_can_be_typed_and_does_nothing_to_the_terminal(word):
+    """A dataset out of a stranger's recipe, or a folder whose name is no UTF-8; the shell itself says what it takes."""
+    line = options.typed(word)
+    assert line.isprintable() and options.typed(f"{word}\ud800").isprintable()  # which no file can be called
+    taken = subprocess.run(["bash", "-c", f"printf %s {line}"], capture_output=True).stdout
+    assert taken == os.fsencode(word)
 
 
 @pytest.mark.parametrize("name", ["DARTS_V2", "MULTI_CHANNEL_MAX_W_PATH"])
