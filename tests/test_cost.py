@@ -300,6 +300,40 @@ def test_a_model_of_a_fixed_batch_is_counted_for_one_image():
     assert count(keras.Model(images, kl.Conv2D(5, 1, use_bias=False)(images))) == Cost(15, 24 * 15, 24 * 15)
 
 
+@pytest.mark.parametrize("called", [False, True])
+def test_a_sequential_is_counted_by_itself(called):
+    model = keras.Sequential([kl.Dense(4), kl.Dense(2)] if called else [keras.Input((8,)), kl.Dense(4), kl.Dense(2)])
+    if called:
+        model(np.zeros((3, 8), "float32"))
+    assert count(model) == Cost(8 * 4 + 4 + 4 * 2 + 2, 40, 40)
+
+
+class OfTwo(keras.Model):
+    """A model that is handed a dictionary, and has no graph."""
+
+    def __init__(self):
+        super().__init__()
+        self.dense = kl.Dense(4)
+
+    def call(self, inputs):
+        return self.dense(inputs["left"]) + self.dense(inputs["right"])
+
+
+def test_a_subclassed_model_of_a_dictionary_is_counted():
+    model = OfTwo()
+    model({"left": np.zeros((3, 8), "float32"), "right": np.zeros((3, 8), "float32")})
+    assert count(model) == Cost(8 * 4 + 4, 2 * 8 * 4, 2 * 8 * 4)
+
+
+def test_a_quantized_layer_is_not_counted_without_its_weights():
+    """Its weights are integers that nothing trains: 36 parameters would be 4."""
+    inputs = keras.Input((8,))
+    model = keras.Model(inputs, kl.Dense(4)(inputs))
+    model.quantize("int8")
+    with pytest.raises(ConfigError, match="before it is quantized"):
+        count(model)
+
+
 def test_counting_leaves_no_trace_in_a_layer():
     class Counting(kl.Layer):
         def build(self, input_shape):
@@ -338,6 +372,10 @@ FORMS = {
             lambda x: keras.activations.relu(x, max_value=6.0),
             lambda x: ops.maximum(x, 0.0),
             lambda x: ops.maximum(0, x),
+            lambda x: ops.maximum(x, np.float32(0)),
+            lambda x: ops.maximum(ops.convert_to_tensor([0.0]), x),
+            lambda x: ops.maximum(x, ops.zeros_like(x)),
+            lambda x: ops.clip(x, np.float32(0), 6.0),
             lambda x: ops.clip(x, 0.0, 6.0),
         ],
     ),
@@ -422,6 +460,8 @@ FORMS = {
             kl.UpSampling2D(2),
             lambda x: ops.mean(x, axis=-1, keepdims=True),
             lambda x: ops.maximum(x, 1.0),
+            lambda x: ops.maximum(x, np.float32([0.0, 0.0, 0.0, 1.0])),
+            lambda x: ops.maximum(x, ops.ones_like(x)),
             lambda x: ops.clip(x, -1.0, 1.0),
             lambda x: ops.einsum("bhwc,c->bhwc", x, np.ones(4, "float32")),
             lambda x: x * 2.0 + 1.0,
@@ -443,6 +483,10 @@ def test_attention_by_hand():
     attention = 2 * 6 * 6 * 4 * 2
     for make in (kl.MultiHeadAttention(2, 4), kl.MultiHeadAttention(2, 4, dropout=0.1)):
         assert cost_of(lambda x, layer=make: layer(x, x), (6, 8)).addmults_conv_dense == 4 * 6 * 8 * 8 + attention
+    for make in (kl.MultiHeadAttention(2, 4, value_dim=5), kl.MultiHeadAttention(2, 4, value_dim=5, dropout=0.1)):
+        values = 2 * 6 * 8 * 10 + 2 * 6 * 6 * 5  # made, weighed, and brought back to 8 channels
+        cost = cost_of(lambda x, layer=make: layer(x, x), (6, 8))
+        assert cost.addmults_conv_dense == 2 * 6 * 8 * 8 + attention // 2 + values
     single = cost_of(lambda x: kl.Attention()([x, x]), (6, 8))
     assert single == Cost(0, 2 * 6 * 6 * 8, 2 * 6 * 6 * 8)
     pixels = cost_of(lambda x: kl.MultiHeadAttention(1, 2)(x, x), (6, 4, 3))  # 24 of 3 channels

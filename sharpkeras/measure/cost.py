@@ -20,6 +20,7 @@ import math
 from typing import NamedTuple
 
 import keras
+import numpy as np
 
 from sharpkeras.errors import ConfigError
 
@@ -88,12 +89,14 @@ def per_layer(model):
 def _inputs(model):
     """What a model is called with, as symbolic tensors of one image."""
     if getattr(model, "inputs", None):
-        return keras.tree.map_structure(lambda tensor: _one_image(tensor.shape, tensor.dtype), model.input)
+        # A Sequential that nobody has called has one input too, but no `input`.
+        given = model.inputs[0] if isinstance(model, keras.Sequential) else model.input
+        return keras.tree.map_structure(lambda tensor: _one_image(tensor.shape, tensor.dtype), given)
     shape = (model.get_build_config() or {}).get("input_shape")  # all that a subclassed model knows
     if not shape:
         next_step = "count keras.Model(inputs, model(inputs)) of a keras.Input for each of them"
         raise ConfigError("the model does not say what it is called with", where=model.name, next_step=next_step)
-    return _one_image(shape, "float32")
+    return keras.tree.map_shape_structure(lambda shape: _one_image(shape, "float32"), shape)
 
 
 def _one_image(shape, dtype):
@@ -114,6 +117,8 @@ class _Call(NamedTuple):
 
 def _called(part, args, kwargs, counted):
     """The rows of a call and its outputs; `counted` are the ids of the weights that have been counted, and grows."""
+    if getattr(part, "quantization_mode", None):  # its weights are none that are trained
+        raise _uncountable(part, f"quantization to {part.quantization_mode}", "count the model before it is quantized")
     rule = _rule(part)
     if rule is None:
         inside, outputs = _opened(part, part.call, args, kwargs, counted)
@@ -200,9 +205,9 @@ def _weights(part, counted):
     return list(fresh.values())
 
 
-def _uncountable(part, seen):
+def _uncountable(part, seen, step=None):
     allowed = "layers and operations of Keras, and layers whose `call` is made of them"
-    step = "write its `call` with keras.ops, without a loop over steps, and images of a known size"
+    step = step or "write its `call` with keras.ops, without a loop over steps, and images of a known size"
     problem = f"{type(part).__name__} cannot be counted"
     return ConfigError(problem, where=part.name, seen=seen, allowed=allowed, next_step=step)
 
@@ -314,9 +319,10 @@ def einsum(equation, shapes):
 
 
 def _attention(call):
-    """Queries (B, T, heads, H) with S keys, and their weights with S values, whose products have the output's shape."""
-    query, key, _ = call.args[:3]
-    return _multiply_adds((_size(query) + _size(call.output)) * _shape(key)[1])
+    """Queries (B, T, heads, H) with S keys of that depth, and their weights with S values of a depth of their own."""
+    query, key, value = call.args[:3]
+    *heads, depth = _shape(query)
+    return _multiply_adds(math.prod(heads) * _shape(key)[1] * (depth + _shape(value)[-1]))
 
 
 def _batch_norm(call):
@@ -344,7 +350,14 @@ def _rectifier(call):
     """The maximum with 0, or what is cut off below 0."""
     part = call.part
     bounds = [part.x_min] if hasattr(part, "x_min") else call.args
-    return _each_output(call) if any(isinstance(bound, (int, float)) and bound == 0 for bound in bounds) else (0, 0)
+    return _each_output(call) if any(map(_is_zero, bounds)) else (0, 0)
+
+
+def _is_zero(bound):
+    """Whether it is 0 throughout, in whatever form: a number, an array, a tensor, `zeros_like`."""
+    if isinstance(bound, keras.KerasTensor):
+        return type(bound._keras_history.operation).__name__ == "ZerosLike"
+    return bound is not None and not np.any(keras.ops.convert_to_numpy(bound))
 
 
 def _global_pool(call):
