@@ -62,7 +62,8 @@ class CosinePowerAnnealing(keras.optimizers.schedules.LearningRateSchedule):
         step = ops.cast(step, "float32")
         low, warmup, power = (self.config[k] for k in ("min_learning_rate", "warmup_steps", "power"))
         since = step - warmup
-        cycle = ops.sum(ops.cast(since >= ops.convert_to_tensor(self._starts[1:] or [math.inf], "float32"), "int32"))
+        restarts = ops.convert_to_tensor(self._starts[1:] or [math.inf], "float32")
+        cycle = ops.sum(ops.cast(ops.expand_dims(since, -1) >= restarts, "int32"), axis=-1)
         per_cycle = (self._starts, self._periods, self._peaks)
         start, period, peak = (ops.take(ops.convert_to_tensor(values, "float32"), cycle) for values in per_cycle)
         progress = ops.clip((since - start) / period, 0.0, 1.0)  # T_cur / T_i
@@ -79,14 +80,14 @@ class CosinePowerAnnealing(keras.optimizers.schedules.LearningRateSchedule):
 def _decay(cosine, power):
     """(p^(c + 1) - p) / (p² - p), the fraction in Eq. 2; its limit at p = 1 is c.
 
-    As it stands it is a difference of almost equal numbers near p = 1, and overflows at a large p. It equals
-    (p^c - 1) / (p - 1), and that is p^(c - 1)·(1 - p^-c) / (1 - 1/p). Elsewhere it is as exact as those, and it gives
-    the bits of the trainings that were made so.
+    As it stands it is a difference of almost equal numbers near p = 1, overflows at a large p, and is 0 / 0 at a tiny
+    one. It equals (p^c - 1) / (p - 1), and that is p^(c - 1)·(1 - p^-c) / (1 - 1/p). Elsewhere it is as exact as those,
+    and it gives the bits of the trainings that were made so.
     """
     logarithm = math.log(power)
     if power == 1:
         return cosine
-    if 0.5 < power < 1.5 or power < 1e-30:  # float32 has hardly any smaller numbers
+    if 0.5 < power < 1.5 or power < 0.01:
         return ops.expm1(cosine * logarithm) / math.expm1(logarithm)
     if power > 100:
         return ops.exp((cosine - 1.0) * logarithm) * ops.expm1(-cosine * logarithm) / math.expm1(-logarithm)
