@@ -153,6 +153,14 @@ def test_two_inputs(written):
         quick(written(model))
 
 
+@pytest.mark.parametrize("number", [99, -1, onnx.TensorProto.STRING, onnx.TensorProto.UNDEFINED])
+def test_an_input_of_another_type(written, number):
+    model = one_node_model()
+    model.graph.input[0].type.tensor_type.elem_type = number
+    with pytest.raises((ConfigError, UsageError)):  # the checker of onnx refuses some of them itself
+        quick(written(model))
+
+
 # ---- hostile and broken files ----
 
 

@@ -95,9 +95,11 @@ def declared_input(model, batch_size, path):
     if isinstance(declared[0], int) and declared[0] != batch_size:
         problem = f"the model's batch size is fixed, {batch_size} does not fit"
         raise UsageError(problem, where=path, seen=declared, next_step=f"use --batch-size {declared[0]}")
-    dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)
-    if dtype.kind not in "fui":
-        raise UsageError("the model's input is no image", where=path, seen=str(dtype), allowed="floats or integers")
+    known = tensor.elem_type in onnx.helper.get_all_tensor_dtypes()  # a file may have any number there
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type) if known else None
+    if dtype is None or dtype.kind not in "fui":
+        seen = str(dtype or f"type {tensor.elem_type}")
+        raise UsageError("the model's input is no image", where=path, seen=seen, allowed="floats or integers")
     return inputs[0].name, [batch_size, *declared[1:]], dtype.name
 
 
