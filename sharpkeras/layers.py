@@ -265,12 +265,53 @@ def adopt(layer, parts):
     return parts
 
 
+def _parts(layer):
+    """The layers that a layer is made of, not those that these are made of."""
+    return list(layer._flatten_layers(include_self=False, recursive=False))
+
+
+def _frozen_parts(layer):
+    """The places of the frozen parts of a layer that is not frozen itself, as lists of indices."""
+    found = []
+    for index, part in enumerate(_parts(layer)):
+        inside = _frozen_parts(part) if part.trainable and isinstance(part, Composite) else []
+        found += [[index, *place] for place in inside] if part.trainable else [[index]]
+    return found
+
+
 class Composite(keras.layers.Layer):
-    """A layer made of others, which it has to `adopt`; a policy that is set later reaches them too."""
+    """A layer made of others, which it has to `adopt`; a policy that is set later reaches them too.
+
+    Which of its parts alone are frozen is kept in its config.
+    """
+
+    _to_freeze = ()
 
     def followers(self):
         """The parts that compute in whatever precision this layer does."""
-        return list(self._flatten_layers(include_self=False, recursive=False))
+        return _parts(self)
+
+    def get_config(self):
+        frozen = _frozen_parts(self) if self.trainable else []  # else all are, which Keras keeps
+        return {**super().get_config(), **({"frozen_parts": frozen} if frozen else {})}
+
+    @classmethod
+    def from_config(cls, config):
+        config = dict(config)
+        frozen = config.pop("frozen_parts", [])
+        layer = super().from_config(config)
+        layer.freeze(frozen)
+        return layer
+
+    def freeze(self, places):
+        """Freezes parts, each named by its place among the parts, and by places within those."""
+        self._to_freeze = tuple(map(tuple, places))  # some may be made in `build`
+        for index, part in enumerate(_parts(self)):
+            within = [place[1:] for place in self._to_freeze if place[0] == index]
+            if () in within:
+                part.trainable = False
+            elif within:
+                part.freeze(within)
 
     @property
     def dtype_policy(self):
@@ -440,6 +481,7 @@ class ResizablePool(Sequence):
     def build(self, input_shape):
         if input_shape[-1] != self.filters and len(self.steps) == 1:
             self.steps += adopt(self, [Conv2D(self.filters), _norm(self.affine, POOL_EPSILON)])
+            self.freeze(self._to_freeze)
         super().build(input_shape)
 
     def compute_output_shape(self, input_shape):

@@ -101,6 +101,7 @@ def test_a_layer_takes_images_of_unknown_size_and_is_saved(layer, tmp_path):
 
 
 FREEZABLE = [layer for layer in LAYERS if isinstance(layer, (layers.BatchNormalization, layers.Composite))]
+COMPOSITES = [layer for layer in FREEZABLE if isinstance(layer, layers.Composite)]
 
 
 @pytest.mark.parametrize("layer", FREEZABLE, ids=lambda layer: type(layer).__name__)
@@ -130,6 +131,25 @@ def test_a_frozen_layer_stays_as_it_is(layer, tmp_path):
     before = late.get_weights()
     late(x, training=True)
     assert not before or any(np.any(old != new) for old, new in zip(before, late.get_weights()))
+
+
+@pytest.mark.parametrize("layer", COMPOSITES, ids=lambda layer: type(layer).__name__)
+def test_a_frozen_part_of_a_layer_stays_as_it_is(layer, tmp_path):
+    """The moving statistics of a BatchNorm that alone was frozen drifted in a loaded model."""
+    x, model = images(batch=8) * 2 + 3, as_model(made_again(layer))
+    model(x)
+    norms = [part for part in parts_of(model.layers[-1]) if isinstance(part, layers.BatchNormalization)]
+    for norm in norms:
+        norm.trainable = False
+    model.save(tmp_path / "model.keras")
+    for way in (model, keras.models.clone_model(model), keras.saving.load_model(tmp_path / "model.keras")):
+        parts = parts_of(way.layers[-1])
+        frozen = [part for part in parts if not part.trainable]
+        assert [type(part) for part in frozen] == [type(norm) for norm in norms]
+        before = [part.get_weights() for part in frozen]
+        way(x, training=True)
+        keras.tree.map_structure(np.testing.assert_array_equal, before, [part.get_weights() for part in frozen])
+        assert len(way.trainable_variables) == len(model.trainable_variables)
 
 
 @pytest.mark.parametrize("half", HALVES)
