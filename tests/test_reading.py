@@ -72,7 +72,7 @@ OF_SEARCHES, OF_TRAININGS = {"extract", "compare", "train", "resume"}, {"compare
 READ_BY = {
     "search/run.json": OF_SEARCHES,
     "search/recipe.json": OF_SEARCHES,
-    "search/data.json": {"extract", "compare", "resume"},
+    "search/data.json": {"extract", "compare", "train", "resume"},
     "search/metrics.jsonl": {"extract", "compare", "resume"},
     "search/genotype.json": {"train", "resume"},
     "search/epochs/0001.json": {"extract", "resume"},

@@ -3,6 +3,8 @@
 Not its seed and not its precision: they are part of how a network is trained.
 """
 
+import os
+
 from sharpkeras.experiment import records
 from sharpkeras.recipes import SearchRecipe, TrainRecipe, training_of
 from sharpkeras.runs import RunDirectory
@@ -26,6 +28,6 @@ def training_recipe(path, name=None, search=None):
     if run.kind == "train":
         return TrainRecipe.from_dict(settings, where)
     search = search or SearchRecipe.from_dict(settings, where)
-    if not (run.path / records.DATA).is_file():
+    if not os.path.lexists(run.path / records.DATA):  # what is no regular file is refused when it is read
         return training_of(search, name)
     return training_of(search, name, records.images(run)["shape"], records.number_of_images(run))

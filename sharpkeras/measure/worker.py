@@ -68,7 +68,7 @@ def _told_in_a_line():
     except Exception as error:
         if not is_out_of_memory(error):
             raise
-        print(printable(str(error).strip().split("\n")[0] or "out of memory"), file=sys.stderr)
+        sys.stderr.write(printable(str(error).strip().split("\n")[0] or "out of memory") + "\n")
         sys.exit(ResourceError.exit_code)
 
 
