@@ -62,20 +62,17 @@ def test_another_stage_counts_anew_and_after_the_end_nothing_is_said(clock):
 def test_it_looks_at_the_clock_by_itself_and_its_thread_ends(monkeypatch):
     """Without a test's clock: with beats after hundredths of a second."""
     import threading
-    import time
 
     monkeypatch.setattr("sharpkeras_cli.heartbeat.EVERY_S", 0.01)
     monkeypatch.setattr("sharpkeras_cli.heartbeat.FIRST_S", (0.02, 1e9))
-    said, before = threading.Event(), threading.active_count()
+    said = threading.Event()
     heartbeat = Heartbeat(lambda stage, seconds: said.set())
     heartbeat.begin("compiling")
+    thread = heartbeat._thread
     assert said.wait(60)
     heartbeat.end()
-    for _ in range(1000):
-        if threading.active_count() == before:
-            break
-        time.sleep(0.01)
-    assert threading.active_count() == before
+    thread.join(60)
+    assert not thread.is_alive()
 
 
 @pytest.mark.parametrize(("backend", "words"), [("jax", "--backend tensorflow"), ("tensorflow", "traces the step")])

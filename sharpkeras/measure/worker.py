@@ -38,6 +38,7 @@ def serve(open_engine):
     # Libraries may print: what they say goes to stderr, the replies where stdout was.
     replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
+    sys.stdout = sys.stderr  # at once, so that an error's own line stays the last
 
     def reply(value):
         replies.write(json.dumps(value) + "\n")
