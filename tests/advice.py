@@ -6,7 +6,7 @@ import re
 import click
 
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*")
-COMMAND = re.compile(r"(?<![\w-])sharpkeras +([a-z]+)\b([^,;)`]*)")
+COMMAND = re.compile(r"(?<![\w-])sharpkeras +([a-z]+)\b((?:[^,;)`]|,(?=\S))*)")
 OTHER_PROGRAM = re.compile(r"(?<![\w-])(pip|python|git)\s[^,;]*")
 
 

@@ -44,7 +44,8 @@ def refuse_to_lose(path, overwrite):
     if not path.exists():
         return
     if not overwrite:
-        raise RunError("exists already", where=str(path), next_step="another --out or --seed, or --overwrite")
+        steps = ("another --out", "another --seed", "--overwrite")
+        raise RunError("exists already", where=str(path), next_step=steps)
     try:
         architectures.from_dict(strict_json.load(path), str(path))
     except SharpKerasError as error:
