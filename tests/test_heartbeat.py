@@ -138,7 +138,7 @@ import os, sys
 from sharpkeras_cli import quiet
 quiet.silence_native_logs()
 os.write(2, open(sys.argv[1], "rb").read())
-print("said by Python", file=sys.stderr)
+sys.stderr.write("said by Python\\n")  # in one piece, as click.echo does
 import time; time.sleep(0.5)
 """
 
