@@ -32,9 +32,9 @@ def main():
     import numpy as np
     from keras import ops
 
-    from sharpkeras import keeping
+    from sharpkeras.engine import checkpointing
     from sharpkeras.runs import RunDirectory
-    from sharpkeras.search import model as searches
+    from sharpkeras.searching import search_model as searches
 
     shape = (arguments.image_size, arguments.image_size, 3)
     rng = np.random.default_rng(0)
@@ -52,9 +52,9 @@ def main():
     seconds = [{name: step() for name, step in steps.items()} for _ in range(arguments.steps)]
     checked, saving, size = statistics.median(row["checked"] for row in seconds), [], 0
     with tempfile.TemporaryDirectory(dir=".") as folder, RunDirectory.open(Path(folder) / "run", "search", {}) as run:
-        step, at = model.compiled_step(), keeping.Position()
+        step, at = model.compiled_step(), checkpointing.Position()
         at.begin_epoch(0.025)
-        keeper = keeping.Keeper(run, model, step, at, keeping.Kept(), keeping.CHECKPOINT_S)
+        keeper = checkpointing.Keeper(run, model, step, at, checkpointing.Kept(), checkpointing.CHECKPOINT_S)
         for _ in range(5):
             at.epoch += 1
             started = time.perf_counter()
@@ -68,8 +68,8 @@ def main():
         "checks_share_of_a_step": statistics.median(row["checked"] / row["unchecked"] for row in seconds) - 1,
         "checkpoint_s": statistics.median(saving),
         "checkpoint_mb": size / 1e6,
-        "interval_s": keeping.CHECKPOINT_S,
-        "checkpoints_share_of_a_step": statistics.median(saving) / keeping.CHECKPOINT_S,
+        "interval_s": checkpointing.CHECKPOINT_S,
+        "checkpoints_share_of_a_step": statistics.median(saving) / checkpointing.CHECKPOINT_S,
         "machine": device_name(),
     }
     print(json.dumps(report, indent=2, default=str))

@@ -143,7 +143,7 @@ class Ours:
 
     def __init__(self, arguments):
         from sharpkeras.optimizers import SGD, Adam
-        from sharpkeras.search.model import SearchModel
+        from sharpkeras.searching.search_model import SearchModel
         from sharpkeras.spaces.hypercuboid.multichannel import MultiChannelNet
 
         self.imported = time.perf_counter()
@@ -158,7 +158,7 @@ class Ours:
         """Weights by their official keys, and the alphas (stride, stage, c_in, c_out, primitive)."""
         import numpy as np
 
-        from sharpkeras.from_torch import state_dict
+        from sharpkeras.spaces.state_dict import state_dict
 
         alphas = np.stack([np.asarray(alphas) for alphas in self.model.alphas])  # (position, c_in, c_out, primitive)
         return state_dict(self.model.supernet), alphas.reshape(-1, 2, *alphas.shape[1:]).swapaxes(0, 1)

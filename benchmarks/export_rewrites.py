@@ -29,10 +29,10 @@ def main():
     choose_backend("tensorflow")
     import onnx
 
-    from sharpkeras import published
-    from sharpkeras.experiment.assembly import build_network
-    from sharpkeras.export import conversion, rewrites
-    from sharpkeras.measure.latency import OnnxFile, benchmark
+    from sharpkeras.experiment.builders import build_network
+    from sharpkeras.measure.latency.benchmark import OnnxFile, benchmark
+    from sharpkeras.onnx_export import conversion, rewrites
+    from sharpkeras.paper import published
     from sharpkeras.recipes import TrainRecipe
 
     sizes = {"init_channels": arguments.init_channels, "num_cells": arguments.num_cells}

@@ -77,7 +77,7 @@ def main():
 def search_model(arguments, order, shape):
     from sharpkeras.optimizers import SGD, Adam
     from sharpkeras.primitives import PRIMITIVES
-    from sharpkeras.search.model import SearchModel
+    from sharpkeras.searching.search_model import SearchModel
     from sharpkeras.spaces.cell.space import CellSpace
 
     space = CellSpace(PRIMITIVES[arguments.primitives], arguments.ops, arguments.weighting)

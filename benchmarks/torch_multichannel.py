@@ -1,7 +1,7 @@
 """The peer of `cuboid_step.py`: MultiChannelNet (§4.1, Fig. 6) as a PyTorch user writes it, one module per operation.
 
 Every choice of a grid is evaluated eagerly and added in a loop. Modules carry the names of the official state dicts,
-so that `sharpkeras.from_torch` reads what `Multichannel.state_dict` holds.
+so that `sharpkeras.spaces.state_dict` reads what `Multichannel.state_dict` holds.
 """
 
 import torch

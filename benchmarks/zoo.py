@@ -10,7 +10,7 @@ times those of one size in turns, at batch 1 and 8. Writes `exported/zoo.json`, 
 import argparse
 from pathlib import Path
 
-from sharpkeras import atomic
+from sharpkeras.io import atomic_writes
 from sharpkeras.recipes import NETWORKS, network_sizes
 from sharpkeras_cli.options import choose_backend
 
@@ -30,7 +30,7 @@ parser.add_argument("--out", type=Path, default=FOLDER)
 def main():
     arguments = parser.parse_args()
     choose_backend("tensorflow")
-    from sharpkeras import published
+    from sharpkeras.paper import published
     from sharpkeras.view.latency import draw_latency
 
     names, rows, setting = arguments.only or published.names(), [], {}
@@ -39,23 +39,23 @@ def main():
         found, setting = timed(size, reports, arguments)
         rows += found
     report = {"schema_version": 1, **setting, "rows": rows}
-    atomic.write(arguments.out / "zoo.json", atomic.dump_file(report, "zoo"))
+    atomic_writes.write(arguments.out / "zoo.json", atomic_writes.dump_file(report, "zoo"))
     draw_latency(rows, arguments.out / "zoo.png")
     write_table(arguments.out / "README.md", rows, setting)
 
 
 def exported(name, size, path):
     """The report of the export of a genotype's network."""
-    from sharpkeras import experiment
+    import sharpkeras as sk
 
     print(f"exporting {path.name} …", flush=True)
     sizes = network_sizes(size, ops="darts" if name in DARTS_OPS else "sharp")
-    return experiment.export(name, path, overwrite=True, sizes=sizes)
+    return sk.export(name, path, overwrite=True, sizes=sizes)
 
 
 def timed(size, reports, arguments):
     """Rows of the networks of one size, and what they hold for."""
-    from sharpkeras.measure.latency import OnnxFile, benchmark
+    from sharpkeras.measure.latency.benchmark import OnnxFile, benchmark
 
     print(f"timing {len(reports)} networks of {size} …", flush=True)
     contenders = [OnnxFile(arguments.out / report["file"]) for report in reports.values()]
@@ -96,7 +96,7 @@ def write_table(path, rows, setting):
     before, rest = path.read_text("utf-8").split(BEGIN)
     after = rest.split(END)[1]
     content = f"{before}{BEGIN}\n{setting['device']}, {how}.\n\n" + "\n".join(lines) + f"\n{END}{after}"
-    atomic.write(path, content.encode())
+    atomic_writes.write(path, content.encode())
 
 
 if __name__ == "__main__":

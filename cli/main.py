@@ -12,8 +12,10 @@ import traceback
 
 import click
 
-from sharpkeras import __version__, atomic, interruption
+from sharpkeras import __version__
+from sharpkeras.engine import signals
 from sharpkeras.errors import ResourceError, RunError, SharpKerasError, in_lines, is_out_of_memory, printable
+from sharpkeras.io import atomic_writes
 from sharpkeras_cli import streams
 
 COMMANDS = (
@@ -82,7 +84,7 @@ def _run(arguments):
     debug, as_json = "--debug" in arguments, "--json" in arguments
     _show_warnings()
     try:
-        with interruption.ends_in_order():
+        with signals.ends_in_order():
             result = group.main(arguments, prog_name="sharpkeras", standalone_mode=False)
         code = result if isinstance(result, int) else 0
     except click.exceptions.Exit as ending:
@@ -132,7 +134,7 @@ def _flags(arguments):
 
 def _as_ours(error, arguments):
     """The error as a SharpKerasError: a file or the memory that the system denies, or a bug of ours."""
-    if isinstance(error, interruption.Stopped) and "--overwrite" in arguments:
+    if isinstance(error, signals.Stopped) and "--overwrite" in arguments:
         error.next_step = "the same command without --overwrite goes on from here"
     if isinstance(error, SharpKerasError):
         return error
@@ -146,8 +148,8 @@ def _as_ours(error, arguments):
                 "free some memory: end other programs",
             ),
         )
-    if isinstance(error, OSError) and error.errno in atomic.FULL:  # wherever it was met: a log, a temporary file
-        return atomic.disk_error(error, error.filename)
+    if isinstance(error, OSError) and error.errno in atomic_writes.FULL:  # wherever it was met: a log, a temporary file
+        return atomic_writes.disk_error(error, error.filename)
     if isinstance(error, OSError) and error.filename is not None:  # a name that is too long, a place without permission
         problem, step = "can not be read or written", "name another file or directory"
         return RunError(problem, where=str(error.filename), seen=error.strerror, next_step=step)
@@ -158,7 +160,7 @@ def _as_ours(error, arguments):
 
 
 def _tell(error, as_json):
-    word = "" if isinstance(error, interruption.Stopped) else "Error: "
+    word = "" if isinstance(error, signals.Stopped) else "Error: "
     click.echo(json.dumps(error.as_dict(), default=str) if as_json else f"{word}{error}", err=True)
     return error.exit_code
 

@@ -14,10 +14,12 @@ from pathlib import Path
 
 import click
 
-from sharpkeras import published, recipes, strict_json, strict_toml
+from sharpkeras import recipes
 from sharpkeras.errors import ConfigError, ResourceError, SharpKerasError, printable
+from sharpkeras.io import json_files, toml_files
+from sharpkeras.paper import published
+from sharpkeras.recipes.settings import count
 from sharpkeras.runs import RunDirectory
-from sharpkeras.settings import count
 from sharpkeras_cli import tables
 from sharpkeras_cli.quiet import silence_native_logs
 from sharpkeras_cli.versions import refuse_old, require_backend
@@ -175,7 +177,7 @@ def _forget_settings_of_keras():
 
 
 def conduct(function):
-    """How a run is carried out: the options of an experiment.Conduct, which the command gets as `conduct`."""
+    """How a run is carried out: the options of an run_options.Conduct, which the command gets as `conduct`."""
 
     @click.option("--resume", "must_exist", is_flag=True, help="Go on with a run; an error if there is none.")
     @click.option("--strict-resume", is_flag=True, help="Go on only where the result stays bit-exact.")
@@ -188,7 +190,7 @@ def conduct(function):
     @click.option("--dry-run", is_flag=True, help="Forecast memory, time and disk; write nothing.")
     @functools.wraps(function)
     def command(*arguments, smoke, out, ignore_disk_check, ignore_memory_check, **options):
-        from sharpkeras.experiment import Conduct
+        from sharpkeras.experiment.run_options import Conduct
 
         names = [field.name for field in dataclasses.fields(Conduct)]
         chosen = {name: options.pop(name) for name in names if name in options}
@@ -272,7 +274,7 @@ def make_recipe(recipe_class, base, given, config, strict):
 
 def read_config(path):
     """The settings in a JSON or TOML file, or in a run's recipe.json."""
-    settings = strict_toml.load(path) if path.suffix == ".toml" else strict_json.load(path)
+    settings = toml_files.load(path) if path.suffix == ".toml" else json_files.load(path)
     return settings.get("settings", settings) if isinstance(settings, dict) else settings
 
 

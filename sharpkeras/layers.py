@@ -11,7 +11,7 @@ import math
 import keras
 from keras import ops
 
-from sharpkeras import kernels
+from sharpkeras.backend import fused_ops
 
 EPSILON = 1e-5  # PyTorch's BatchNorm2d
 POOL_EPSILON = 1e-3  # ResizablePool's BatchNorm
@@ -170,12 +170,12 @@ class BatchNormalization(AsPyTorch, keras.layers.BatchNormalization):
         if not (training and self.trainable):
             outputs = super().call(inputs, training=False)
             return outputs if weight is None else outputs * ops.cast(weight, outputs.dtype)
-        channels, dtype = inputs.shape[-1], kernels.at_least_float32(inputs.dtype)
+        channels, dtype = inputs.shape[-1], fused_ops.at_least_float32(inputs.dtype)
         scale = ops.cast(self.gamma, dtype) if self.scale else ops.ones(channels, dtype)
         offset = ops.cast(self.beta, dtype) if self.center else ops.zeros(channels, dtype)
         if weight is not None:
             scale, offset = (part * ops.cast(weight, dtype) for part in (scale, offset))
-        outputs, mean, variance = kernels.batch_normalization(inputs, scale, offset, self.epsilon)
+        outputs, mean, variance = fused_ops.batch_normalization(inputs, scale, offset, self.epsilon)
         self.moving_mean.assign(self.moving_mean * self.momentum + mean * (1 - self.momentum))
         self.moving_variance.assign(self.moving_variance * self.momentum + variance * (1 - self.momentum))
         return outputs

@@ -10,7 +10,7 @@ from keras import ops
 from sharpkeras import primitives
 from sharpkeras.data.autoaugment import NUM_DRAWS, POLICIES, AutoAugment
 from sharpkeras.optimizers import SGD, Adam
-from sharpkeras.search.model import SearchModel
+from sharpkeras.searching.search_model import SearchModel
 from sharpkeras.spaces.cell.space import CellSpace
 
 CHANNELS = 4

@@ -37,6 +37,6 @@ def finished(tmp_path_factory):
 @pytest.fixture
 def two_processes(monkeypatch):
     """A benchmark starts two of each network instead of five: for tests that are not about how wide intervals are."""
-    from sharpkeras.measure.latency import benchmark
+    from sharpkeras.measure.latency.benchmark import benchmark
 
     monkeypatch.setitem(benchmark.__kwdefaults__, "processes", 2)

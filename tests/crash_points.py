@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from sharpkeras import atomic
-from sharpkeras.checkpoints import Checkpoints
+from sharpkeras.io import atomic_writes
+from sharpkeras.runs.checkpoints import Checkpoints
 
 EVENTS = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir"}
 countdown = None  # points until the kill
@@ -32,7 +32,7 @@ def point(*_):
 def instrument():
     sync = os.fsync
     os.fsync = lambda number: (point(), sync(number))
-    atomic.open = lambda path, mode, opener: Halting(
+    atomic_writes.open = lambda path, mode, opener: Halting(
         builtins.open(path, mode, 0, opener=opener)
     )  # in the module, not in Python
     sys.addaudithook(lambda event, arguments: event in EVENTS and point())
@@ -83,11 +83,11 @@ class WeightsOfARun:
 
     @staticmethod
     def write(place, number):
-        atomic.save_arrays(place / "weights.safetensors", arrays(number), {"seed": number})
+        atomic_writes.save_arrays(place / "weights.safetensors", arrays(number), {"seed": number})
 
     @staticmethod
     def read(place):
-        found, meta = atomic.load_arrays(place / "weights.safetensors")
+        found, meta = atomic_writes.load_arrays(place / "weights.safetensors")
         return found, meta["seed"]
 
 
@@ -128,13 +128,13 @@ def write_checkpoint_in_place(self, name, files):
         shutil.rmtree(self.path / old)
     (self.path / name).mkdir(parents=True)
     for file, content in files.items():
-        atomic.write_through(self.path / name / file, content)
+        atomic_writes.write_through(self.path / name / file, content)
 
 
 def main(folder, in_place):
     if in_place:
         Checkpoints._write = write_checkpoint_in_place
-        atomic.write_aside, atomic.put_in_place = atomic.write_through, lambda *_: None
+        atomic_writes.write_aside, atomic_writes.put_in_place = atomic_writes.write_through, lambda *_: None
     instrument()
     for kind in (CheckpointsOfARun, WeightsOfARun):
         try:

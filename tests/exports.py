@@ -20,7 +20,7 @@ def main():
     from random_models import random_network
 
     from sharpkeras.errors import SharpKerasError
-    from sharpkeras.export.exporting import export_onnx
+    from sharpkeras.onnx_export.export_onnx import export_onnx
 
     differences, rejected = [], []
     with tempfile.TemporaryDirectory() as folder:

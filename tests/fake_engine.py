@@ -1,4 +1,4 @@
-"""An engine for tests of `measure.turns`: it computes nothing, and its times are drawn from a known distribution.
+"""An engine for tests of `measure.latency`: it computes nothing, and its times are drawn from a known distribution.
 
 Request: `name` and `log`, a file that gets a line with the name when the engine is opened and one for each run;
 `seed`; `scale`, the median over MEDIAN; `die`, the run at which the process dies, 0 for while it is opened; `hang`, the
@@ -12,8 +12,8 @@ import time
 
 import numpy as np
 
-from sharpkeras.measure.turns import Launch
-from sharpkeras.measure.worker import serve
+from sharpkeras.measure.latency.interleaving import Launch
+from sharpkeras.measure.latency.worker import serve
 
 TAIL = 0.1
 MEDIAN = 1 + TAIL * np.log(2)  # milliseconds

@@ -35,7 +35,7 @@ from parsers import PARSERS
 
 from sharpkeras.data import load
 from sharpkeras.errors import SharpKerasError
-from sharpkeras.experiment import assembly, comparison, latencies, results
+from sharpkeras.experiment import builders, compare, paper_tables, primitive_latency
 from sharpkeras.measure.cost import Cost
 from sharpkeras_cli.main import COMMANDS
 
@@ -63,16 +63,16 @@ def counted(*_, **__):
 # What takes long → what stands for it, in each module of sharpkeras.experiment that has it.
 FUNCTIONS = {
     load: load_small,
-    assembly.search_model: enough,
-    assembly.build_network: enough,
-    assembly.count_cost: counted,
-    comparison._counted: counted,
-    latencies.parts_of: enough,
-    results._measured: lambda *_: None,
+    builders.search_model: enough,
+    builders.build_network: enough,
+    builders.count_cost: counted,
+    compare._counted: counted,
+    primitive_latency.parts_of: enough,
+    paper_tables._measured: lambda *_: None,
 }
 CUTS = {  # the same elsewhere
-    "sharpkeras.measure.latency.take_turns": enough,
-    "sharpkeras.measure.latency.busy_share": lambda: 0.0,
+    "sharpkeras.measure.latency.benchmark.take_turns": enough,
+    "sharpkeras.measure.latency.benchmark.busy_share": lambda: 0.0,
     "sharpkeras.spaces.cell.space.CellSpace.costs": enough,
     "sharpkeras.spaces.hypercuboid.space.HyperCuboid.costs": enough,
     "sharpkeras.view.collapse.draw_collapse": enough,

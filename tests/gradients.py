@@ -5,7 +5,7 @@ import contextlib
 import keras
 import numpy as np
 
-from sharpkeras.step import backend_step
+from sharpkeras.engine.step_model import backend_step
 
 
 def gradient(function, argument):

@@ -7,7 +7,8 @@ import click
 from command_line import make_images
 from hypothesis import strategies as st
 
-from sharpkeras import published, strict_json
+from sharpkeras.io import json_files
+from sharpkeras.paper import published
 from sharpkeras.recipes import SearchRecipe, TrainRecipe
 from sharpkeras_cli.main import group
 
@@ -95,7 +96,7 @@ TOKENS = (
     *('"\\ud800"', '"\\u0000"', '"\\x"', "\ufeff", "\0", "\x1b", "\ud800", "1979-05-27", "a.", '"a".', "[[a]]", "é"),
 )
 BYTES = (b"\xff", b"\xc3", b"\xed\xa0\x80", b"\xef\xbb\xbf", b"\xff\xfe", b"\0", b"\x80\x02}q\x00.", b"PK\x03\x04")
-LARGEST = strict_json.MAX_BYTES + 100
+LARGEST = json_files.MAX_BYTES + 100
 PIECES = re.compile(r'"(?:[^"\\]|\\.)*+"|[\w.+-]+|\s+|.', re.DOTALL)
 
 

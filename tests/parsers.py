@@ -9,11 +9,10 @@ from typing import NamedTuple
 import numpy as np
 from hostile import CONFIG, CONFIG_TOML, FACTS, GENOTYPE, ROUTE, ROWS, RUNS, SEARCH, TABLE, written
 
-from sharpkeras import atomic, strict_json
-from sharpkeras.experiment import architectures
-from sharpkeras.measure import parts
+from sharpkeras.io import atomic_writes, json_files
+from sharpkeras.measure.latency import primitive_table
 from sharpkeras.recipes import SearchRecipe, TrainRecipe
-from sharpkeras.runs import RunDirectory
+from sharpkeras.runs import RunDirectory, architectures
 from sharpkeras.spaces.cell import genotype as genotypes
 from sharpkeras.spaces.hypercuboid import path as paths
 from sharpkeras_cli import options
@@ -52,12 +51,12 @@ def config(recipe_class):
 
 
 def table(path):
-    parts.load_table(path)
-    return strict_json.load(path)
+    primitive_table.load_table(path)
+    return json_files.load(path)
 
 
 def arrays(path):
-    found, meta = atomic.load_arrays(path)
+    found, meta = atomic_writes.load_arrays(path)
     return [{name: array.tolist() for name, array in found.items()}, meta]
 
 
@@ -65,7 +64,7 @@ def packed(value):
     """The bytes of a file of arrays, from what `arrays` returns."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "w.safetensors")
-        atomic.save_arrays(path, {name: np.array(values) for name, values in value[0].items()}, value[1])
+        atomic_writes.save_arrays(path, {name: np.array(values) for name, values in value[0].items()}, value[1])
         return path.read_bytes()
 
 
@@ -75,7 +74,7 @@ def facts(run):
 
 ANY = {"a": [1, -2.5e3, "é\n", None, True], "b": {"c": {}, "d": [[]]}}
 PARSERS = {
-    "json": Parser("value.json", strict_json.load, written, (ANY, [], 0)),
+    "json": Parser("value.json", json_files.load, written, (ANY, [], 0)),
     "genotype": Parser("g.json", genotypes.load, lambda found: found.as_json().encode(), (GENOTYPE.as_dict(),)),
     "path": Parser("p.json", paths.load, lambda found: found.as_json().encode(), (ROUTE.as_dict(),)),
     "architecture": Parser(

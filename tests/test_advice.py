@@ -10,7 +10,7 @@ import advice
 import pytest
 from command_line import sharpkeras
 
-from sharpkeras import interruption
+from sharpkeras.engine import signals
 from sharpkeras_cli.main import COMMANDS
 
 if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
@@ -75,13 +75,13 @@ def test_the_check_sees_what_is_wrong():
 
 
 def interrupted(monkeypatch, *arguments, error=KeyboardInterrupt):
-    from sharpkeras import experiment
+    import sharpkeras as sk
 
     def stop(*_, **__):
         raise error()
 
     for name in ("search", "evaluate", "compare"):
-        monkeypatch.setattr(experiment, name, stop)
+        monkeypatch.setattr(sk, name, stop)
     return sharpkeras(*arguments)
 
 
@@ -100,7 +100,7 @@ def test_an_interrupted_command_says_how_it_goes_on(arguments, said, monkeypatch
 
 def test_a_stopped_run_that_began_anew_does_not_advise_to_begin_anew_again(monkeypatch):
     def stopped():
-        return interruption.Stopped(signal.SIGTERM)
+        return signals.Stopped(signal.SIGTERM)
 
     result = interrupted(monkeypatch, "search", "--out", "x", error=stopped)
     assert result.code == 143 and "the same command goes on from here" in result.err

@@ -11,9 +11,9 @@ import pytest
 import safetensors.numpy
 from command_line import sharpkeras
 
-from sharpkeras import atomic, checkpoints
 from sharpkeras.errors import ResourceError, RunError
-from sharpkeras.runs import RunDirectory
+from sharpkeras.io import atomic_writes
+from sharpkeras.runs import RunDirectory, checkpoints
 
 FOUR = {"dtype": "F32", "shape": [4], "data_offsets": [0, 16]}
 HUGE = 40 * 10**9
@@ -106,7 +106,7 @@ def checkpoint(path):
     return checkpoints.Checkpoints("checkpoints").load()
 
 
-@pytest.mark.parametrize("read", [atomic.load_arrays, initial, checkpoint], ids=lambda read: read.__name__)
+@pytest.mark.parametrize("read", [atomic_writes.load_arrays, initial, checkpoint], ids=lambda read: read.__name__)
 @pytest.mark.parametrize("name", CRAFTED)
 def test_what_was_made_to_do_harm_is_refused(place, name, read):
     content, words = CRAFTED[name]
@@ -135,7 +135,7 @@ def test_a_sparse_file_of_40_gb_is_not_read(place, length):
     content = crafted(header)
     Path("a.safetensors").write_bytes(content)
     os.truncate("a.safetensors", len(content) + HUGE)
-    for read in (atomic.load_arrays, initial):
+    for read in (atomic_writes.load_arrays, initial):
         with pytest.raises(RunError, match="damaged"):
             read(Path("a.safetensors"))
     result = sharpkeras("inspect", "a.safetensors")
@@ -157,7 +157,7 @@ ARRAYS = {
 def test_what_the_library_of_the_format_writes_is_read_to_the_bit():
     """An array of one byte each in front of others moves them off the bounds of their numbers."""
     content = safetensors.numpy.save(ARRAYS, {"a": "b"})
-    arrays, metadata = atomic.unpack(content)
+    arrays, metadata = atomic_writes.unpack(content)
     theirs = safetensors.numpy.load(content)
     assert metadata == {"a": "b"} and arrays.keys() == theirs.keys() == ARRAYS.keys()
     for name, array in arrays.items():
@@ -172,24 +172,24 @@ def test_no_array_is_taken_for_another():
         "b": {"dtype": "U8", "shape": [1], "data_offsets": [0, 1]},
         "a": {"dtype": "F32", "shape": [1, 2], "data_offsets": [1, 9]},
     }
-    arrays, _ = atomic.unpack(crafted(header, b"\x05" + np.array([1.5, -2], "<f4").tobytes()))
+    arrays, _ = atomic_writes.unpack(crafted(header, b"\x05" + np.array([1.5, -2], "<f4").tobytes()))
     np.testing.assert_array_equal(arrays["a"], [[1.5, -2]])
     assert arrays["b"].tolist() == [5]
 
 
 def test_the_header_alone_takes_no_memory_for_arrays():
     """What an array would take is known, and checked, before it is made."""
-    declared, _ = atomic.header(io.BytesIO(one()))
-    assert declared == {"a": atomic.Declared("F32", (4,), len(one()) - 16, len(one()))}
+    declared, _ = atomic_writes.header(io.BytesIO(one()))
+    assert declared == {"a": atomic_writes.Declared("F32", (4,), len(one()) - 16, len(one()))}
 
 
 @pytest.mark.parametrize(
     "entry", ["[]", '{"meta": [], "sha256": {}}', '{"meta": {}}', "[" * 10**5, '{"meta": NaN, "sha256": {}}', "{}", "3"]
 )
 def test_checksums_of_a_stranger(place, entry):
-    Path("a.safetensors").write_bytes(safetensors.numpy.save({"a": np.ones(2)}, {atomic.ENTRY: entry}))
+    Path("a.safetensors").write_bytes(safetensors.numpy.save({"a": np.ones(2)}, {atomic_writes.ENTRY: entry}))
     with pytest.raises(RunError, match="damaged"):
-        atomic.load_arrays(Path("a.safetensors"))
+        atomic_writes.load_arrays(Path("a.safetensors"))
 
 
 @pytest.mark.parametrize("selection", [3, [], {"by": 1}, {"by": "last", "epoch": "x"}, {"epoch": 1}, "by"])
@@ -205,11 +205,11 @@ def test_what_selected_the_weights_is_checked(place, selection):
 
 
 def test_what_could_not_be_read_again_is_not_written(place, monkeypatch):
-    monkeypatch.setattr(atomic, "LARGEST_ARRAYS", atomic.LARGEST_HEADER + 1000)
-    atomic.save_arrays(Path("a.safetensors"), {"a": np.ones(100)}, {})
+    monkeypatch.setattr(atomic_writes, "LARGEST_ARRAYS", atomic_writes.LARGEST_HEADER + 1000)
+    atomic_writes.save_arrays(Path("a.safetensors"), {"a": np.ones(100)}, {})
     with pytest.raises(ResourceError, match="too many to be read again"):
-        atomic.save_arrays(Path("a.safetensors"), {"a": np.ones(126)}, {})
-    assert atomic.load_arrays(Path("a.safetensors"))[0]["a"].shape == (100,)
+        atomic_writes.save_arrays(Path("a.safetensors"), {"a": np.ones(126)}, {})
+    assert atomic_writes.load_arrays(Path("a.safetensors"))[0]["a"].shape == (100,)
 
 
 @pytest.mark.parametrize(
@@ -224,7 +224,7 @@ def test_what_could_not_be_read_again_is_not_written(place, monkeypatch):
 )
 def test_answers_of_a_stranger(place, arrays):
     pytest.importorskip("keras")
-    from sharpkeras.experiment import records
+    from sharpkeras.runs import contents as records
 
     with RunDirectory.open("run", "train", {"seed": 0}) as run:
         run.save_arrays("predictions", arrays, {})

@@ -28,15 +28,18 @@ from PIL import Image
 if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
     pytest.skip("these commands run on the default backend", allow_module_level=True)
 
-from sharpkeras import atomic, experiment, loop, precision
-from sharpkeras.checkpoints import Checkpoints
+import sharpkeras as sk
+from sharpkeras.backend import precision
+from sharpkeras.engine import epochs
+from sharpkeras.engine.epochs import Silent
 from sharpkeras.errors import NumericalError, ResourceError
-from sharpkeras.experiment import assembly, deployment, forecast, prepared
-from sharpkeras.export import conversion, exporting
-from sharpkeras.loop import Silent
-from sharpkeras.measure import latency
+from sharpkeras.experiment import builders, export, forecast, run_options, setup
+from sharpkeras.io import atomic_writes
+from sharpkeras.measure.latency import benchmark
+from sharpkeras.onnx_export import conversion, export_onnx
 from sharpkeras.recipes import SearchRecipe
 from sharpkeras.runs import RunDirectory
+from sharpkeras.runs.checkpoints import Checkpoints
 
 NEW = ("--out", "new")
 SEARCH_AGAIN = (*SEARCH, "--out", "search")
@@ -206,9 +209,9 @@ def test_settings(place, code, parts, arguments):
 def test_places_and_devices(place, monkeypatch, code, parts, arguments):
     if "--device" in arguments:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-        if any(device.startswith("gpu") for device in assembly.keras.distribution.list_devices()):
+        if any(device.startswith("gpu") for device in builders.keras.distribution.list_devices()):
             pytest.skip("there is a GPU")
-    monkeypatch.setattr(prepared, "load", lambda *_, **__: pytest.fail("data was loaded before"))
+    monkeypatch.setattr(setup, "load", lambda *_, **__: pytest.fail("data was loaded before"))
     refused(code, parts, arguments)
 
 
@@ -339,7 +342,7 @@ def test_row_9_a_failed_overwrite_loses_nothing(place):
 
 def test_row_11_a_nearly_full_disk(place, monkeypatch):
     usage = shutil.disk_usage(".")
-    monkeypatch.setattr(loop.shutil, "disk_usage", lambda path: usage._replace(free=1000))
+    monkeypatch.setattr(epochs.shutil, "disk_usage", lambda path: usage._replace(free=1000))
     refused(7, ["new", "0.0 MB free", "3 checkpoints of", "--ignore-disk-check"], [*SEARCH, *NEW])
     refused(7, ["new", "--ignore-disk-check"], TRAIN_NEW)
     assert sharpkeras(*TRAIN, *NEW, "--epochs", "1", "--ignore-disk-check").code == 0
@@ -415,12 +418,12 @@ class Poison(Silent):
 
 
 def test_row_23_a_search_that_diverges_keeps_its_last_checkpoint(place, monkeypatch):
-    models, make = [], assembly.search_model
-    monkeypatch.setattr(assembly, "search_model", lambda *_: models.append(make(*_)) or models[0])
+    models, make = [], builders.search_model
+    monkeypatch.setattr(builders, "search_model", lambda *_: models.append(make(*_)) or models[0])
     recipe = SearchRecipe(limit=80, batch_size=16, init_channels=2, epochs=3, num_nodes=1, space=PRIMITIVES)
-    conduct = experiment.Conduct(checkpoint_s=0.0)
+    conduct = run_options.Conduct(checkpoint_s=0.0)
     with pytest.raises(NumericalError, match="weights became NaN or infinite in epoch 2, step 1"):
-        experiment.search(recipe, "new", conduct, Poison(models))
+        sk.search(recipe, "new", conduct, Poison(models))
     told = json.loads(Path("new/diverged.json").read_text())
     assert (told["epoch"], told["step"]) == (1, 0)
     assert (told["epochs_counted_from"], told["steps_counted_from"]) == (0, 0)
@@ -459,7 +462,7 @@ def test_row_25_out_of_memory_at_the_first_step(place, monkeypatch, name):
     def step(data):
         raise ResourceExhaustedError(None, None, "OOM when allocating tensor with shape[16,8,8,6]")
 
-    model = assembly.SearchModel if name == "search" else assembly.TrainingModel
+    model = builders.SearchModel if name == "search" else builders.TrainingModel
     monkeypatch.setattr(model, "compiled_step", lambda self: step)
     monkeypatch.setattr(forecast, "refuse_too_large", lambda *_: None)
     arguments = [*SEARCH, *NEW] if name == "search" else [*TRAIN, *NEW]
@@ -561,7 +564,7 @@ def full(path, flags):
 )
 def test_row_56_what_was_computed_is_told_though_the_disk_is_full(place, monkeypatch, arguments, figure):
     before = files_below(place)
-    monkeypatch.setattr(atomic, "_anew", full)
+    monkeypatch.setattr(atomic_writes, "_anew", full)
     result = sharpkeras(*arguments)
     assert result.code == 7 and figure in result.out and "the disk is full" in result.err and "Next:" not in result.out
     result = sharpkeras(*arguments, "--json")
@@ -586,8 +589,8 @@ def test_row_56_pictures_are_missing_and_drawn_later(place, monkeypatch, name):
 
 
 def change_weights(change):
-    arrays, meta = atomic.load_arrays(Path("train/weights.safetensors"))
-    atomic.save_arrays(Path("train/weights.safetensors"), change(arrays), meta)
+    arrays, meta = atomic_writes.load_arrays(Path("train/weights.safetensors"))
+    atomic_writes.save_arrays(Path("train/weights.safetensors"), change(arrays), meta)
 
 
 @pytest.mark.parametrize("command", ["evaluate", "export"])
@@ -598,7 +601,7 @@ def test_row_40_weights_of_another_genotype(place, command):
 
 @pytest.mark.parametrize("name", ["train", "train/weights.safetensors", "weights.h5"])
 def test_row_40_initial_weights_of_another_genotype(place, name):
-    arrays, _ = atomic.load_arrays(Path("train/weights.safetensors"))
+    arrays, _ = atomic_writes.load_arrays(Path("train/weights.safetensors"))
     with h5py.File("weights.h5", "w") as file:
         file.update(arrays)
     genotype = json.loads(Path("search/genotype.json").read_text())
@@ -727,7 +730,7 @@ def test_row_54_and_68_half_precision_on_a_cpu_and_its_export(place):
 def test_row_55_a_loss_scale_that_never_fits(place, monkeypatch):
     monkeypatch.setattr(precision, "INITIAL_SCALE", 2.0**120)  # overflows whatever the loss
     monkeypatch.setattr(precision, "SMALLEST_SCALE", 2.0**120)
-    monkeypatch.setattr(loop, "MAX_SKIPPED", 6)
+    monkeypatch.setattr(epochs, "MAX_SKIPPED", 6)
     result = sharpkeras(*TRAIN[:-2], "--precision", "mixed_float16", "--out", "half")
     assert result.code == 6 and "8 steps in a row" in result.err and "mixed_bfloat16" in result.err
     assert not Path("half", "weights.safetensors").exists()
@@ -763,13 +766,13 @@ def test_row_72_too_few_images_to_calibrate_on(place):
 
 
 def test_row_72_calibrated_on_test_images(place, monkeypatch):
-    load = deployment.load
-    monkeypatch.setattr(deployment, "load", lambda spec, split, **options: load(spec, "test", **options))
+    load = export.load
+    monkeypatch.setattr(export, "load", lambda spec, split, **options: load(spec, "test", **options))
     refused(4, ["calibration images are test images"], INT8)
 
 
 def test_row_73_int8_that_loses_too_much(place, monkeypatch):
-    monkeypatch.setattr(exporting, "LEAST_OF_TOP_1", 1.5)  # a network that was trained for two epochs knows nothing
+    monkeypatch.setattr(export_onnx, "LEAST_OF_TOP_1", 1.5)  # a network that was trained for two epochs knows nothing
     result = sharpkeras(*INT8)
     assert result.code == 8 and "int8 loses too much" in result.err and not result.out
     assert result.err.count("interval") >= 2 and "new.rejected.onnx" in result.err
@@ -862,14 +865,14 @@ def test_inspect_of_names_that_are_no_utf_8(strangers):
 
 
 def test_row_79_more_threads_than_cores(place):
-    threads = latency.available_cores() + 1
+    threads = benchmark.available_cores() + 1
     result = sharpkeras("benchmark", "model.onnx", "--runs", "5", "--threads", threads)
     assert result.code == 0 and f"note: {threads} threads on {threads - 1} available cores" in result.err
     assert f"{threads} threads" in result.out
 
 
 def test_row_80_a_noisy_machine(place, monkeypatch):
-    monkeypatch.setattr(latency, "busy_share", lambda: 0.9)
+    monkeypatch.setattr(benchmark, "busy_share", lambda: 0.9)
     result = sharpkeras("benchmark", "model.onnx", "--runs", "5")
     assert result.code == 0 and "UNSTABLE" in result.out
     result = sharpkeras("benchmark", "model.onnx", "--runs", "5", "--json", "--fail-on-noise")

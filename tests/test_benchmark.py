@@ -3,7 +3,7 @@
 import pytest
 from command_line import sharpkeras
 
-from sharpkeras.measure.times import VERDICTS
+from sharpkeras.measure.latency.statistics import VERDICTS
 from sharpkeras_cli import tables
 from sharpkeras_cli.commands.benchmark import _records
 

@@ -6,11 +6,11 @@ import pytest
 from gradients import float64, global_norm, to_numpy
 from keras import ops
 
+from sharpkeras.engine.step_model import backend_step
 from sharpkeras.optimizers import SGD, Adam
-from sharpkeras.search import bilevel
-from sharpkeras.search.model import SearchModel
+from sharpkeras.searching import bilevel
+from sharpkeras.searching.search_model import SearchModel
 from sharpkeras.spaces.cell.space import CellSpace
-from sharpkeras.step import backend_step
 
 RNG = np.random.default_rng(0)
 W, A = RNG.normal(size=4), RNG.normal(size=3)

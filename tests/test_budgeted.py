@@ -15,10 +15,13 @@ from command_line import sharpkeras
 if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
     pytest.skip("these runs are TensorFlow's", allow_module_level=True)
 
-from sharpkeras import experiment, published, recipes
+import sharpkeras as sk
+from sharpkeras import recipes
 from sharpkeras.errors import ConfigError, RunError, UsageError
-from sharpkeras.experiment import architectures, assembly, budgets
+from sharpkeras.experiment import budgets, builders
+from sharpkeras.paper import published
 from sharpkeras.recipes import SearchRecipe, TrainRecipe
+from sharpkeras.runs import architectures
 from sharpkeras.spaces.hypercuboid.space import HyperCuboid
 
 ROOT = Path(__file__).parent.parent
@@ -121,7 +124,7 @@ def test_several_routes_make_one_network(cuboid, tmp_path):
     assert three["path"]["routes"][0] == one["path"]["routes"][0] and len(three["path"]["routes"]) == 3
     assert three["parameters"] > one["parameters"]
     network = architectures.architecture(tmp_path / "3.json")
-    assert assembly.count_cost(network, TrainRecipe(final_filters=8), (8, 8, 1), 10).parameters == three["parameters"]
+    assert builders.count_cost(network, TrainRecipe(final_filters=8), (8, 8, 1), 10).parameters == three["parameters"]
 
 
 def test_as_many_routes_as_fit(cuboid, tmp_path):
@@ -193,7 +196,7 @@ def test_a_budgeted_search_stays_within_it(budgeted):
     assert settings["max_addmults"] == 600_000 and settings["cost_of"] == "digits"
     found = architectures.architecture(budgeted / "search")
     training = recipes.TRAININGS["digits"].settings
-    exact = assembly.count_cost(found, training, (8, 8, 1), 10).addmults_paper
+    exact = builders.count_cost(found, training, (8, 8, 1), 10).addmults_paper
     assert exact == rows[-1]["found_addmults"]
     assert f"{exact:,} AddMults (budget 600,000" in (budgeted / "search.txt").read_text()
 
@@ -223,7 +226,7 @@ def test_wrong_budgets(tmp_path, flags, words):
 
 
 def test_the_penalty_is_the_excess_over_the_budget_and_without_one_the_whole():
-    space = assembly.search_space(SearchRecipe())
+    space = builders.search_space(SearchRecipe())
     equal = [np.zeros((14, 9), "float32")] * 2
     for settings, expected in (
         ({"max_addmults": 1_000_000}, lambda mean: 0.1 * (mean / 1e6 - 1)),
@@ -255,11 +258,11 @@ def test_the_network_of_a_path_has_the_final_filters_of_the_recipe_that_a_budget
 
 def test_another_kind_of_recipe_or_architecture_is_named(tmp_path):
     with pytest.raises(UsageError, match="SearchRecipe"):
-        experiment.search(TrainRecipe(), tmp_path / "run")
+        sk.search(TrainRecipe(), tmp_path / "run")
     with pytest.raises(UsageError, match="TrainRecipe"):
-        experiment.train(SearchRecipe(), published.architecture("DARTS_V1"), tmp_path / "run")
-    with pytest.raises(UsageError, match="experiment.architecture"):
-        experiment.train(TrainRecipe(), "DARTS_V1", tmp_path / "run")
+        sk.train(SearchRecipe(), published.architecture("DARTS_V1"), tmp_path / "run")
+    with pytest.raises(UsageError, match="sk.architecture"):
+        sk.train(TrainRecipe(), "DARTS_V1", tmp_path / "run")
 
 
 def test_the_cuboid_of_the_readme_runs(tmp_path, monkeypatch):
@@ -276,12 +279,12 @@ def test_the_cuboid_of_the_readme_runs(tmp_path, monkeypatch):
     result = sharpkeras("evaluate", tmp_path / "runs" / "grid-network")
     assert result.code == 3 and "space=" in result.err
     with pytest.raises(RunError, match="space that only Python knows"):
-        experiment.extract(tmp_path / "runs" / "grid", tmp_path / "x.json")
+        sk.extract(tmp_path / "runs" / "grid", tmp_path / "x.json")
     other = HyperCuboid({"filters": (8, 16)}, names["SharpSepConv"])
     with pytest.raises(RunError, match="another recipe"):
-        experiment.search(SearchRecipe().smoke(), tmp_path / "runs" / "grid", space=other)
+        sk.search(SearchRecipe().smoke(), tmp_path / "runs" / "grid", space=other)
     with pytest.raises(ConfigError, match="another space"):
-        experiment.evaluate(tmp_path / "runs" / "grid-network", space=other)
+        sk.evaluate(tmp_path / "runs" / "grid-network", space=other)
     with pytest.raises(ConfigError):
         other.route(architectures.architecture(tmp_path / "runs" / "grid").routes[0])
 

@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sharpkeras import atomic, checkpoints
-from sharpkeras.checkpoints import Checkpoints
 from sharpkeras.errors import ResourceError, RunError
+from sharpkeras.io import atomic_writes
+from sharpkeras.runs import checkpoints
+from sharpkeras.runs.checkpoints import Checkpoints
 
 FILES = (checkpoints.ARRAYS, checkpoints.FACTS, checkpoints.METRICS, checkpoints.MANIFEST)
 
@@ -179,7 +180,7 @@ def test_a_manifest_of_another_form_is_damage(place, manifest):
 
 
 def test_arrays_are_read_as_numbers_and_nothing_else(place):
-    assert atomic.pack({"a": np.ones(2)})[8:9] == b"{"  # the safetensors format: a JSON header, then the numbers
+    assert atomic_writes.pack({"a": np.ones(2)})[8:9] == b"{"  # the safetensors format: a JSON header, then the numbers
     with pytest.raises(TypeError, match="plain numbers for a"):
         Checkpoints(place).save(1, 0, {"a": np.array([{}], dtype=object)}, {}, [])
     assert step_of(Checkpoints(place).load()) == 2

@@ -229,10 +229,10 @@ def test_tables_print_all_rows_of_the_paper(number):
 
 
 def test_a_table_to_look_at(monkeypatch):
-    from sharpkeras.experiment import results
+    from sharpkeras.experiment import paper_tables
     from sharpkeras.measure.cost import Cost
 
-    monkeypatch.setattr(results, "count_cost", lambda *_: Cost(4_973_728, 572_980_000, 550_000_000))
+    monkeypatch.setattr(paper_tables, "count_cost", lambda *_: Cost(4_973_728, 572_980_000, 550_000_000))
     out = sharpkeras("table", "3").out
     assert re.search(r"SharpSepConvDARTS +│ +4\.9 M │ +4,973,728 │ +0\.573 B │ +572,980,000", out)
     assert "the paper cuts rather than rounds" in out
@@ -276,10 +276,10 @@ def test_every_setting_is_an_option_with_its_range(name, recipe):
 
 def resolved(*arguments, monkeypatch):
     """The recipe that `search` would run with."""
-    from sharpkeras import experiment
+    import sharpkeras as sk
 
     seen = []
-    monkeypatch.setattr(experiment, "search", lambda recipe, *_: seen.append(recipe) or sys.exit(0))
+    monkeypatch.setattr(sk, "search", lambda recipe, *_: seen.append(recipe) or sys.exit(0))
     result = sharpkeras("search", *arguments)
     assert result.code == 0, result.err
     return seen[0], result.err
@@ -363,21 +363,21 @@ def test_a_backend_that_is_not_installed_is_named_with_its_command(monkeypatch):
 
 
 def test_a_bug_says_how_to_see_it(monkeypatch):
-    from sharpkeras import experiment
+    from sharpkeras.experiment import paper_tables
 
-    monkeypatch.setattr(experiment, "table", lambda number: 1 / 0)
+    monkeypatch.setattr(paper_tables, "table", lambda number: 1 / 0)
     result = sharpkeras("table", "3")
     assert result.code == 1 and "a bug of sharpkeras: ZeroDivisionError" in result.err and "Traceback" not in result.err
     assert "Traceback" in sharpkeras("--debug", "table", "3").err
 
 
 def test_ctrl_c_is_no_error(monkeypatch):
-    from sharpkeras import experiment
+    from sharpkeras.experiment import paper_tables
 
     def interrupted(number):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(experiment, "table", interrupted)
+    monkeypatch.setattr(paper_tables, "table", interrupted)
     result = sharpkeras("table", "3")
     assert result.code == 130 and "Interrupted" in result.err and "Traceback" not in result.err
 

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from sharpkeras.search import collapse
+from sharpkeras.searching import collapse
 
 KINDS = ("none", "pool", "skip", "conv")
 

@@ -12,8 +12,10 @@ from PIL import Image
 if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
     pytest.skip("compare runs on the default backend", allow_module_level=True)
 
-from sharpkeras import atomic
-from sharpkeras.experiment import compare, count_cost, evaluation
+from sharpkeras.experiment import evaluate as evaluation
+from sharpkeras.experiment.builders import count_cost
+from sharpkeras.experiment.compare import compare
+from sharpkeras.io import atomic_writes
 from sharpkeras.measure.accuracy import ErrorRate
 from sharpkeras.measure.statistics import mcnemar, mean_interval, median_half_range
 from sharpkeras.recipes import SearchRecipe, TrainRecipe
@@ -251,10 +253,10 @@ def test_answers_that_do_not_belong_to_the_report(tmp_path, wrong):
     elif wrong == "an older report":
         (tmp_path / "b" / "evaluation.json").write_text('{"n": 100, "errors": 10}')
     else:
-        arrays, meta = atomic.load_arrays(tmp_path / "b" / "predictions.safetensors")
+        arrays, meta = atomic_writes.load_arrays(tmp_path / "b" / "predictions.safetensors")
         arrays["classes"][99] += wrong == "other errors"
         meta["fingerprint"] = "x" if wrong == "other images" else meta["fingerprint"]
-        atomic.save_arrays(tmp_path / "b" / "predictions.safetensors", arrays, meta)
+        atomic_writes.save_arrays(tmp_path / "b" / "predictions.safetensors", arrays, meta)
     result = sharpkeras("compare", "a", "b")
     assert result.code == 5 and "sharpkeras evaluate b" in result.err and not result.out
 

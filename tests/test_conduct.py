@@ -13,8 +13,8 @@ import keras
 
 from sharpkeras import runs
 from sharpkeras.errors import RunError
-from sharpkeras.experiment import conduct
-from sharpkeras.experiment.conduct import ENVIRONMENT, Conduct
+from sharpkeras.experiment import run_options
+from sharpkeras.experiment.run_options import ENVIRONMENT, Conduct
 
 
 def conditions_of(place, **options):
@@ -55,12 +55,12 @@ def test_each_variable_is_told_and_refused(tmp_path, monkeypatch, caplog, name):
 def test_fewer_cores_are_told(tmp_path, monkeypatch):
     conditions_of(tmp_path / "run")
     cores = len(os.sched_getaffinity(0))
-    monkeypatch.setattr(conduct.os, "sched_getaffinity", lambda _: set(range(cores + 3)))
-    monkeypatch.setattr(conduct, "available_cores", lambda: cores + 3)
+    monkeypatch.setattr(run_options.os, "sched_getaffinity", lambda _: set(range(cores + 3)))
+    monkeypatch.setattr(run_options, "available_cores", lambda: cores + 3)
     with pytest.raises(RunError, match="not bit-exact") as caught:
         conditions_of(tmp_path / "run", strict_resume=True)
     assert f"cores {cores} -> {cores + 3}" in caught.value.seen
-    monkeypatch.setattr(conduct, "available_cores", lambda: 1)
+    monkeypatch.setattr(run_options, "available_cores", lambda: 1)
     with pytest.raises(RunError) as caught:
         conditions_of(tmp_path / "run", strict_resume=True)
     assert f"-> {cores + 3}, with a quota of 1" in caught.value.seen

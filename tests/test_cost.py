@@ -8,10 +8,11 @@ import pytest
 from keras import layers as kl
 from keras import ops
 
-from sharpkeras import layers, published
+from sharpkeras import layers
 from sharpkeras.errors import ConfigError
 from sharpkeras.measure import cost as cost_rules
 from sharpkeras.measure.cost import Cost, count, of_layer, per_layer
+from sharpkeras.paper import published
 from sharpkeras.spaces.cell.network import Network
 
 

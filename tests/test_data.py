@@ -9,8 +9,8 @@ import types
 import numpy as np
 import pytest
 
-from sharpkeras.data import DATASETS, Dataset, datasets, load, streams
-from sharpkeras.data.sources import limited
+from sharpkeras.data import DATASETS, Dataset, batches, datasets, load
+from sharpkeras.data.dataset import limited
 from sharpkeras.errors import DataError, UsageError
 
 MEAN, DEVIATION = (0.49139968, 0.48215827, 0.44653124), (0.24703233, 0.24348505, 0.26158768)
@@ -184,9 +184,9 @@ def test_prepared_cifar10_needs_no_flag(fake_cifar10):
 
 
 def test_search_split_is_fixed_and_mixes_classes():
-    train, validation = streams.search_split(1000, 0.5)
+    train, validation = batches.search_split(1000, 0.5)
     assert sorted([*train, *validation]) == list(range(1000)) and len(train) == 500
-    assert np.array_equal(train, streams.search_split(1000, 0.5)[0])
+    assert np.array_equal(train, batches.search_split(1000, 0.5)[0])
     assert train[:6].tolist() == PINNED_SPLIT  # a run resumed under another NumPy would otherwise train on validation
     sorted_labels = np.arange(1000) // 100
     assert np.bincount(sorted_labels[train], minlength=10).min() > 30
@@ -195,26 +195,26 @@ def test_search_split_is_fixed_and_mixes_classes():
 @pytest.mark.parametrize("portion", [0, 1, 1.5, -0.1, float("nan")])
 def test_search_split_refuses_portions(portion):
     with pytest.raises(UsageError):
-        streams.search_split(10, portion)
+        batches.search_split(10, portion)
 
 
 def test_search_split_refuses_halves_below_a_batch():
     with pytest.raises(DataError, match="fewer images than one batch of 4"):
-        streams.search_split(10, 0.7, batch_size=4)
-    streams.search_split(10, 0.6, batch_size=4)
+        batches.search_split(10, 0.7, batch_size=4)
+    batches.search_split(10, 0.6, batch_size=4)
 
 
 def test_orders_differ_by_seed_epoch_and_stream():
-    orders = [streams.epoch_order(50, *key).tolist() for key in [(0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1)]]
+    orders = [batches.epoch_order(50, *key).tolist() for key in [(0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1)]]
     assert all(sorted(order) == list(range(50)) for order in orders)
     assert len(set(map(tuple, orders))) == 4
-    assert orders[0] == streams.epoch_order(50, 0, 0).tolist() and orders[0][:6] == PINNED_ORDER
+    assert orders[0] == batches.epoch_order(50, 0, 0).tolist() and orders[0][:6] == PINNED_ORDER
 
 
 def epoch(n=10, batch_size=4, seed=3, epoch=1, indices=None, **options):
     images = np.arange(n, dtype=np.uint8).reshape(n, 1, 1, 1)
     indices = np.arange(n) if indices is None else indices
-    return list(streams.batches(images, np.arange(n) % 3, indices, batch_size, seed, epoch, **options))
+    return list(batches.batches(images, np.arange(n) % 3, indices, batch_size, seed, epoch, **options))
 
 
 def test_batches_cover_an_epoch():
@@ -251,12 +251,12 @@ def test_too_few_for_a_batch():
     with pytest.raises(DataError, match="fewer images than one batch of 4"):
         epoch(n=3)
     with pytest.raises(DataError):
-        next(streams.endless(np.zeros((3, 1, 1, 1)), np.zeros(3), np.arange(3), 4, seed=0))
+        next(batches.endless(np.zeros((3, 1, 1, 1)), np.zeros(3), np.arange(3), 4, seed=0))
 
 
 def take(n, **options):
     images = np.arange(10, dtype=np.uint8).reshape(10, 1, 1, 1)
-    stream = streams.endless(images, np.zeros(10), np.arange(10), 3, seed=5, draws=2, **options)
+    stream = batches.endless(images, np.zeros(10), np.arange(10), 3, seed=5, draws=2, **options)
     return [next(stream) for _ in range(n)]
 
 
@@ -272,22 +272,22 @@ def test_endless_changes_and_is_a_function_of_the_step():
 
 def test_evaluation_batches_are_padded():
     images, labels = np.arange(10, dtype=np.uint8).reshape(10, 1, 1, 1), np.arange(10)
-    found = list(streams.evaluation_batches(images, labels, 4))
+    found = list(batches.evaluation_batches(images, labels, 4))
     assert [valid for _, _, valid in found] == [4, 4, 2] and all(x.shape == (4, 1, 1, 1) for x, _, _ in found)
     kept = [label for _, labels, valid in found for label in labels[:valid]]
     assert kept == list(range(10))
-    assert [y.tolist() for _, y, _ in streams.evaluation_batches(images, labels, 2, [9, 4, 5])] == [[9, 4], [5, 5]]
+    assert [y.tolist() for _, y, _ in batches.evaluation_batches(images, labels, 2, [9, 4, 5])] == [[9, 4], [5, 5]]
     with pytest.raises(DataError):
-        next(streams.evaluation_batches(images, labels, 4, []))
+        next(batches.evaluation_batches(images, labels, 4, []))
 
 
 def test_check_gives_counts():
-    streams.check(small_dataset([0, 1, 1]), 3)
+    batches.check(small_dataset([0, 1, 1]), 3)
     with pytest.raises(DataError, match="fewer than one batch of 4") as caught:
-        streams.check(small_dataset([0, 1, 1]), 4)
+        batches.check(small_dataset([0, 1, 1]), 4)
     assert "a: 1, b: 2, c: 0" in str(caught.value)
     with pytest.raises(DataError, match="fewer than two classes"):
-        streams.check(small_dataset([1, 1, 1, 1]), 2)
+        batches.check(small_dataset([1, 1, 1, 1]), 2)
 
 
 # ---- augmentation

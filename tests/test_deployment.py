@@ -11,7 +11,7 @@ onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("tf2onnx")
 
 from sharpkeras.data import load  # noqa: E402
-from sharpkeras.export import exporting  # noqa: E402
+from sharpkeras.onnx_export import export_onnx  # noqa: E402
 
 
 def export(source, folder, *options):
@@ -72,7 +72,7 @@ def test_half_precision(finished, plain, tmp_path):
 
 
 def test_bits_of_weights_are_said_and_told_from_the_file(finished, tmp_path, monkeypatch):
-    monkeypatch.setattr(exporting, "LEAST_OF_TOP_1", 0)  # a network that was trained for two epochs knows little
+    monkeypatch.setattr(export_onnx, "LEAST_OF_TOP_1", 0)  # a network that was trained for two epochs knows little
     options = ("--quantize", "int8", "--calibration-images", 128, "--test-images", 300)
     for bits, words in (("7", "right on every processor"), ("8", "right on x86 with VNNI, and ARM")):
         given = ("--weight-bits", bits) if bits != "7" else ()

@@ -17,14 +17,17 @@ from PIL import Image
 if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
     pytest.skip("the finished runs are TensorFlow's", allow_module_level=True)
 
-from sharpkeras import atomic, experiment, from_torch, published
+import sharpkeras as sk
 from sharpkeras.data import Dataset, augment, load
 from sharpkeras.data.arrays import CIFAR10_CLASSES
 from sharpkeras.errors import DataError, NumericalError, RunError
-from sharpkeras.experiment import assembly, evaluation
+from sharpkeras.experiment import builders, evaluate, paper_tables
+from sharpkeras.io import atomic_writes
 from sharpkeras.measure.accuracy import clopper_pearson
+from sharpkeras.paper import published
 from sharpkeras.recipes import TrainRecipe
 from sharpkeras.runs import RunDirectory
+from sharpkeras.spaces import state_dict
 
 HELD_OUT = {"by": "held_out", "epoch": 12, "epochs": 30, "accuracy": 0.99, "images": 143}
 BY_TEST = {"by": "test", "epoch": 12, "epochs": 30, "accuracy": 0.99, "images": 359}
@@ -47,13 +50,13 @@ def train(finished, tmp_path, monkeypatch):
 
 def select(run, selection):
     """Makes the weights of a run those of this selection."""
-    arrays, meta = atomic.load_arrays(run / "weights.safetensors")
-    atomic.save_arrays(run / "weights.safetensors", arrays, {**meta, "selection": selection})
+    arrays, meta = atomic_writes.load_arrays(run / "weights.safetensors")
+    atomic_writes.save_arrays(run / "weights.safetensors", arrays, {**meta, "selection": selection})
 
 
 def answers(run, suffix=""):
     report = json.loads((run / f"evaluation{suffix}.json").read_text())
-    return report, *atomic.load_arrays(run / f"predictions{suffix}.safetensors")
+    return report, *atomic_writes.load_arrays(run / f"predictions{suffix}.safetensors")
 
 
 # --- errors and answers ---
@@ -80,7 +83,7 @@ def test_both_errors_come_with_their_interval(train):
 
 
 def test_the_classes_are_the_networks_best_ones(train):
-    network, *_ = experiment.trained_network(train)
+    network, *_ = paper_tables.trained_network(train)
     facts = json.loads((train / "data.json").read_text())
     images = load("digits", "test").images[:40]
     logits = np.asarray(network(augment.normalize(images, facts["mean"], facts["deviation"]))["logits"])
@@ -120,7 +123,7 @@ def shelf(logits):
 def test_top_5_where_there_are_more_than_5_classes(classes):
     logits = np.random.default_rng(0).integers(0, 4, (50, classes)).astype("float32")  # with ties
     model, test = shelf(logits)
-    errors, found, _ = evaluation._answers(model, test, batch_size=16)
+    errors, found, _ = evaluate._answers(model, test, batch_size=16)
     order = np.argsort(-logits, axis=1, kind="stable")
     assert np.array_equal(found, order[:, :5])
     expected = {k: sum(label not in row[:k] for label, row in zip(test.labels, order)) for k in (1, 5)}
@@ -129,14 +132,14 @@ def test_top_5_where_there_are_more_than_5_classes(classes):
 
 def test_images_on_disk_are_read_a_batch_at_a_time():
     model, test = shelf(np.eye(50, 10))
-    evaluation._answers(model, test, batch_size=16)
+    evaluate._answers(model, test, batch_size=16)
     assert test.images.most == 16
 
 
 def test_an_answer_that_is_no_number_is_no_answer():
     model, test = shelf(np.full((50, 10), np.nan, "float32"))
     with pytest.raises(NumericalError):
-        evaluation._answers(model, test, batch_size=16)
+        evaluate._answers(model, test, batch_size=16)
 
 
 # --- a run that can not be written ---
@@ -155,7 +158,7 @@ def refusing(number):
 def test_an_error_is_told_where_it_can_not_be_kept(train, monkeypatch, number, code):
     expected = sharpkeras("evaluate", "train").out
     before = files_below(train)
-    monkeypatch.setattr(atomic, "_anew", refusing(number))
+    monkeypatch.setattr(atomic_writes, "_anew", refusing(number))
     result = sharpkeras("evaluate", "train")
     assert result.code == code and "error" in result.out
     assert expected.startswith(result.out) and result.out + "Next: sharpkeras export train\n" == expected
@@ -171,7 +174,7 @@ def test_an_evaluation_makes_no_directory_anew(train):
 
     def evaluated(loss):
         with pytest.raises(RunError, match="was not kept in the run"):
-            experiment.evaluate("train", tell=lambda report: loss())
+            sk.evaluate("train", tell=lambda report: loss())
 
     facts = json.loads((train / "run.json").read_text())
     (train / "evaluation.json").unlink()
@@ -203,21 +206,21 @@ def test_the_own_data_by_name_are_the_own_data(train):
 
 @pytest.mark.parametrize("spec", ["folder:../../etc", "cifar10.1:a b/v6", "folder:/" + "x" * 300, "folder:é\n*"])
 def test_a_spec_becomes_a_file_name(spec):
-    suffix = evaluation._suffix(spec, "digits")
+    suffix = evaluate._suffix(spec, "digits")
     assert re.fullmatch(r"-[A-Za-z0-9][A-Za-z0-9.-]*-[0-9a-f]{8}", suffix) and len(suffix) < 60
 
 
 def test_two_specs_never_share_a_file():
     specs = ["folder:a/b", "folder:a-b", "folder:a:b", "folder-a-b", "cifar10"]
-    assert len({evaluation._suffix(spec, "digits") for spec in specs}) == len(specs)
-    assert evaluation._suffix("cifar10", "digits") == "-cifar10" and evaluation._suffix("digits", "digits") == ""
+    assert len({evaluate._suffix(spec, "digits") for spec in specs}) == len(specs)
+    assert evaluate._suffix("cifar10", "digits") == "-cifar10" and evaluate._suffix("digits", "digits") == ""
 
 
 def test_other_classes_are_refused(train):
     make_images(train.parent / "cats" / "train", {"cat": 2, "dog": 2})
     make_images(train.parent / "cats" / "test", {"cat": 2, "dog": 2})
     with pytest.raises(DataError, match="classes are not those of the training"):
-        experiment.evaluate(train, "folder:cats")
+        sk.evaluate(train, "folder:cats")
 
 
 def test_classes_in_another_form_of_unicode_are_the_same_classes():
@@ -225,13 +228,13 @@ def test_classes_in_another_form_of_unicode_are_the_same_classes():
     facts = {"class_names": [decomposed, "f"], "shape": [1, 1, 1]}
     images, labels = np.arange(4, dtype=np.uint8).reshape(4, 1, 1, 1), np.array([0, 0, 0, 1])
     test = Dataset("folder:x", images, labels, ("f", composed), (0.5,), (0.5,), True)
-    trained = evaluation._as_trained(test, facts)
+    trained = evaluate._as_trained(test, facts)
     assert trained.class_names == (decomposed, "f") and trained.labels.tolist() == [1, 1, 1, 0]
-    assert trained.images is images and evaluation._as_trained(trained, facts) is trained
+    assert trained.images is images and evaluate._as_trained(trained, facts) is trained
     with pytest.raises(DataError, match="classes are not those of the training"):
-        evaluation._as_trained(dataclasses.replace(test, class_names=("f", "e")), facts)
+        evaluate._as_trained(dataclasses.replace(test, class_names=("f", "e")), facts)
     with pytest.raises(DataError, match="not of the training's size") as caught:
-        evaluation._as_trained(test, {**facts, "shape": [2, 1, 1]})
+        evaluate._as_trained(test, {**facts, "shape": [2, 1, 1]})
     assert "--" not in caught.value.next_step
 
 
@@ -244,8 +247,8 @@ def untrained(path, dataset, size, names, **settings):
     facts = {"fingerprint": "0", "shape": shape, "class_names": names, "mean": channels, "deviation": channels}
     with RunDirectory.open(path, "train", content) as run:
         run.write_json("data.json", facts)
-        network = assembly.build_network(recipe, found, shape, len(names))
-        run.save_arrays("weights", from_torch.state_dict(network), {})
+        network = builders.build_network(recipe, found, shape, len(names))
+        run.save_arrays("weights", state_dict.state_dict(network), {})
         run.mark_finished()
 
 
@@ -270,7 +273,7 @@ def test_a_fingerprint_is_of_the_images_on_disk_or_not(tmp_path, monkeypatch, cr
         make_images(tmp_path / "photos" / split, {"cat": 3, "dog": 4}, seed=seed)
     sizes = {"image_size": 12, "random_resized_crop": crops}
     untrained("run", "folder:photos", 12, ["cat", "dog"], **sizes)
-    report = experiment.evaluate("run", batch_size=3)
+    report = sk.evaluate("run", batch_size=3)
     assert report["fingerprint"] == load("folder:photos", "test", image_size=12).fingerprint
     assert report["n"] == 7 and report["top5"] is None
 
@@ -287,8 +290,8 @@ def test_a_fingerprint_is_of_the_images_on_disk_or_not(tmp_path, monkeypatch, cr
     ],
 )
 def test_an_honest_selection_in_words(train, selection, words):
-    arrays, _ = atomic.load_arrays(train / "weights.safetensors")
-    atomic.save_arrays(train / "weights.safetensors", arrays, {"selection": selection} if selection else {})
+    arrays, _ = atomic_writes.load_arrays(train / "weights.safetensors")
+    atomic_writes.save_arrays(train / "weights.safetensors", arrays, {"selection": selection} if selection else {})
     out = sharpkeras("evaluate", "train").out
     assert f"weights: {words}\n" in out and LABEL not in out
     report, _, meta = answers(train)

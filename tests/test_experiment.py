@@ -14,9 +14,10 @@ from command_line import PRIMITIVES, SEARCH, TRAIN, make_images, sharpkeras
 if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
     pytest.skip("these runs are TensorFlow's; JAX has its own process below", allow_module_level=True)
 
-from sharpkeras import atomic, experiment
+import sharpkeras as sk
 from sharpkeras.data import load
-from sharpkeras.experiment import assembly, prepared
+from sharpkeras.experiment import builders, setup
+from sharpkeras.io import atomic_writes
 from sharpkeras.recipes import SearchRecipe, TrainRecipe
 from sharpkeras.spaces.cell import genotype as genotypes
 
@@ -55,7 +56,7 @@ def test_a_search_leaves_its_files(finished):
 def test_a_training_leaves_its_files(finished):
     run = finished / "train"
     assert LEFT_BY_BOTH | PICTURES | {"weights.safetensors", "evaluation.json"} <= {path.name for path in run.iterdir()}
-    arrays, _ = atomic.load_arrays(run / "weights.safetensors")
+    arrays, _ = atomic_writes.load_arrays(run / "weights.safetensors")
     assert arrays["classifier.weight"].shape[0] == 10 and "stem.0.weight" in arrays
     facts = json.loads((run / "data.json").read_text())
     assert facts["images"] == 80 and facts["shape"] == [8, 8, 1] and facts["class_names"] == list("0123456789")
@@ -107,13 +108,13 @@ def test_a_training_begins_with_the_weights_of_another(finished, tmp_path, monke
     monkeypatch.chdir(tmp_path)
     shutil.copytree(finished / "search", "search")
     shutil.copytree(finished / "train", "train")
-    arrays, _ = atomic.load_arrays(Path("train/weights.safetensors"))
+    arrays, _ = atomic_writes.load_arrays(Path("train/weights.safetensors"))
     command = [*TRAIN[:-2], "--epochs", "1", "--learning-rate", "0", "--min-learning-rate", "0", "--out", "new"]
     assert sharpkeras(*command, "--init", "train").code == 0
-    begun, _ = atomic.load_arrays(Path("new/weights.safetensors"))
+    begun, _ = atomic_writes.load_arrays(Path("new/weights.safetensors"))
     trained = [name for name in arrays if "running_" not in name]
     assert all(np.array_equal(begun[name], arrays[name]) for name in trained)
-    atomic.save_arrays(Path("other.safetensors"), {**arrays, trained[0]: arrays[trained[0]] + 1}, {})
+    atomic_writes.save_arrays(Path("other.safetensors"), {**arrays, trained[0]: arrays[trained[0]] + 1}, {})
     for other in ([], ["--init", "other.safetensors"]):
         result = sharpkeras(*command, *other)
         assert result.code == 5 and "initial_weights" in result.err
@@ -170,9 +171,9 @@ def test_a_search_sees_two_halves_of_the_training_images_and_no_test_image(tmp_p
         return load(spec, split, **options)
 
     recorder = Recorder()
-    monkeypatch.setattr(prepared, "load", load_training)
-    monkeypatch.setattr(assembly.SearchModel, "compiled_step", lambda model: recorder)
-    experiment.search(SEARCH_RECIPE, tmp_path / "run")
+    monkeypatch.setattr(setup, "load", load_training)
+    monkeypatch.setattr(builders.SearchModel, "compiled_step", lambda model: recorder)
+    sk.search(SEARCH_RECIPE, tmp_path / "run")
     assert len(recorder.batches) == 6  # 3 epochs of 2 steps
 
     def seen(part):

@@ -10,7 +10,6 @@ import pytest
 from keras import layers
 from random_models import randomize
 
-from sharpkeras import atomic
 from sharpkeras.errors import (
     ConfigError,
     DataError,
@@ -20,8 +19,9 @@ from sharpkeras.errors import (
     UsageError,
     VerificationError,
 )
-from sharpkeras.export.exporting import export_onnx, weights_hash
+from sharpkeras.io import atomic_writes
 from sharpkeras.layers import Conv2D, SharpSepConv
+from sharpkeras.onnx_export.export_onnx import export_onnx, weights_hash
 
 if keras.backend.backend() != "tensorflow":
     pytest.skip("export runs on TensorFlow", allow_module_level=True)
@@ -29,8 +29,8 @@ onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("tf2onnx")
 
-from sharpkeras.export import conversion, gate  # noqa: E402
-from sharpkeras.export.gate import compare, expected_logits, logits, structural_problems  # noqa: E402
+from sharpkeras.onnx_export import conversion, verification  # noqa: E402
+from sharpkeras.onnx_export.verification import compare, expected_logits, logits, structural_problems  # noqa: E402
 
 
 def small_network():
@@ -420,9 +420,9 @@ def test_what_cannot_be_counted_in_a_file_is_not_compared(tmp_path, monkeypatch)
     ends = [helper.make_tensor_value_info(name, 1, None) for name in "xy"]
     steps = helper.make_node("RNN", ["x", "w", "r"], ["", "y"], hidden_size=2)
     graph = helper.make_graph([steps], "steps", ends[:1], ends[1:])
-    assert gate.conv_dense_addmults(helper.make_model(graph)) is None
+    assert verification.conv_dense_addmults(helper.make_model(graph)) is None
 
-    monkeypatch.setattr(gate, "conv_dense_addmults", lambda onnx_model: None)
+    monkeypatch.setattr(verification, "conv_dense_addmults", lambda onnx_model: None)
     images = keras.Input((4, 4, 3))
     model = keras.Model(images, layers.Dense(2)(layers.Flatten()(images)))
     assert export_onnx(model, tmp_path / "a.onnx", addmults=1)["addmults_conv_dense_of_file"] is None
@@ -469,7 +469,7 @@ def test_a_disk_that_takes_no_more_leaves_the_old_files(network, tmp_path, uncon
         path.write_bytes(content[:10])
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(atomic, "write_through", full)
+    monkeypatch.setattr(atomic_writes, "write_through", full)
     with pytest.raises(kind) as caught:
         export_onnx(network, tmp_path / "a.onnx", overwrite=True)
     assert caught.value.seen == os.strerror(number) and caught.value.where == str(tmp_path / "a.onnx")

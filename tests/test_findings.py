@@ -14,10 +14,11 @@ from scipy.stats import binomtest
 if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
     pytest.skip("these commands run on the default backend", allow_module_level=True)
 
-from sharpkeras import experiment
-from sharpkeras.experiment import architectures, findings
+import sharpkeras as sk
+from sharpkeras.experiment import result_checks
 from sharpkeras.recipes import SearchRecipe, TrainRecipe
-from sharpkeras.search import collapse
+from sharpkeras.runs import architectures
+from sharpkeras.searching import collapse
 
 BEGAN, CHANCE = "alphas are almost what they were at the beginning", "cannot be told from chance"
 
@@ -73,14 +74,14 @@ def test_the_demo_is_no_search_that_learned_nothing():
 def test_chance_is_within_the_interval_or_above_it(right, n, chance):
     """Against SciPy's exact test: Clopper and Pearson's interval is made of its one-sided halves."""
     surely_above = binomtest(right, n, chance, alternative="greater").pvalue < 0.025
-    sentence = findings.at_chance("held-out accuracy", right, n, chance)
+    sentence = result_checks.at_chance("held-out accuracy", right, n, chance)
     assert (sentence is None) == surely_above
     assert sentence is None or CHANCE in sentence and f"{100 * right / n:.1f} % of {n} images" in sentence
 
 
 def test_no_images_say_nothing():
     for chance in (0.5, 1.0):  # the second where a single image was held out
-        assert findings.at_chance("accuracy", 0, 0, chance) is None
+        assert result_checks.at_chance("accuracy", 0, 0, chance) is None
 
 
 # --- the loss ---
@@ -91,8 +92,8 @@ def test_no_images_say_nothing():
 )
 def test_a_loss_that_never_fell(losses, fell):
     rows = [{"train_loss": loss} for loss in losses]
-    assert (findings.never_fell(rows) is None) == fell
-    assert fell or "2.300 in epoch 1, at best 2.310" in findings.never_fell(rows)
+    assert (result_checks.never_fell(rows) is None) == fell
+    assert fell or "2.300 in epoch 1, at best 2.310" in result_checks.never_fell(rows)
 
 
 @pytest.mark.parametrize(
@@ -105,8 +106,8 @@ def test_a_loss_that_never_fell(losses, fell):
     ],
 )
 def test_weights_that_float16_never_moved(epochs, moved):
-    assert (findings.never_moved(epochs) is None) == moved
-    assert moved or "all 5 steps" in findings.never_moved(epochs)
+    assert (result_checks.never_moved(epochs) is None) == moved
+    assert moved or "all 5 steps" in result_checks.never_moved(epochs)
 
 
 # --- by command ---
@@ -149,6 +150,6 @@ def test_chance_is_the_share_of_the_commonest_class(place):
         make_images(place / "pets" / split, {"cat": 90, "dog": 10}, size=(8, 8))
     make_found(place / "found", SearchRecipe(dataset="folder:pets", num_nodes=1, space="darts", batch_size=8))
     recipe = TrainRecipe(dataset="folder:pets", init_channels=2, num_cells=2, epochs=1, warmup_epochs=0, batch_size=8)
-    experiment.train(recipe, architectures.architecture("found"), place / "train")
+    sk.train(recipe, architectures.architecture("found"), place / "train")
     facts = json.loads(Path("train/data.json").read_text())
     assert facts["uses"] == {"to train on": 90, "held out": 10} and facts["chance"] >= 0.7

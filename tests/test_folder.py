@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from sharpkeras.data import images as images_module
+from sharpkeras.data import decoding as images_module
 from sharpkeras.data import load
 from sharpkeras.data.folder import NO_TEST_FOLDER
-from sharpkeras.data.layout import LAYOUT
-from sharpkeras.data.views import random_resized_crop
+from sharpkeras.data.folder_layout import LAYOUT
+from sharpkeras.data.transforms import random_resized_crop
 from sharpkeras.errors import DataError, ResourceError
 
 

@@ -19,7 +19,7 @@ from command_line import SEARCH, sharpkeras
 from PIL import Image
 
 from sharpkeras.data import load
-from sharpkeras.data.layout import split_of
+from sharpkeras.data.folder_layout import split_of
 from sharpkeras.errors import DataError
 
 CUT = "every fifth image of each class"  # the note of a folder without one for the test

@@ -8,21 +8,21 @@ import keras
 import numpy as np
 import pytest
 
-from sharpkeras.data import streams
+from sharpkeras.data import batches as streams
+from sharpkeras.engine.checkpointing import state
+from sharpkeras.engine.epochs import CHECKPOINTS_ON_DISK
+from sharpkeras.engine.step_model import backend_step
 from sharpkeras.errors import ResourceError
 from sharpkeras.experiment import forecast as forecasts
-from sharpkeras.experiment.prepared import Prepared
-from sharpkeras.keeping import state
-from sharpkeras.loop import CHECKPOINTS_ON_DISK
+from sharpkeras.experiment.setup import Prepared
 from sharpkeras.measure.memory import available_bytes
 from sharpkeras.optimizers import SGD, Adam
-from sharpkeras.search.model import SearchModel
+from sharpkeras.searching.search_model import SearchModel
 from sharpkeras.spaces.cell.genotype import Genotype
 from sharpkeras.spaces.cell.network import Network
 from sharpkeras.spaces.cell.space import CellSpace
 from sharpkeras.spaces.hypercuboid import multichannel
-from sharpkeras.step import backend_step
-from sharpkeras.training.model import TrainingModel
+from sharpkeras.training.training_model import TrainingModel
 
 SHAPE, CLASSES = (8, 8, 3), 5
 PAIRS = (("sep_conv_3x3", 0), ("max_pool_3x3", 1), ("skip_connect", 0), ("dil_conv_3x3", 2))

@@ -4,9 +4,10 @@ import keras
 import numpy as np
 import pytest
 
-from sharpkeras import from_torch, published
 from sharpkeras.errors import RunError
+from sharpkeras.paper import published
 from sharpkeras.primitives import OPS, PRIMITIVES
+from sharpkeras.spaces import state_dict
 from sharpkeras.spaces.cell.network import Network
 from sharpkeras.spaces.cell.space import CellSpace
 
@@ -48,7 +49,7 @@ def random_state(model):
     """A state dict of this model's keys and shapes, filled with random numbers."""
     rng = np.random.default_rng(0)
     return {
-        key: rng.uniform(0.5, 1.5, array.shape).astype("float32") for key, array in from_torch.state_dict(model).items()
+        key: rng.uniform(0.5, 1.5, array.shape).astype("float32") for key, array in state_dict.state_dict(model).items()
     }
 
 
@@ -68,16 +69,16 @@ def test_every_weight_is_set_and_comes_back(make):
     for variable in weights(model):
         variable.assign(np.full(variable.shape, np.nan))
     state = random_state(model)
-    from_torch.load_state(model, state)
+    state_dict.load_state(model, state)
     assert all(np.isfinite(variable.numpy()).all() for variable in weights(model))
-    back = from_torch.state_dict(model)
+    back = state_dict.state_dict(model)
     assert back.keys() == state.keys()
     for key, array in state.items():
         np.testing.assert_array_equal(back[key], array, err_msg=key)
 
 
 def test_keys_and_layouts_are_pytorchs(model):
-    shapes = {key: array.shape for key, array in from_torch.state_dict(model).items()}
+    shapes = {key: array.shape for key, array in state_dict.state_dict(model).items()}
     assert shapes["stem.0.weight"] == (12, 3, 3, 3)
     assert shapes["stem.1.running_var"] == (12,)
     assert shapes["cells.0.preprocess0.op.1.weight"] == (4, 12, 1, 1)
@@ -92,7 +93,7 @@ def test_keys_and_layouts_are_pytorchs(model):
 
 def test_keys_of_a_supernet_are_pytorchs():
     names = tuple(OPS["darts"])
-    shapes = {key: array.shape for key, array in from_torch.state_dict(supernet()).items()}
+    shapes = {key: array.shape for key, array in state_dict.state_dict(supernet()).items()}
     pool, dilated, skip = (names.index(name) for name in ("max_pool_3x3", "dil_conv_5x5", "skip_connect"))
     assert shapes[f"cells.0._ops.0._ops.{pool}.1.running_mean"] == (2,)
     assert shapes[f"cells.0._ops.4._ops.{dilated}.op.1.weight"] == (2, 1, 5, 5)
@@ -102,7 +103,7 @@ def test_keys_of_a_supernet_are_pytorchs():
 
 
 def test_the_layout_is_transposed_not_reshaped(model, state):
-    from_torch.load_state(model, state)
+    state_dict.load_state(model, state)
     kernel = model.get_layer("stem.0").kernel.numpy()
     assert kernel[2, 1, 0, 5] == state["stem.0.weight"][5, 0, 2, 1]
     assert model.get_layer("classifier").kernel.numpy()[7, 3] == state["classifier.weight"][3, 7]
@@ -111,14 +112,14 @@ def test_the_layout_is_transposed_not_reshaped(model, state):
 def test_num_batches_tracked_and_module_are_ignored(model, state):
     decorated = {f"module.{key}": array for key, array in state.items()}
     decorated["module.stem.1.num_batches_tracked"] = np.array(7)
-    from_torch.load_state(model, decorated)
-    np.testing.assert_array_equal(from_torch.state_dict(model)["stem.1.weight"], state["stem.1.weight"])
+    state_dict.load_state(model, decorated)
+    np.testing.assert_array_equal(state_dict.state_dict(model)["stem.1.weight"], state["stem.1.weight"])
 
 
 def refused(model, state):
     before = [variable.numpy() for variable in weights(model)]
     with pytest.raises(RunError) as caught:
-        from_torch.load_state(model, state)
+        state_dict.load_state(model, state)
     assert caught.value.exit_code == 5
     for variable, old in zip(weights(model), before):
         np.testing.assert_array_equal(variable.numpy(), old)  # nothing is half loaded
@@ -150,15 +151,15 @@ def test_a_layer_of_other_people_has_the_name_that_keras_gives_it():
     images = keras.Input((8, 8, 3))
     stranger = keras.Model(images, keras.layers.PReLU(name="stranger")(images))
     state = {"stranger.0.alpha": np.arange(8 * 8 * 3, dtype="float32").reshape(8, 8, 3)}
-    from_torch.load_state(stranger, state)
-    np.testing.assert_array_equal(from_torch.state_dict(stranger)["stranger.0.alpha"], state["stranger.0.alpha"])
+    state_dict.load_state(stranger, state)
+    np.testing.assert_array_equal(state_dict.state_dict(stranger)["stranger.0.alpha"], state["stranger.0.alpha"])
 
 
 def test_a_variable_without_a_name_is_noticed(model):
     variable = model.add_weight(shape=(2,), name="astray")
     try:
         with pytest.raises(RunError, match="no official name is known for 1 variables"):
-            from_torch.state_slots(model)
+            state_dict.state_slots(model)
     finally:
         model._untrack_variable(variable)
 
@@ -166,8 +167,8 @@ def test_a_variable_without_a_name_is_noticed(model):
 def test_a_stacked_variable_gets_each_edge_its_row():
     model = CellSpace(PRIMITIVES["darts"], "darts", num_nodes=2, num_concatenated=2).supernet((8, 8, 3), 4, 2, 3)
     state = random_state(model)
-    from_torch.load_state(model, state)
-    for key, slot in from_torch.state_slots(model).items():
+    state_dict.load_state(model, state)
+    for key, slot in state_dict.state_slots(model).items():
         if slot.row is not None:
             value = slot.variable.numpy()[slot.row]
             np.testing.assert_array_equal(value, np.transpose(state[key], slot.axes), err_msg=key)

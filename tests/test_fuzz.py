@@ -16,8 +16,8 @@ from hostile import COMMANDS_ON_RUNS, GENOTYPE, ROUTE, TABLE, command_lines, con
 from hypothesis import HealthCheck, given, settings
 from parsers import PARSERS
 
-from sharpkeras import strict_json
 from sharpkeras.errors import ConfigError, UsageError
+from sharpkeras.io import json_files
 from sharpkeras.spaces.hypercuboid import multichannel
 from sharpkeras.spaces.hypercuboid import path as paths
 from sharpkeras_cli.main import COMMANDS
@@ -29,7 +29,7 @@ FEW = settings(
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 MANY = settings(FEW, max_examples=100)
-LARGE = strict_json.MAX_BYTES - 10
+LARGE = json_files.MAX_BYTES - 10
 HUGE = "9" * 400  # no float is as large
 LONG = "x" * 5000  # no name of a file is as long
 
@@ -100,13 +100,13 @@ def test_a_good_run_is_taken(template, words):
 )
 def test_a_string_without_an_end_is_read_once(text):
     with pytest.raises(ConfigError):  # it took hours
-        watched(lambda text: strict_json.loads(text, "value.json"), text)
+        watched(lambda text: json_files.loads(text, "value.json"), text)
 
 
 @pytest.mark.parametrize("path", ("a\0b.json", "a\ud800b.json", LONG), ids=("NUL", "half a character", "long"))
 def test_a_path_that_no_file_has(path):
     with pytest.raises(UsageError, match="can not be read"):
-        strict_json.load(path)
+        json_files.load(path)
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sharpkeras import published
 from sharpkeras.errors import ConfigError
+from sharpkeras.paper import published
 from sharpkeras.primitives import OPS, PRIMITIVES
 from sharpkeras.spaces import NAME_PATTERN
 from sharpkeras.spaces.cell import genotype as genotypes

@@ -11,15 +11,17 @@ import pytest
 from gradients import gradient
 from keras import ops
 
-from sharpkeras import experiment, layers, published, strict_json, weighting
+import sharpkeras as sk
+from sharpkeras import layers, weighting
 from sharpkeras.errors import ConfigError
-from sharpkeras.experiment import architectures
-from sharpkeras.from_torch import load_state, state_dict
+from sharpkeras.io import json_files
 from sharpkeras.layers import AveragePool, ConvBN, FactorizedReduce, Identity, ReLUConvBN, ResizablePool, SharpSepConv
 from sharpkeras.measure import cost
 from sharpkeras.optimizers import SGD, Adam
+from sharpkeras.paper import published
 from sharpkeras.recipes import TrainRecipe
-from sharpkeras.search.model import SearchModel
+from sharpkeras.runs import architectures
+from sharpkeras.searching.search_model import SearchModel
 from sharpkeras.spaces.cell.genotype import Genotype
 from sharpkeras.spaces.hypercuboid import multichannel
 from sharpkeras.spaces.hypercuboid import path as paths
@@ -27,6 +29,7 @@ from sharpkeras.spaces.hypercuboid.multichannel import MultiChannelNet
 from sharpkeras.spaces.hypercuboid.path import Path
 from sharpkeras.spaces.hypercuboid.space import HyperCuboid
 from sharpkeras.spaces.hypercuboid.supernet import State, apply
+from sharpkeras.spaces.state_dict import load_state, state_dict
 
 SHAPE, CLASSES, BATCH = (8, 8, 3), 4, 3
 FILTERS = 4
@@ -424,7 +427,7 @@ def test_a_sample_is_a_function_of_its_seed():
 
 
 def as_written(path):
-    return strict_json.loads(path.as_json(), "file")
+    return json_files.loads(path.as_json(), "file")
 
 
 @every_cuboid
@@ -585,7 +588,7 @@ def test_training_a_path_of_a_space_that_only_python_knows_needs_the_space(tmp_p
     recipe = TrainRecipe(dataset="digits", limit=40, batch_size=8, epochs=1, warmup_epochs=0, auxiliary_weight=0.0)
     path = CUBOIDS["one state"].sample(0)
     with pytest.raises(ConfigError, match="only Python knows") as caught:
-        experiment.train(recipe, path, tmp_path / "run")
+        sk.train(recipe, path, tmp_path / "run")
     assert caught.value.exit_code == 3 and caught.value.seen == "hypercuboid" and "space=" in caught.value.next_step
 
 

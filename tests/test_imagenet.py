@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sharpkeras.data import load, streams, views
+from sharpkeras.data import batches as streams
+from sharpkeras.data import load, transforms
 from sharpkeras.data import tfds as tfds_module
-from sharpkeras.data.files import EncodedImages
+from sharpkeras.data.encoded_images import EncodedImages
 from sharpkeras.data.prefetch import ahead
 from sharpkeras.errors import DataError, ResourceError, RunError, UsageError
 
@@ -98,7 +99,7 @@ def torchvision_box(width, height, generator, scale=(0.08, 1.0), ratio=(3.0 / 4.
 @pytest.mark.parametrize("resize_size, image_size", [(18, 16), (16, 16), (19, 16), (256, 224)])
 def test_the_evaluation_view_is_torchvisions(size, resize_size, image_size):
     image = noise(*size)
-    found = views.fit(image, image_size, resize_size)
+    found = transforms.fit(image, image_size, resize_size)
     assert found.size == (image_size, image_size)
     np.testing.assert_array_equal(found, torchvision_evaluation(image, resize_size, image_size))
 
@@ -110,13 +111,13 @@ def test_the_training_view_is_torchvisions(size):
         i, j, h, w = torchvision_box(*size, np.random.default_rng(seed))
         expected = image.crop((j, i, j + w, i + h)).resize((16, 12), BILINEAR)
         np.testing.assert_array_equal(
-            views.random_resized_crop(image, (12, 16), np.random.default_rng(seed)), np.asarray(expected)
+            transforms.random_resized_crop(image, (12, 16), np.random.default_rng(seed)), np.asarray(expected)
         )
 
 
 def test_crops_cover_the_range_of_areas_ratios_and_places():
     width, height = 500, 375
-    boxes = np.array([views.random_box(width, height, np.random.default_rng(seed)) for seed in range(4000)])
+    boxes = np.array([transforms.random_box(width, height, np.random.default_rng(seed)) for seed in range(4000)])
     left, top, right, bottom = boxes.T
     areas = (right - left) * (bottom - top) / (width * height)
     ratios = (right - left) / (bottom - top)
@@ -128,8 +129,8 @@ def test_crops_cover_the_range_of_areas_ratios_and_places():
 
 
 def test_where_no_crop_fits_the_centre_is_taken():
-    assert views.random_box(200, 10, np.random.default_rng(0)) == (93, 0, 106, 10)
-    assert views.random_box(9, 300, np.random.default_rng(0)) == (0, 144, 9, 156)
+    assert transforms.random_box(200, 10, np.random.default_rng(0)) == (93, 0, 106, 10)
+    assert transforms.random_box(9, 300, np.random.default_rng(0)) == (0, 144, 9, 156)
 
 
 def test_real_photographs():
@@ -181,7 +182,9 @@ def test_only_what_is_asked_for_is_decoded():
         opened.append(int(index))
         return noise(20, 20, seed=index)
 
-    images = EncodedImages(open_image, list(map(str, range(100))), [0] * 100, (16, 16), 3, lambda x: views.fit(x, 16))
+    images = EncodedImages(
+        open_image, list(map(str, range(100))), [0] * 100, (16, 16), 3, lambda x: transforms.fit(x, 16)
+    )
     assert images.shape == (100, 16, 16, 3) and opened == []
     assert images[7:9].shape == (2, 16, 16, 3) and sorted(opened) == [7, 8]
     opened.clear()
@@ -235,7 +238,8 @@ def test_the_fingerprint_sees_names_sizes_labels_and_classes(folder):
 
 
 def test_statistics_of_many_images_are_those_of_some(folder, monkeypatch):
-    from sharpkeras.data import datasets, sources
+    from sharpkeras.data import dataset as sources
+    from sharpkeras.data import datasets
 
     monkeypatch.setattr(datasets, "MEASURED", 5)
     train = on_disk(folder)
@@ -246,7 +250,7 @@ def test_statistics_of_many_images_are_those_of_some(folder, monkeypatch):
 
 def test_more_images_than_memory(folder, monkeypatch):
     images = on_disk(folder).images
-    monkeypatch.setattr("sharpkeras.data.images.os.sysconf", lambda name: 60)
+    monkeypatch.setattr("sharpkeras.data.decoding.os.sysconf", lambda name: 60)
     assert images[:2].shape[0] == 2
     with pytest.raises(ResourceError, match="13 images of 16 x 16 pixels"):
         images[:]
@@ -328,7 +332,9 @@ def test_a_crop_is_a_function_of_seed_epoch_and_index(folder):
 
 
 def test_equal_images_have_crops_of_their_own():
-    images = EncodedImages(lambda index: noise(60, 60), list("abcdef"), [0] * 6, (8, 8), 3, lambda x: views.fit(x, 8))
+    images = EncodedImages(
+        lambda index: noise(60, 60), list("abcdef"), [0] * 6, (8, 8), 3, lambda x: transforms.fit(x, 8)
+    )
     assert len(set(crops_by_example(images).values())) == 6
 
 

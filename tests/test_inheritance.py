@@ -13,9 +13,10 @@ from found import make_found
 if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
     pytest.skip("these commands run on the default backend", allow_module_level=True)
 
-from sharpkeras import experiment
-from sharpkeras.experiment import architectures
+import sharpkeras as sk
+from sharpkeras.experiment import inherited_settings
 from sharpkeras.recipes import TRAININGS, SearchRecipe, TrainRecipe
+from sharpkeras.runs import architectures
 from sharpkeras_cli import options
 
 DIGITS = TRAININGS["digits"].settings
@@ -35,7 +36,7 @@ def asked_for(*words, monkeypatch):
     """The TrainRecipe that `train` would run, and what was said."""
     seen = []
     with monkeypatch.context() as patch:
-        patch.setattr(experiment, "train", lambda recipe, *_, **__: seen.append(recipe) or sys.exit(0))
+        patch.setattr(sk, "train", lambda recipe, *_, **__: seen.append(recipe) or sys.exit(0))
         result = sharpkeras("train", *words)
     assert result.code == 0, result.err
     return seen[0], result.err
@@ -50,7 +51,7 @@ def test_the_images_and_layers_of_the_search_are_those_of_the_training(monkeypat
     assert values(recipe) == OF_SEARCH
     assert "note: dataset folder:photos, limit 30, image_size 10, ops darts: as search has it" in said
     assert recipe.batch_size == 8 and recipe.seed == DIGITS.seed and recipe.precision == DIGITS.precision
-    assert recipe == experiment.training_recipe("search")  # in Python the same
+    assert recipe == inherited_settings.training_recipe("search")  # in Python the same
 
 
 def test_flags_and_files_go_before_it(monkeypatch):
@@ -72,7 +73,7 @@ def test_a_recipe_that_is_named_brings_its_images_which_is_said(monkeypatch):
 def test_a_training_is_repeated_by_its_own_recipe(place, monkeypatch):
     """A run of `train` is an architecture too: it was trained on the digits all the same."""
     recipe = TrainRecipe(**OF_SEARCH, init_channels=2, num_cells=2, epochs=1, warmup_epochs=0, batch_size=8)
-    experiment.train(recipe, architectures.architecture("search"), place / "train")
+    sk.train(recipe, architectures.architecture("search"), place / "train")
     again, _ = asked_for("train", "--out", "again", monkeypatch=monkeypatch)
     assert again == recipe
     counted = sharpkeras("cost", "train")

@@ -19,9 +19,10 @@ import safetensors.numpy
 from command_line import files_below, sharpkeras
 from PIL import Image
 
-from sharpkeras import atomic, inspection
+from sharpkeras import inspection
 from sharpkeras.errors import RunError, SafetyError
-from sharpkeras.inspection import magic, texts
+from sharpkeras.inspection import signatures, text_files
+from sharpkeras.io import atomic_writes
 from sharpkeras.runs import RunDirectory
 
 CELL = [["sep_conv_3x3", 0], ["skip_connect", 1], ["max_pool_3x3", 2], ["sep_conv_3x3", 0]]
@@ -138,7 +139,7 @@ def test_a_length_that_looks_like_a_pickle_or_a_gzip_file(place):
     for length in (0x0280, 0x8B1F):
         header = json.dumps({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode()
         Path("a").write_bytes(length.to_bytes(8, "little") + header.ljust(length) + bytes(4))
-        assert magic.detect(Path("a"))[0] == "safetensors" and inspected("a")["facts"]["count"] == 1
+        assert signatures.detect(Path("a"))[0] == "safetensors" and inspected("a")["facts"]["count"] == 1
 
 
 # --- row 83: what would fill the memory, or is pickled inside ---
@@ -514,7 +515,7 @@ def test_evaluations_have_the_answers_to_their_images(checkpoints):
     assert inspected("run")["findings"] == ["predictions.safetensors is missing: sharpkeras evaluate makes it"]
     for fingerprint, findings in (("1", []), ("2", ["predictions.safetensors belongs to other data than"])):
         meta = {"fingerprint": fingerprint, "errors": EVALUATION["errors"]}
-        atomic.save_arrays(Path("run/predictions.safetensors"), ARRAYS, meta)
+        atomic_writes.save_arrays(Path("run/predictions.safetensors"), ARRAYS, meta)
         found = inspected("run")["findings"]
         assert len(found) == len(findings) and all(part in text for part, text in zip(findings, found))
 
@@ -573,7 +574,7 @@ def test_only_runs_are_repaired(place):
 
 # --- what it knows ---
 
-OBJECTS = {  # key of `texts.TELLING` → a sound file of that kind, and a fact that is told
+OBJECTS = {  # key of `text_files.TELLING` → a sound file of that kind, and a fact that is told
     "settings": ({"settings": {"epochs": 3}, "backend": "jax"}, {"settings of": "search or train", "backend": "jax"}),
     "alphas": ({"alphas": [], "genotype": GENOTYPE}, {"architecture": "a genotype"}),
     "routes": ({"space": "multichannel", "routes": [ROUTE]}, {"space": "multichannel", "choices": 2}),
@@ -592,7 +593,7 @@ OBJECTS = {  # key of `texts.TELLING` → a sound file of that kind, and a fact 
 UNSOUND = {"opset": "a.onnx is not there", "not_finite": "NaN"}  # what these kinds always say
 
 
-@pytest.mark.parametrize("key", texts.TELLING)
+@pytest.mark.parametrize("key", text_files.TELLING)
 def test_json_by_the_key_that_tells(place, key):
     if key == "reduce":  # a genotype without its normal cells
         Path("a.json").write_text(json.dumps({"reduce": CELL}))
@@ -644,13 +645,13 @@ def test_numbers_of_an_evaluation_belong_together(place):
 
 
 def test_arrays(place):
-    atomic.save_arrays(Path("ours.safetensors"), ARRAYS, {"epoch": 3})
+    atomic_writes.save_arrays(Path("ours.safetensors"), ARRAYS, {"epoch": 3})
     report = inspected("ours.safetensors")
     assert report["sound"] and report["facts"]["metadata"] == {"epoch": 3}
     assert report["facts"]["arrays"] == {"step": "I64", "stem": "F32 3×4"} and report["facts"]["numbers"] == 13
     flip(Path("ours.safetensors"))
     refused(5, ["ours.safetensors", "is damaged"], "inspect", "ours.safetensors")
-    safetensors.numpy.save_file(ARRAYS, "deep.safetensors", {atomic.ENTRY: "[" * 10**5})
+    safetensors.numpy.save_file(ARRAYS, "deep.safetensors", {atomic_writes.ENTRY: "[" * 10**5})
     refused(5, ["deep.safetensors", "is damaged"], "inspect", "deep.safetensors")
     foreign = {"a\x1b[31m": np.array([1, np.nan]), "b": np.ones(2)}
     safetensors.numpy.save_file(foreign, "theirs.safetensors")
@@ -708,7 +709,7 @@ def test_row_82_nothing_of_this_imports_keras(checkpoints):
         Path(f"{key}.json").write_text(json.dumps(content))
     Path("a.toml").write_text("epochs = 3")
     Path("unknown").write_bytes(bytes(range(100)))
-    atomic.save_arrays(Path("a.safetensors"), ARRAYS, {})
+    atomic_writes.save_arrays(Path("a.safetensors"), ARRAYS, {})
     np.savez("a.npz", **ARRAYS)
     Image.new("L", (30, 20)).save("a.png")
     keras_file("b.keras", LAMBDA)

@@ -19,18 +19,21 @@ pytest.importorskip("keras")
 
 from test_experiment import SEARCH_RECIPE, TRAIN_RECIPE
 
-from sharpkeras import checkpoints, experiment, interruption, keeping, precision
-from sharpkeras.checkpoints import ARRAYS, FACTS, METRICS, Checkpoints
+import sharpkeras as sk
+from sharpkeras.backend import precision
 from sharpkeras.data import augment
+from sharpkeras.engine import checkpointing, signals
+from sharpkeras.engine.epochs import Silent
+from sharpkeras.engine.signals import Stopped
 from sharpkeras.errors import NumericalError, ResourceError, RunError
-from sharpkeras.experiment import assembly, pictures
-from sharpkeras.interruption import Stopped
-from sharpkeras.loop import Silent
+from sharpkeras.experiment import builders, plots, run_options
 from sharpkeras.measure import cost
+from sharpkeras.runs import checkpoints
+from sharpkeras.runs.checkpoints import ARRAYS, FACTS, METRICS, Checkpoints
 from sharpkeras.spaces.cell.genotype import Genotype
 
-EACH_STEP = experiment.Conduct(checkpoint_s=0.0)
-RARE = experiment.Conduct(checkpoint_s=3600.0)
+EACH_STEP = run_options.Conduct(checkpoint_s=0.0)
+RARE = run_options.Conduct(checkpoint_s=3600.0)
 
 
 class Trial:
@@ -38,7 +41,7 @@ class Trial:
 
     def __init__(self, kind):
         self.kind, self.made, self.model = kind, {}, None
-        self.count_cost = functools.cache(assembly.count_cost)
+        self.count_cost = functools.cache(builders.count_cost)
         self.makers = ["search_model"] if kind == "search" else ["build_network", "training_model"]
 
     def __call__(self, out, conduct=EACH_STEP, progress=None):
@@ -46,16 +49,16 @@ class Trial:
         progress = Overflows(self, progress or Silent())
         with pytest.MonkeyPatch.context() as patch:
             for name in self.makers:
-                patch.setattr(assembly, name, self.once(name, getattr(assembly, name)))
+                patch.setattr(builders, name, self.once(name, getattr(builders, name)))
             for name in ("draw_search", "draw_training"):  # which take longer than all else
-                patch.setattr(pictures, name, lambda *_: None)
-            patch.setattr(assembly, "count_cost", self.count_cost)
+                patch.setattr(plots, name, lambda *_: None)
+            patch.setattr(builders, "count_cost", self.count_cost)
             if self.kind == "train":
                 patch.setattr(cost, "count", lambda network: None)
-            patch.setattr("sharpkeras.loop.PROGRESS_S", -1.0)  # progress after every step
+            patch.setattr("sharpkeras.engine.epochs.PROGRESS_S", -1.0)  # progress after every step
             if self.kind == "search":
-                return experiment.search(SEARCH, out, conduct, progress)
-            return experiment.train(TRAINING, GENOTYPE, out, conduct, progress)
+                return sk.search(SEARCH, out, conduct, progress)
+            return sk.train(TRAINING, GENOTYPE, out, conduct, progress)
 
     def once(self, name, make):
         """`make`, which gives what it made the first time again; a model has the numbers it was made with again."""
@@ -247,14 +250,14 @@ def test_checkpoints_that_are_links_are_never_followed(trial, tmp_path):
 
 def asked_of(monkeypatch):
     monkeypatch.setattr(os, "write", lambda *_: 0)  # the words for the terminal
-    return lambda: interruption._asked is not None
+    return lambda: signals._asked is not None
 
 
 def test_a_signal_is_heard_between_the_batches_of_an_evaluation(trial, tmp_path, monkeypatch):
     logits = type(trial.model).logits
 
     def stopped(model, batches):
-        monkeypatch.setattr(interruption, "_asked", signal.SIGTERM)
+        monkeypatch.setattr(signals, "_asked", signal.SIGTERM)
         return logits(model, batches)
 
     with monkeypatch.context() as patch, pytest.raises(Stopped) as caught:
@@ -311,9 +314,9 @@ def is_missed(trial, stopped, run, name):
     shutil.rmtree(run, ignore_errors=True)
     shutil.copytree(stopped, run)
     leave_out(run, name)
-    entry, named = name.partition(": ")[2], keeping._named
+    entry, named = name.partition(": ")[2], checkpointing._named
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(keeping, "_named", lambda model: without(named(model), entry))
+        patch.setattr(checkpointing, "_named", lambda model: without(named(model), entry))
         try:
             trial(run, RARE)
         except Exception:  # which is noticed too
@@ -338,7 +341,7 @@ def full_disk(monkeypatch, times):
 
 
 def test_a_full_disk_costs_warnings_and_nothing_else(trial, tmp_path, monkeypatch, caplog):
-    full = Stops(0, 1, lambda: full_disk(monkeypatch, keeping.MAX_FAILURES - 1))
+    full = Stops(0, 1, lambda: full_disk(monkeypatch, checkpointing.MAX_FAILURES - 1))
     trial(tmp_path / "run", progress=full)
     assert "no checkpoint (the disk is full): the one before stays, and the run goes on" in caplog.text
     assert result(tmp_path / "run") == trial.expected
@@ -422,7 +425,7 @@ def test_steps_leave_nothing_behind(tmp_path, monkeypatch):
     trial, samples = Trial("search"), Samples(250)
     recipe = dataclasses.replace(SEARCH, limit=None, epochs=46)  # of 44 steps
     monkeypatch.setitem(globals(), "SEARCH", recipe)
-    trial(tmp_path / "run", experiment.Conduct(checkpoint_s=0.5), samples)
+    trial(tmp_path / "run", run_options.Conduct(checkpoint_s=0.5), samples)
     assert samples.steps > 2000
     assert trial.model.compiled_step()._step.experimental_get_tracing_count() == 1
     memory, files = zip(*samples.taken)

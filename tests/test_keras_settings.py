@@ -21,7 +21,7 @@ from sharpkeras.spaces.cell.genotype import Genotype
 from sharpkeras.spaces.cell.network import Network
 from sharpkeras.spaces.hypercuboid.multichannel import MultiChannelNet
 from sharpkeras.spaces.hypercuboid.space import HyperCuboid
-from sharpkeras.training.model import TrainingModel
+from sharpkeras.training.training_model import TrainingModel
 
 ON_TENSORFLOW = os.environ.get("KERAS_BACKEND", "tensorflow") == "tensorflow"
 KERAS_JSON = {**HOSTILE, "backend": "torch", "nnx_enabled": True}

@@ -10,9 +10,9 @@ import pytest
 from command_line import sharpkeras
 
 from sharpkeras.errors import ConfigError, RunError, UsageError
-from sharpkeras.experiment import assembly, budgets, latencies
+from sharpkeras.experiment import budgets, builders, primitive_latency
 from sharpkeras.layers import ConvBN, FactorizedReduce, Identity, MaxPool, ReLUConvBN, SharpSepConv
-from sharpkeras.measure import parts
+from sharpkeras.measure.latency import primitive_table
 from sharpkeras.measure.machine import device_name
 from sharpkeras.recipes import SearchRecipe
 from sharpkeras.spaces.hypercuboid.space import HyperCuboid
@@ -38,23 +38,23 @@ def convolutions(path, **_):
 
 @pytest.fixture
 def counted(monkeypatch):
-    monkeypatch.setattr(latencies, "benchmark_onnx", convolutions)
+    monkeypatch.setattr(primitive_latency, "benchmark_onnx", convolutions)
 
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory):
     """The table of the smallest cell space, really measured."""
     out = tmp_path_factory.mktemp("latencies") / "table.json"
-    latencies.measure(SearchRecipe(**TINY), out, threads=1, runs=3)
+    primitive_latency.measure(SearchRecipe(**TINY), out, threads=1, runs=3)
     return out
 
 
 def test_every_part_is_measured(measured):
     written = json.loads(measured.read_text())
     recipe = SearchRecipe(**TINY).priced()  # as `measure` takes it: the network that is trained next
-    space, table = assembly.search_space(recipe), written["table"]
+    space, table = builders.search_space(recipe), written["table"]
     sizes = budgets.cost_sizes(recipe, space, IMAGES, CLASSES)
-    assert list(table) == list(latencies.parts_of(space, sizes))
+    assert list(table) == list(primitive_latency.parts_of(space, sizes))
     assert all(math.isfinite(row["ms"]) and row["ms"] >= 0 for row in table.values())
     assert sum(row["ms"] for row in table.values()) > 0 and written["call_ms"] > 0
     assert written["device"] == device_name() and written["threads"] == 1
@@ -62,7 +62,7 @@ def test_every_part_is_measured(measured):
 
 def test_a_search_counts_with_the_table(measured):
     recipe = SearchRecipe(**TINY, max_latency_ms=1.0, latency_table=str(measured)).priced()
-    space = assembly.search_space(recipe)
+    space = builders.search_space(recipe)
     costs = budgets.costs(recipe, space, IMAGES, CLASSES)
     alphas = [np.zeros_like(a) for a in space.init_alphas(0)]
     assert float(space.expected_cost(alphas, costs)) == pytest.approx(json.loads(measured.read_text())["random_ms"])
@@ -75,7 +75,7 @@ def test_the_command_measures_what_the_next_one_needs(counted, tmp_path):
     random_ms = json.loads(out.read_text())["random_ms"]
     following = result.out.split("Next: sharpkeras ")[1].split()
     assert following == ["search", *flags, "--latency-table", str(out), "--max-latency-ms", f"{random_ms:.3g}"]
-    space = assembly.search_space(SearchRecipe(space=TINY["space"], num_nodes=1))
+    space = builders.search_space(SearchRecipe(space=TINY["space"], num_nodes=1))
     budget = {"max_latency_ms": random_ms, "latency_table": str(out)}
     recipe = SearchRecipe(space=TINY["space"], num_nodes=1, **budget).priced()
     assert budgets.costs(recipe, space, IMAGES, CLASSES).fixed > 0
@@ -85,22 +85,22 @@ def test_a_cuboid_is_measured_too(counted, tmp_path):
     widths = {"filters": (4, 8)}
     stem, head = functools.partial(ConvBN, 4), functools.partial(ReLUConvBN, 8)
     cuboid = HyperCuboid(widths, SharpSepConv, positions=2, stem=stem, head=head)
-    result = latencies.measure(SearchRecipe(), tmp_path / "table.json", space=cuboid)
+    result = primitive_latency.measure(SearchRecipe(), tmp_path / "table.json", space=cuboid)
     words = {row["what"]: row["ms"] for row in result["table"].values()}
     assert words.pop("Dense(activation=linear, units=10, use_bias=True) on 8") == 0
     assert words["ConvBN(affine=True, filters=4, kernel_size=3, strides=1) on 8×8×1"] == 1
     assert result["random_ms"] == 1 + 2 * 4 + 1  # stem, two SharpSepConv, head
-    ask = parts.load_table(tmp_path / "table.json")
+    ask = primitive_table.load_table(tmp_path / "table.json")
     assert ask(SharpSepConv(4), (8, 8, 8)) == 4
 
 
 def test_the_time_of_the_call_itself_is_no_part_of_it(counted, tmp_path):
     seen = []
-    table = latencies.measure(SearchRecipe(**TINY), tmp_path / "t.json", progress=lambda p: seen.extend(p) or p)[
-        "table"
-    ]
-    assert table[parts.key(Identity(), (4, 4, 32))]["ms"] == 0
-    assert table[parts.key(SharpSepConv(32, strides=2), (8, 8, 32))]["ms"] == 4
+    table = primitive_latency.measure(
+        SearchRecipe(**TINY), tmp_path / "t.json", progress=lambda p: seen.extend(p) or p
+    )["table"]
+    assert table[primitive_table.key(Identity(), (4, 4, 32))]["ms"] == 0
+    assert table[primitive_table.key(SharpSepConv(32, strides=2), (8, 8, 32))]["ms"] == 4
     assert [key for key, _ in seen] == list(table)
 
 
@@ -116,9 +116,9 @@ ALONE = {
 
 @pytest.mark.parametrize(("make", "shape"), ALONE.values(), ids=ALONE)
 def test_a_part_is_measured_as_it_stands_in_a_network(make, shape, tmp_path, monkeypatch):
-    monkeypatch.setattr(latencies, "benchmark_onnx", lambda path: path)
+    monkeypatch.setattr(primitive_latency, "benchmark_onnx", lambda path: path)
     layer = make()
-    path = latencies._benchmark(layer, shape, tmp_path / "part.onnx", {})
+    path = primitive_latency._benchmark(layer, shape, tmp_path / "part.onnx", {})
     assert "Transpose" not in operators(path)
     images = np.random.default_rng(0).standard_normal((2, *shape), dtype="float32")
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
@@ -137,14 +137,14 @@ def test_a_part_is_measured_as_it_stands_in_a_network(make, shape, tmp_path, mon
     ],
 )
 def test_no_dataset_has_to_be_there(recipe, expected):
-    assert latencies._images(recipe) == expected
+    assert primitive_latency._images(recipe) == expected
 
 
 # --- reading ---
 
 
 def table_of(**changes):
-    key = parts.key(SharpSepConv(4), (8, 8, 4))
+    key = primitive_table.key(SharpSepConv(4), (8, 8, 4))
     return {"schema_version": 1, "device": device_name(), "table": {key: {"ms": 0.5, "what": "one"}}} | changes
 
 
@@ -160,7 +160,7 @@ def written(tmp_path):
 
 def test_a_missing_part_is_refused(written):
     path = written(table_of())
-    ask = parts.load_table(path)
+    ask = primitive_table.load_table(path)
     assert ask(SharpSepConv(4, name="other"), [8, 8, 4]) == 0.5
     with pytest.raises(ConfigError) as caught:
         ask(SharpSepConv(4), (8, 8, 8))
@@ -188,17 +188,17 @@ BAD = {
 def test_a_bad_table_is_refused(written, content):
     path = written(content)
     with pytest.raises(ConfigError) as caught:
-        parts.load_table(path)
+        primitive_table.load_table(path)
     assert caught.value.exit_code == 3 and str(path) in str(caught.value.where)
 
 
 def test_no_table_at_all(tmp_path):
     with pytest.raises(UsageError, match="can not be read"):
-        parts.load_table(tmp_path / "none.json")
+        primitive_table.load_table(tmp_path / "none.json")
 
 
 def test_a_table_of_another_machine_is_named(written, caplog):
-    parts.load_table(written(table_of(device="another CPU")))
+    primitive_table.load_table(written(table_of(device="another CPU")))
     assert "another CPU" in caplog.text
 
 
@@ -208,11 +208,11 @@ def test_a_table_of_another_machine_is_named(written, caplog):
 def test_what_is_there_is_not_lost(counted, written):
     recipe, path = SearchRecipe(**TINY), written(table_of())
     with pytest.raises(RunError, match="exists already"):
-        latencies.measure(recipe, path)
-    latencies.measure(recipe, path, overwrite=True)
+        primitive_latency.measure(recipe, path)
+    primitive_latency.measure(recipe, path, overwrite=True)
     path.write_text('{"notes": "of somebody"}')
     with pytest.raises(RunError, match="is no table of latencies"):
-        latencies.measure(recipe, path, overwrite=True)
+        primitive_latency.measure(recipe, path, overwrite=True)
     assert path.read_text() == '{"notes": "of somebody"}'
 
 
@@ -233,7 +233,7 @@ def test_options_that_do_not_go_together(arguments, problem):
 
 
 def test_an_unstable_table_says_so(counted, tmp_path, monkeypatch):
-    monkeypatch.setattr(latencies, "benchmark_onnx", lambda path, **_: convolutions(path) | {"unstable": True})
+    monkeypatch.setattr(primitive_latency, "benchmark_onnx", lambda path, **_: convolutions(path) | {"unstable": True})
     monkeypatch.chdir(tmp_path)
     flags = ["--primitives", "--space", "none,skip_connect", "--num-nodes", 1, "--num-cells", 1, "--init-channels", 2]
     result = sharpkeras("benchmark", *flags, "--fail-on-noise")

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from sharpkeras.errors import ConfigError, ResourceError, SafetyError, UsageError, VerificationError
-from sharpkeras.measure import latency, machine, worker
-from sharpkeras.measure.latency import PROCESSES, benchmark_onnx, check_request
-from sharpkeras.measure.onnx_files import read_onnx
+from sharpkeras.io.onnx_files import read_onnx
+from sharpkeras.measure import machine
+from sharpkeras.measure.latency import benchmark, worker
+from sharpkeras.measure.latency.benchmark import PROCESSES, benchmark_onnx, check_request
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -72,7 +73,7 @@ def test_peak_memory_is_the_childs_own(written):
 
 
 def test_more_threads_than_cores_is_recorded(written, monkeypatch):
-    monkeypatch.setattr(latency, "available_cores", lambda: 1)
+    monkeypatch.setattr(benchmark, "available_cores", lambda: 1)
     assert quick(written(one_node_model()), threads=2)["warnings"] == ["2 threads on 1 available cores"]
 
 
@@ -295,7 +296,7 @@ def test_a_model_that_onnx_runtime_can_not_run_costs_only_the_child(written):
 
 
 def test_a_child_that_dies_at_once(written, monkeypatch):
-    monkeypatch.setattr(latency.sys, "executable", "/bin/false")
+    monkeypatch.setattr(benchmark.sys, "executable", "/bin/false")
     with pytest.raises(ConfigError, match="could not run"):
         quick(written(one_node_model()))
 
@@ -354,15 +355,15 @@ def test_a_small_file_that_asks_for_all_the_memory_there_is(written, name):
 
 
 def test_memory_is_limited_by_what_a_file_can_need_and_what_there_is(written, monkeypatch):
-    monkeypatch.setattr(latency.memory, "available_bytes", lambda: 10**12)
-    assert latency.memory_for(100 * 2**20, 600_000, 2) > 2**30 + 1600 * 2**20 + 600 * 2**20
-    monkeypatch.setattr(latency.memory, "available_bytes", lambda: 2**30)
-    assert latency.memory_for(100 * 2**20, 600_000, 2) == 2**29 == latency.most_memory()
+    monkeypatch.setattr(benchmark.memory, "available_bytes", lambda: 10**12)
+    assert benchmark.memory_for(100 * 2**20, 600_000, 2) > 2**30 + 1600 * 2**20 + 600 * 2**20
+    monkeypatch.setattr(benchmark.memory, "available_bytes", lambda: 2**30)
+    assert benchmark.memory_for(100 * 2**20, 600_000, 2) == 2**29 == benchmark.most_memory()
     path = written(one_node_model())
-    assert latency.OnnxFile(path).launch(1, 1, latency.CPU).memory_bytes == 2**29
-    assert latency.OnnxFile(path).launch(1, 1, ("CUDAExecutionProvider", *latency.CPU)).memory_bytes is None
-    monkeypatch.setattr(latency.memory, "available_bytes", lambda: None)
-    assert latency.memory_for(0, 0, 1) > 2**30 and latency.most_memory() is None
+    assert benchmark.OnnxFile(path).launch(1, 1, benchmark.CPU).memory_bytes == 2**29
+    assert benchmark.OnnxFile(path).launch(1, 1, ("CUDAExecutionProvider", *benchmark.CPU)).memory_bytes is None
+    monkeypatch.setattr(benchmark.memory, "available_bytes", lambda: None)
+    assert benchmark.memory_for(0, 0, 1) > 2**30 and benchmark.most_memory() is None
 
 
 def test_an_honest_network_takes_a_small_part_of_what_it_may(written):
@@ -376,7 +377,7 @@ def test_an_honest_network_takes_a_small_part_of_what_it_may(written):
     tensors = {f"k{number}": kernel for number, kernel in enumerate(kernels)} | {"first": kernels[0, :, :3]}
     path = written(asking(first, *nodes, shape=("batch", 3, 64, 64), **tensors))
     for batch_size in (1, 32):
-        launch = latency.OnnxFile(path).launch(batch_size, 1, latency.CPU)
+        launch = benchmark.OnnxFile(path).launch(batch_size, 1, benchmark.CPU)
         took = quick(path, batch_size=batch_size, processes=2)["peak_memory_mib"] * 2**20
         assert 4 * took < launch.memory_bytes
 

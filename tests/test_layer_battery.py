@@ -17,12 +17,12 @@ from keras import layers as kl  # noqa: E402
 from keras import ops  # noqa: E402
 from random_models import randomize  # noqa: E402
 
-from sharpkeras import experiment  # noqa: E402
+import sharpkeras as sk  # noqa: E402
 from sharpkeras import layers as ours  # noqa: E402
 from sharpkeras.errors import ConfigError  # noqa: E402
-from sharpkeras.experiment import feasibility  # noqa: E402
-from sharpkeras.export.exporting import export_onnx  # noqa: E402
+from sharpkeras.experiment import space_checks  # noqa: E402
 from sharpkeras.measure import cost  # noqa: E402
+from sharpkeras.onnx_export.export_onnx import export_onnx  # noqa: E402
 from sharpkeras.recipes import SearchRecipe, TrainRecipe  # noqa: E402
 from sharpkeras.spaces.hypercuboid.space import HyperCuboid  # noqa: E402
 
@@ -332,7 +332,7 @@ def test_a_layer_goes_all_the_way(make_layer, paper, conv_dense, tmp_path):
     assert (counted.addmults_paper, counted.addmults_conv_dense) == (paper, conv_dense)
 
     cuboid = cuboid_of(make_layer)
-    feasibility.check_space(cuboid, SHAPE)
+    space_checks.check_space(cuboid, SHAPE)
     alphas = cuboid.init_alphas(0)
     path, supernet = cuboid.extract(alphas), cuboid.supernet(SHAPE, CLASSES)
     number_of_weights = len(supernet.trainable_variables)
@@ -342,7 +342,7 @@ def test_a_layer_goes_all_the_way(make_layer, paper, conv_dense, tmp_path):
     assert len(supernet.trainable_variables) == number_of_weights  # none that the optimizer was not told of
 
     network = cuboid.network(path, SHAPE, CLASSES)
-    feasibility.check_network(network)
+    space_checks.check_network(network)
     addmults = cost.count(network.counted()).addmults_conv_dense
     side_by_side = cuboid.state_shapes(SHAPE)[-1][0]
     assert addmults == P * 16 + conv_dense + np.prod(side_by_side) * 6 + 6 * CLASSES
@@ -393,7 +393,7 @@ REFUSED = {
 @pytest.mark.parametrize("make_layer, problem", REFUSED.values(), ids=REFUSED)
 def test_what_is_impossible_is_said_before_the_first_step(make_layer, problem):
     with pytest.raises(ConfigError) as caught:
-        feasibility.check_space(cuboid_of(make_layer), SHAPE)
+        space_checks.check_space(cuboid_of(make_layer), SHAPE)
     assert problem in str(caught.value) and caught.value.exit_code == 3
     assert caught.value.where or caught.value.seen is not None
 
@@ -411,9 +411,9 @@ def test_a_search_and_a_training_say_it_before_they_begin(name, tmp_path):
     make_layer, problem = REFUSED[name]
     cuboid, sizes = cuboid_of(make_layer), {"dataset": "digits", "limit": 60, "batch_size": 8, "warmup_epochs": 0}
     with pytest.raises(ConfigError) as caught:
-        experiment.search(SearchRecipe(**sizes), tmp_path / "search", space=cuboid)
+        sk.search(SearchRecipe(**sizes), tmp_path / "search", space=cuboid)
     assert problem in str(caught.value) and "positions[0] {'block': 'it'}" in str(caught.value.where)
     recipe = TrainRecipe(**sizes, auxiliary_weight=0.0, drop_path=0.0)
     with pytest.raises(ConfigError):
-        experiment.train(recipe, cuboid.sample(0), tmp_path / "train", space=cuboid)
+        sk.train(recipe, cuboid.sample(0), tmp_path / "train", space=cuboid)
     assert not list(tmp_path.rglob("metrics.jsonl"))

@@ -14,9 +14,9 @@ from found import make_found
 if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
     pytest.skip("these commands run on the default backend", allow_module_level=True)
 
-from sharpkeras import experiment
+import sharpkeras as sk
 from sharpkeras.data import load
-from sharpkeras.experiment import assembly, budgets
+from sharpkeras.experiment import budgets, builders
 from sharpkeras.recipes import SEARCHES, TRAININGS, SearchRecipe, training_of
 from sharpkeras.runs import RunDirectory
 from sharpkeras_cli import options
@@ -45,18 +45,18 @@ def trained_next(out, monkeypatch):
     assert program == "sharpkeras" and words[0] == "train"
     seen = []
     with monkeypatch.context() as patch:
-        patch.setattr(experiment, "train", lambda recipe, found, *_, **__: seen.append((recipe, found)) or sys.exit(0))
+        patch.setattr(sk, "train", lambda recipe, found, *_, **__: seen.append((recipe, found)) or sys.exit(0))
         result = sharpkeras(*words)
     assert result.code == 0, result.err
     recipe, found = seen[0]
     sizes = IMAGENET
     if recipe.dataset != "imagenet":
-        dataset = load(recipe.dataset, "train", limit=recipe.limit, **assembly.image_options(recipe))
+        dataset = load(recipe.dataset, "train", limit=recipe.limit, **builders.image_options(recipe))
         sizes = dataset.images.shape[1:], len(dataset.class_names)
-        assembly.image_preparation(recipe, dataset)  # which refuses a cutout that is larger than they are
-        assembly.build_network(recipe, found, *sizes)  # and this an auxiliary head that does not fit
+        builders.image_preparation(recipe, dataset)  # which refuses a cutout that is larger than they are
+        builders.build_network(recipe, found, *sizes)  # and this an auxiliary head that does not fit
         assert len(dataset.images) * (1 - recipe.held_out) >= recipe.batch_size
-    cost = assembly.count_cost(found, recipe, *sizes)
+    cost = builders.count_cost(found, recipe, *sizes)
     return cost.parameters, cost.addmults_paper
 
 
@@ -149,7 +149,7 @@ def test_runs_of_before_go_on(place, recorded):
     with RunDirectory.open(place / "again", "search", {"settings": settings, "backend": "tensorflow"}):
         pass
     (place / "again" / "recipe.json").rename(place / "search" / "recipe.json")
-    experiment.search(recipe, place / "search")  # raises where it is held to be another recipe
+    sk.search(recipe, place / "search")  # raises where it is held to be another recipe
     assert RunDirectory.read(place / "search").recipe["settings"]["cost_of"] == recorded
 
 
@@ -208,13 +208,11 @@ def test_cost_names_the_sizes_that_it_counted(name, sizes, monkeypatch):
     counted = sharpkeras("cost", name, *sizes)
     words = shlex.split(counted.out.strip().splitlines()[-1].removeprefix("Next: sharpkeras "))
     seen = []
-    monkeypatch.setattr(
-        experiment, "train", lambda recipe, found, *_, **__: seen.append((recipe, found)) or sys.exit(0)
-    )
+    monkeypatch.setattr(sk, "train", lambda recipe, found, *_, **__: seen.append((recipe, found)) or sys.exit(0))
     assert sharpkeras(*words).code == 0
     recipe, found = seen[0]
     side = recipe.image_size or {"cifar10": 32, "imagenet": 224}[recipe.dataset]
-    cost = assembly.count_cost(found, recipe, (side, side, 3), {"cifar10": 10, "imagenet": 1000}[recipe.dataset])
+    cost = builders.count_cost(found, recipe, (side, side, 3), {"cifar10": 10, "imagenet": 1000}[recipe.dataset])
     assert f" {cost.parameters:,}\n" in counted.out and f" {cost.addmults_paper:,}   with" in counted.out
 
 

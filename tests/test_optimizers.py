@@ -6,7 +6,7 @@ import pytest
 
 from sharpkeras.optimizers import SGD, Adam
 from sharpkeras.schedule import CosinePowerAnnealing
-from sharpkeras.training.model import TrainingModel
+from sharpkeras.training.training_model import TrainingModel
 
 SHAPES = ((3, 2), (4,))
 RATES = (0.5, 0.1, 0.1, 0.02, 0.3)

@@ -17,11 +17,12 @@ import numpy as np
 import pytest
 from gradients import compiled, cross_entropy, float64, global_norm, gradient, to_numpy
 
-from sharpkeras import from_torch, published
 from sharpkeras.measure.cost import count
 from sharpkeras.optimizers import SGD, Adam
-from sharpkeras.search import bilevel
-from sharpkeras.search.model import SearchModel
+from sharpkeras.paper import published
+from sharpkeras.searching import bilevel
+from sharpkeras.searching.search_model import SearchModel
+from sharpkeras.spaces import state_dict
 from sharpkeras.spaces.cell import genotype as genotypes
 from sharpkeras.spaces.cell.network import Network
 from sharpkeras.spaces.cell.space import CellSpace
@@ -135,7 +136,7 @@ def final_network(meta, golden):
         mid_filters=meta.get("mid_channels"),
         auxiliary=meta["auxiliary"],
     )
-    from_torch.load_state(network, state(golden))
+    state_dict.load_state(network, state(golden))
     return network, x, y
 
 
@@ -205,7 +206,7 @@ def check_multichannel(meta, golden):
     )
     x, y = golden["x"], golden["y"].astype("int32")
     supernet = space.supernet(x.shape[1:], meta["num_classes"])
-    from_torch.load_state(supernet, state(golden))
+    state_dict.load_state(supernet, state(golden))
     others = [variable.value for variable in supernet.non_trainable_variables]
     alphas = [golden["alphas"][stride, stage] for stage in range(meta["layers"]) for stride in range(2)]
 
@@ -256,7 +257,7 @@ def check_cost(row):
 def supernet_of(meta, golden, input_shape):
     space = CellSpace(tuple(meta["primitives"]), meta["ops"], meta["weighting"], meta["nodes"], meta["concat"])
     supernet = space.supernet(input_shape, meta["num_classes"], meta["init_channels"], meta["layers"])
-    from_torch.load_state(supernet, state(golden))
+    state_dict.load_state(supernet, state(golden))
     return space, supernet
 
 
@@ -266,7 +267,7 @@ def state(golden):
 
 def weight_gradients(model, golden, slope):
     """The gradient of the first parameter in PyTorch's layout, and the norm of that of all."""
-    slot = from_torch.state_slots(model)[next(iter(state(golden))).removeprefix("module.")]
+    slot = state_dict.state_slots(model)[next(iter(state(golden))).removeprefix("module.")]
     first = [variable is slot.variable for variable in model.trainable_variables].index(True)
     return {"grad_stem": np.transpose(slope[first], np.argsort(slot.axes)), "grad_norm": global_norm(slope)}
 

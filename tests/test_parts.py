@@ -9,7 +9,7 @@ import pytest
 
 from sharpkeras.errors import ConfigError
 from sharpkeras.layers import Conv2D, ConvBN, FactorizedReduce, Identity, MaxPool, ReLUConvBN, SharpSepConv, Zero
-from sharpkeras.measure import parts
+from sharpkeras.measure.latency import primitive_table
 
 SHAPE = (8, 8, 4)
 
@@ -45,17 +45,17 @@ MAKERS = {
 @pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
 def test_layers_of_one_configuration_have_one_key(make):
     # Keras counts names up: conv2d, conv2d_1, …
-    assert parts.key(make(), SHAPE) == parts.key(make(), list(SHAPE))
+    assert primitive_table.key(make(), SHAPE) == primitive_table.key(make(), list(SHAPE))
 
 
 def test_names_types_and_the_start_of_weights_do_not_matter():
-    plain = parts.key(Conv2D(4, 3), SHAPE)
-    assert plain == parts.key(Conv2D(4, 3, name="stem", dtype="mixed_bfloat16", trainable=False), SHAPE)
-    assert plain == parts.key(Conv2D(4, 3, kernel_initializer="zeros", kernel_regularizer="l2"), SHAPE)
+    plain = primitive_table.key(Conv2D(4, 3), SHAPE)
+    assert plain == primitive_table.key(Conv2D(4, 3, name="stem", dtype="mixed_bfloat16", trainable=False), SHAPE)
+    assert plain == primitive_table.key(Conv2D(4, 3, kernel_initializer="zeros", kernel_regularizer="l2"), SHAPE)
     named = keras.Sequential(
         [keras.layers.GlobalAveragePooling2D(name="a"), keras.layers.Dense(10, name="b")], name="c"
     )
-    assert parts.key(named, SHAPE) == parts.key(classifier(), SHAPE)
+    assert primitive_table.key(named, SHAPE) == primitive_table.key(classifier(), SHAPE)
 
 
 def test_whatever_changes_the_cost_changes_the_key():
@@ -77,17 +77,17 @@ def test_whatever_changes_the_cost_changes_the_key():
         classifier(),
         classifier(9),
     ]
-    keys = [parts.key(layer, shape) for layer in layers for shape in (SHAPE, (8, 8, 2), (4, 8, 4))]
+    keys = [primitive_table.key(layer, shape) for layer in layers for shape in (SHAPE, (8, 8, 2), (4, 8, 4))]
     assert len(set(keys)) == len(keys)
 
 
 def test_a_key_is_short_json_that_a_reader_understands():
-    assert json.loads(parts.key(ConvBN(6), SHAPE)) == [
+    assert json.loads(primitive_table.key(ConvBN(6), SHAPE)) == [
         "sharpkeras>ConvBN",
         {"affine": True, "filters": 6, "kernel_size": 3, "strides": 1},
         [8, 8, 4],
     ]
-    assert json.loads(parts.key(keras.layers.Dense(10), (4,)))[2] == [4]
+    assert json.loads(primitive_table.key(keras.layers.Dense(10), (4,)))[2] == [4]
 
 
 def test_a_key_is_the_same_in_another_process():
@@ -96,7 +96,7 @@ def test_a_key_is_the_same_in_another_process():
         "SharpSepConv(2); print(parts.key(SharpSepConv(4), (8, 8, 4)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
-    assert done.stdout.strip() == parts.key(SharpSepConv(4), SHAPE), done.stderr
+    assert done.stdout.strip() == primitive_table.key(SharpSepConv(4), SHAPE), done.stderr
 
 
 UNSPEAKABLE = {
@@ -111,4 +111,4 @@ UNSPEAKABLE = {
 @pytest.mark.parametrize("make", UNSPEAKABLE.values(), ids=UNSPEAKABLE)
 def test_a_layer_that_does_not_say_what_it_computes_has_no_key(make):
     with pytest.raises(ConfigError, match="does not say what it computes"):
-        parts.key(make(), SHAPE)
+        primitive_table.key(make(), SHAPE)

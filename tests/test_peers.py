@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 from command_line import sharpkeras
 
+from sharpkeras.engine.step_model import backend_step
 from sharpkeras.errors import ConfigError, RunError
-from sharpkeras.experiment import peers
-from sharpkeras.experiment.results import trained_network
-from sharpkeras.measure import machine, turns
-from sharpkeras.measure.latency import CPU
-from sharpkeras.step import backend_step
+from sharpkeras.experiment import keras_engine
+from sharpkeras.experiment.paper_tables import trained_network
+from sharpkeras.measure import machine
+from sharpkeras.measure.latency import interleaving
+from sharpkeras.measure.latency.benchmark import CPU
 
 pytest.importorskip("onnxruntime")
 on_tensorflow = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="the runs are made with an export")
@@ -74,20 +75,20 @@ def test_onnx_runtime_beside_both_backends(place):
 
 @on_tensorflow
 def test_a_peer_gets_the_threads_that_were_asked_for(place, monkeypatch):
-    launch = peers.KerasRun("tensorflow", "train").launch(1, 3, CPU)
+    launch = keras_engine.KerasRun("tensorflow", "train").launch(1, 3, CPU)
     assert launch.environment["TF_NUM_INTRAOP_THREADS"] == "3"
     assert launch.environment["TF_NUM_INTEROP_THREADS"] == "1"
     assert launch.environment["CUDA_VISIBLE_DEVICES"] == "" and launch.providers == ("CPU",)
-    launch = peers.KerasRun("jax", "train").launch(1, len(os.sched_getaffinity(0)), CPU)
+    launch = keras_engine.KerasRun("jax", "train").launch(1, len(os.sched_getaffinity(0)), CPU)
     assert launch.environment["KERAS_BACKEND"] == "jax" and launch.warnings == ()
     monkeypatch.delattr(os, "sched_setaffinity")
-    (warning,) = peers.KerasRun("jax", "train").launch(1, 1, CPU).warnings
+    (warning,) = keras_engine.KerasRun("jax", "train").launch(1, 1, CPU).warnings
     assert "no way here to keep it to 1" in warning
 
 
 @on_tensorflow
 def test_a_gpu_that_is_asked_for_has_to_be_used(place):
-    launch = peers.KerasRun("jax", "train").launch(1, 1, ("CUDAExecutionProvider", "CPUExecutionProvider"))
+    launch = keras_engine.KerasRun("jax", "train").launch(1, 1, ("CUDAExecutionProvider", "CPUExecutionProvider"))
     assert launch.providers == ("GPU",) and "CUDA_VISIBLE_DEVICES" not in launch.environment
 
 
@@ -105,7 +106,7 @@ print([len(os.sched_getaffinity(int(task))) for task, name in names.items() if "
 @on_tensorflow
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
 def test_the_threads_of_jax_are_kept_to_as_many_cores(place):
-    launch = peers.KerasRun("jax", "train").launch(1, 1, CPU)
+    launch = keras_engine.KerasRun("jax", "train").launch(1, 1, CPU)
     command = [sys.executable, "-c", THREADS, launch.request["path"]]
     done = subprocess.run(command, env=os.environ | launch.environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
@@ -125,9 +126,9 @@ def test_a_run_that_is_no_training_is_refused_before_the_start(place, arguments)
 @on_tensorflow
 @pytest.mark.slow
 def test_what_the_process_refuses_is_told_in_one_line(place):
-    launch = peers.KerasRun("tensorflow", "train").launch(1, 1, CPU)
+    launch = keras_engine.KerasRun("tensorflow", "train").launch(1, 1, CPU)
     with pytest.raises(ConfigError, match="Keras on TensorFlow could not run the model") as caught:
-        turns.Worker(dataclasses.replace(launch, request=launch.request | {"path": "search"}), 0)
+        interleaving.Worker(dataclasses.replace(launch, request=launch.request | {"path": "search"}), 0)
     assert "holds no train run" in caught.value.seen or "is no run directory" in caught.value.seen
 
 

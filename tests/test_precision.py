@@ -9,16 +9,16 @@ import pytest
 from gradients import to_numpy
 from keras import ops
 
-from sharpkeras import precision
+from sharpkeras.backend import precision
+from sharpkeras.engine.step_model import backend_step, values
 from sharpkeras.optimizers import SGD, Adam
-from sharpkeras.search.model import SearchModel
+from sharpkeras.searching.search_model import SearchModel
 from sharpkeras.spaces.cell import search_cell
 from sharpkeras.spaces.cell.genotype import Genotype
 from sharpkeras.spaces.cell.network import Network
 from sharpkeras.spaces.cell.space import CellSpace
 from sharpkeras.spaces.cell.supernet import MixedOp
-from sharpkeras.step import backend_step, values
-from sharpkeras.training.model import TrainingModel
+from sharpkeras.training.training_model import TrainingModel
 
 HALF = ("bfloat16", "float16")
 ROUNDING = {"bfloat16": 2.0**-8, "float16": 2.0**-11}
@@ -390,7 +390,7 @@ def test_the_alphas_gradient_of_second_order_is_float32s(dtype, noise, monkeypat
 
     expected = slope(theirs)
     assert distance(slope(model), expected) < 1e-3
-    monkeypatch.setattr("sharpkeras.search.model.full_precision", lambda supernet: contextlib.nullcontext())
+    monkeypatch.setattr("sharpkeras.searching.search_model.full_precision", lambda supernet: contextlib.nullcontext())
     assert distance(slope(model), expected) > noise
 
 

@@ -12,7 +12,7 @@ onnxruntime = pytest.importorskip("onnxruntime")
 from random_models import random_network  # noqa: E402
 
 from sharpkeras.errors import DataError, NumericalError, UsageError, VerificationError  # noqa: E402
-from sharpkeras.export import answers, exporting, quantization  # noqa: E402
+from sharpkeras.onnx_export import answers, export_onnx, int8  # noqa: E402
 
 
 def noise(count, seed):
@@ -36,7 +36,7 @@ def test(network):
 @pytest.fixture(scope="module")
 def exported(network, test, tmp_path_factory):
     path = tmp_path_factory.mktemp("int8") / "a.onnx"
-    return path, exporting.export_onnx(network, path, test=test, calibration=noise(128, 1))
+    return path, export_onnx.export_onnx(network, path, test=test, calibration=noise(128, 1))
 
 
 def test_the_file_computes_in_int8(exported):
@@ -61,8 +61,8 @@ def test_weights_of_7_bits_are_the_default_and_right_everywhere(exported):
 
 
 def test_weights_of_8_bits_say_for_which_processors(network, test, tmp_path, monkeypatch):
-    monkeypatch.setattr(exporting, "LEAST_OF_TOP_1", 0)  # which they can lose where there is no VNNI
-    report = exporting.export_onnx(network, tmp_path / "a.onnx", test=test, calibration=noise(128, 1), weight_bits=8)
+    monkeypatch.setattr(export_onnx, "LEAST_OF_TOP_1", 0)  # which they can lose where there is no VNNI
+    report = export_onnx.export_onnx(network, tmp_path / "a.onnx", test=test, calibration=noise(128, 1), weight_bits=8)
     lost = report["quantization"]
     assert (lost["weight_bits"], lost["could_saturate"]) == (8, True) and 2**15 < lost["largest_sum"] <= 2 * 255 * 127
     assert lost["right_on"] == "x86 with VNNI, and ARM"
@@ -70,10 +70,10 @@ def test_weights_of_8_bits_say_for_which_processors(network, test, tmp_path, mon
 
 def test_a_file_of_7_bits_whose_sums_could_be_cut_off_is_refused(network, test, tmp_path, monkeypatch):
     """The file is asked, not what it was meant to be."""
-    quantize = quantization.quantize
-    monkeypatch.setattr(quantization, "quantize", lambda model, images, bits: quantize(model, images, 8))
+    quantize = int8.quantize
+    monkeypatch.setattr(int8, "quantize", lambda model, images, bits: quantize(model, images, 8))
     with pytest.raises(VerificationError, match="could be cut off on x86 without VNNI") as caught:
-        exporting.export_onnx(network, tmp_path / "a.onnx", test=test, calibration=noise(128, 1))
+        export_onnx.export_onnx(network, tmp_path / "a.onnx", test=test, calibration=noise(128, 1))
     assert "--weight-bits 8" in caught.value.next_step and "32,767" in caught.value.allowed
     assert [file.name for file in tmp_path.iterdir()] == ["a.rejected.onnx"]
     rejected = onnx.load(tmp_path / "a.rejected.onnx").graph.initializer
@@ -83,7 +83,7 @@ def test_a_file_of_7_bits_whose_sums_could_be_cut_off_is_refused(network, test, 
 @pytest.mark.parametrize("bits", [6, 16, "7", None])
 def test_other_bits(network, test, tmp_path, bits):
     with pytest.raises(UsageError, match="no such bits") as caught:
-        exporting.export_onnx(network, tmp_path / "a.onnx", test=test, calibration=noise(128, 1), weight_bits=bits)
+        export_onnx.export_onnx(network, tmp_path / "a.onnx", test=test, calibration=noise(128, 1), weight_bits=bits)
     assert caught.value.allowed == [7, 8]
 
 
@@ -106,7 +106,7 @@ def test_what_it_costs_is_reported(exported, test):
     wrong = int((answers.of_file(session, test[0]) != test[1]).sum())
     assert lost["int8"]["errors"] == wrong
     losses = [row["signal_to_noise_db"] for row in lost["worst_layers"]]
-    assert len(losses) == quantization.WORST_LAYERS and losses == sorted(losses) and 0 < losses[0] < 60
+    assert len(losses) == int8.WORST_LAYERS and losses == sorted(losses) and 0 < losses[0] < 60
 
 
 def test_the_accuracy_of_a_float_file(exported):
@@ -117,7 +117,7 @@ def test_the_accuracy_of_a_float_file(exported):
 
 def test_half_precision(network, test, tmp_path):
     path = tmp_path / "half.onnx"
-    report = exporting.export_onnx(network, path, test=test, half=True)
+    report = export_onnx.export_onnx(network, path, test=test, half=True)
     model = onnx.load(path)
     kernels = [tensor for tensor in model.graph.initializer if len(tensor.dims) == 4]
     assert kernels and {tensor.data_type for tensor in kernels} == {onnx.TensorProto.FLOAT16}
@@ -132,30 +132,30 @@ def test_what_float16_can_not_hold_is_refused(tmp_path):
     images = keras.Input((9, 9, 3))
     large = keras.layers.Rescaling(1e-5)(keras.layers.Rescaling(1e5)(images))
     model = keras.Model(images, keras.layers.Dense(3)(keras.layers.Flatten()(large)))
-    assert exporting.export_onnx(model, tmp_path / "a.onnx")["relative_difference"] < 1e-5
+    assert export_onnx.export_onnx(model, tmp_path / "a.onnx")["relative_difference"] < 1e-5
     with pytest.raises(VerificationError, match="disagrees"):
-        exporting.export_onnx(model, tmp_path / "b.onnx", half=True)
+        export_onnx.export_onnx(model, tmp_path / "b.onnx", half=True)
     with pytest.raises(UsageError, match="int8 or in float16"):
-        exporting.export_onnx(model, tmp_path / "c.onnx", half=True, calibration=noise(128, 1))
+        export_onnx.export_onnx(model, tmp_path / "c.onnx", half=True, calibration=noise(128, 1))
 
 
 def test_int8_needs_a_network_that_is_right_at_times(network, test, tmp_path):
     images, labels = test
     with pytest.raises(VerificationError, match="int8 loses too much") as caught:
-        exporting.export_onnx(network, tmp_path / "a.onnx", test=(images, labels + 100), calibration=noise(128, 1))
+        export_onnx.export_onnx(network, tmp_path / "a.onnx", test=(images, labels + 100), calibration=noise(128, 1))
     assert "train the network" in caught.value.next_step
 
 
 def test_half_precision_that_disagrees_is_refused(network, tmp_path, monkeypatch):
-    monkeypatch.setattr(exporting, "HALF_TOLERANCE", 1e-7)
+    monkeypatch.setattr(export_onnx, "HALF_TOLERANCE", 1e-7)
     with pytest.raises(VerificationError, match="disagrees") as caught:
-        exporting.export_onnx(network, tmp_path / "a.onnx", half=True)
+        export_onnx.export_onnx(network, tmp_path / "a.onnx", half=True)
     assert "leave out --quantize float16" in caught.value.next_step
     assert [file.name for file in tmp_path.iterdir()] == ["a.rejected.onnx"]
 
 
 def test_a_file_that_loses_too_much_is_refused(network, test, tmp_path, monkeypatch):
-    quantize = quantization.quantize
+    quantize = int8.quantize
 
     def without_a_classifier(model, images, weight_bits):
         """Its kernel, the int8 matrix, is zero: every image gets the same answer."""
@@ -167,9 +167,9 @@ def test_a_file_that_loses_too_much_is_refused(network, test, tmp_path, monkeypa
         kernel.CopyFrom(onnx.numpy_helper.from_array(zeros, kernel.name))
         return quantized
 
-    monkeypatch.setattr(quantization, "quantize", without_a_classifier)
+    monkeypatch.setattr(int8, "quantize", without_a_classifier)
     with pytest.raises(VerificationError, match="int8 loses too much") as caught:
-        exporting.export_onnx(network, tmp_path / "a.onnx", test=test, calibration=noise(128, 1))
+        export_onnx.export_onnx(network, tmp_path / "a.onnx", test=test, calibration=noise(128, 1))
     for words in ("test error", "interval", "McNemar", "dB"):
         assert words in caught.value.seen
     assert "99% of the top-1" in caught.value.allowed and "n = 300" in caught.value.allowed
@@ -180,36 +180,36 @@ def test_a_file_that_loses_too_much_is_refused(network, test, tmp_path, monkeypa
 
 def test_no_int8_without_test_images(network, tmp_path):
     with pytest.raises(DataError, match="measured accuracy"):
-        exporting.export_onnx(network, tmp_path / "a.onnx", calibration=noise(128, 1))
+        export_onnx.export_onnx(network, tmp_path / "a.onnx", calibration=noise(128, 1))
     assert not list(tmp_path.iterdir())
 
 
 def test_calibration_images_are_no_test_images():
     images, test_images = noise(200, 0), noise(50, 1)
-    assert len(quantization.calibration_images(images, test_images)) == 200
+    assert len(int8.calibration_images(images, test_images)) == 200
     accident = np.concatenate([images, test_images[:1]])
-    np.testing.assert_array_equal(quantization.calibration_images(accident, test_images), images)
+    np.testing.assert_array_equal(int8.calibration_images(accident, test_images), images)
     with pytest.raises(DataError, match="are test images") as caught:
-        quantization.calibration_images(np.concatenate([images, test_images]), test_images)
+        int8.calibration_images(np.concatenate([images, test_images]), test_images)
     assert caught.value.seen == "50 of 250"
 
 
 @pytest.mark.parametrize("count", [0, 99])
 def test_too_few_calibration_images(count):
     with pytest.raises(DataError, match="too few") as caught:
-        quantization.calibration_images(noise(count, 0), noise(10, 1))
+        int8.calibration_images(noise(count, 0), noise(10, 1))
     assert caught.value.seen == count
 
 
 def test_layers_are_named_worst_first():
     """A network with one layer whose outputs lie far outside the range that calibration saw."""
     network = random_network(5)
-    from sharpkeras.export import conversion, rewrites
+    from sharpkeras.onnx_export import conversion, rewrites
 
     model = rewrites.optimize(conversion.convert(network, (8, 8, 3), 17))
     images = noise(128, 0)
-    good = quantization.worst_layers(model, quantization.quantize(model, images), images)
-    bad = quantization.worst_layers(model, quantization.quantize(model, images / 10), images)
+    good = int8.worst_layers(model, int8.quantize(model, images), images)
+    bad = int8.worst_layers(model, int8.quantize(model, images / 10), images)
     assert bad[0]["signal_to_noise_db"] < good[0]["signal_to_noise_db"] - 10
 
 

@@ -17,8 +17,8 @@ from command_line import sharpkeras
 from fuzz import cheap
 from hostile import SEARCH, make_place
 
-from sharpkeras import atomic, reading, strict_json, strict_toml
 from sharpkeras.errors import RunError, UsageError
+from sharpkeras.io import atomic_writes, json_files, regular_files, toml_files
 from sharpkeras.runs import RunDirectory
 
 SECRET = "root:x:0:0:the first line of another file"
@@ -102,7 +102,7 @@ TABLE += [(file, huge) for file in READ_BY if file not in FOLDERS | APPENDED and
 @pytest.fixture(scope="module")
 def template(tmp_path_factory):
     folder = make_place(tmp_path_factory.mktemp("template"))
-    atomic.save_arrays(folder / "train" / "weights.safetensors", {"a": np.ones(2)}, {})
+    atomic_writes.save_arrays(folder / "train" / "weights.safetensors", {"a": np.ones(2)}, {})
     (folder / "secret").write_text(SECRET + "\n")
     return folder
 
@@ -133,7 +133,7 @@ def never_waiting():
 def put(file, make):
     """Lets `make` make something in the place of a file or folder of a run."""
     path = Path(file)
-    atomic.remove(path)
+    atomic_writes.remove(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     make(path)
     return os.lstat(path).st_mode
@@ -248,12 +248,12 @@ def test_an_architecture_replaces_another_file_and_nothing_else(place, make, nam
 
 def test_a_regular_file_is_read_to_its_cap(tmp_path):
     (tmp_path / "a").write_bytes(b"12345")
-    assert reading.read(tmp_path / "a", 5) == reading.read("a", 5, within=tmp_path) == b"12345"
+    assert regular_files.read(tmp_path / "a", 5) == regular_files.read("a", 5, within=tmp_path) == b"12345"
     for within, path in ((None, tmp_path / "a"), (tmp_path, "a")):
-        with pytest.raises(reading.Refused, match="a is larger than 4 bytes"):
-            reading.read(path, 4, within)
+        with pytest.raises(regular_files.Refused, match="a is larger than 4 bytes"):
+            regular_files.read(path, 4, within)
     with pytest.raises(FileNotFoundError):
-        reading.opened("b", within=tmp_path)
+        regular_files.opened("b", within=tmp_path)
 
 
 def test_no_folder_on_the_way_is_a_link(tmp_path):
@@ -261,10 +261,10 @@ def test_no_folder_on_the_way_is_a_link(tmp_path):
     (tmp_path / "outside" / "a").write_text(SECRET)
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "inner").symlink_to(tmp_path / "outside")
-    with pytest.raises(reading.Refused, match="lies behind inner, which is a link"):
-        reading.opened("inner/a", within=tmp_path / "run")
+    with pytest.raises(regular_files.Refused, match="lies behind inner, which is a link"):
+        regular_files.opened("inner/a", within=tmp_path / "run")
     (tmp_path / "named").symlink_to(tmp_path / "outside")
-    assert reading.read("a", 100, within=tmp_path / "named") == SECRET.encode()
+    assert regular_files.read("a", 100, within=tmp_path / "named") == SECRET.encode()
 
 
 @pytest.mark.parametrize("make", [pipe, link_to_a_device, directory, listening])
@@ -273,11 +273,11 @@ def test_readers_of_named_files(tmp_path, monkeypatch, make):
     Path("secret").write_text(SECRET)
     make(Path("a"))
     with never_waiting():
-        for load in (strict_json.load, strict_toml.load):
+        for load in (json_files.load, toml_files.load):
             with pytest.raises(UsageError, match="not a regular file"):
                 load(Path("a"))
         with pytest.raises(RunError, match="not a regular file"):
-            atomic.load_arrays(Path("a"))
+            atomic_writes.load_arrays(Path("a"))
 
 
 @pytest.mark.parametrize("make", [pipe, link])
@@ -287,7 +287,7 @@ def test_what_is_written_goes_through_nothing(tmp_path, monkeypatch, make):
     Path("secret").write_text(SECRET)
     make(Path(".a.part"))
     with never_waiting():
-        atomic.write(Path("a"), b"content")
+        atomic_writes.write(Path("a"), b"content")
     assert Path("a").read_bytes() == b"content" and Path("secret").read_text() == SECRET
 
 
@@ -298,7 +298,7 @@ def test_what_is_removed_leads_nowhere(tmp_path):
     (tmp_path / "run" / "inner").symlink_to(tmp_path / "outside")
     (tmp_path / "link").symlink_to(tmp_path / "outside")
     for name in ("run", "link", "missing"):
-        atomic.remove(tmp_path / name)
+        atomic_writes.remove(tmp_path / name)
     assert [path.name for path in tmp_path.iterdir()] == ["outside"]
     assert (tmp_path / "outside" / "a").read_text() == SECRET
 
@@ -309,7 +309,7 @@ def test_overwriting_a_run_of_links_removes_the_links_alone(tmp_path, monkeypatc
     Path("outside", "a").write_text(SECRET)
     RunDirectory.open("run", "search", {"seed": 0}).close()
     for name in ("checkpoints", "epochs", "log.txt", "metrics.jsonl"):
-        atomic.remove(Path("run", name))
+        atomic_writes.remove(Path("run", name))
         Path("run", name).symlink_to(Path("outside" if "." not in name else "outside/a").resolve())
     with pytest.raises(RunError, match="is a link"):
         RunDirectory.open("run", "search", {"seed": 0})

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from command_line import sharpkeras
 
-from sharpkeras import atomic, published
 from sharpkeras.errors import ConfigError
+from sharpkeras.io import atomic_writes
+from sharpkeras.paper import published
 from sharpkeras.recipes import SEARCHES, TRAININGS, SearchRecipe, TrainRecipe
 
 ROWS = [
@@ -121,7 +122,7 @@ def test_every_training_runs_and_is_evaluated(name, tmp_path, monkeypatch):
     run = tmp_path / "runs/smoke/train"
     (row,) = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert row["steps"] == 2 and np.isfinite(row["train_loss"]) and row["held_out_images"] >= 1
-    arrays, meta = atomic.load_arrays(run / "weights.safetensors")
+    arrays, meta = atomic_writes.load_arrays(run / "weights.safetensors")
     assert meta["selection"]["by"] == "held_out" and len(arrays) > 50
     report = sharpkeras("evaluate", "runs/smoke/train", "--json")
     assert report.code == 0, report.err

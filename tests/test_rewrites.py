@@ -14,9 +14,9 @@ from random_models import random_network, randomize  # noqa: E402
 
 from sharpkeras import primitives  # noqa: E402
 from sharpkeras.errors import VerificationError  # noqa: E402
-from sharpkeras.export import conversion, exporting, rewrites  # noqa: E402
-from sharpkeras.export.gate import structural_problems  # noqa: E402
 from sharpkeras.measure import cost  # noqa: E402
+from sharpkeras.onnx_export import conversion, export_onnx, rewrites  # noqa: E402
+from sharpkeras.onnx_export.verification import structural_problems  # noqa: E402
 from sharpkeras.spaces.cell.genotype import from_dict  # noqa: E402
 from sharpkeras.spaces.cell.network import Network  # noqa: E402
 
@@ -300,7 +300,7 @@ def test_a_rewrite_leaves_valid_onnx_of_the_same_answers(nodes, constants, chose
 
 
 def export(model, path, **options):
-    return exporting.export_onnx(model, path / "a.onnx", overwrite=True, **options)
+    return export_onnx.export_onnx(model, path / "a.onnx", overwrite=True, **options)
 
 
 @pytest.mark.parametrize("strides", [1, 2])

@@ -11,8 +11,8 @@ import sys
 import numpy as np
 import pytest
 
-from sharpkeras import atomic, strict_json
 from sharpkeras.errors import ConfigError, NumericalError, ResourceError, RunError, UsageError
+from sharpkeras.io import atomic_writes, json_files
 from sharpkeras.runs import RunDirectory
 
 RECIPE = {"init_channels": 16, "seed": 0, "schedule": {"power": 2.0, "epochs": (5, 10)}}
@@ -475,7 +475,7 @@ def replace_by_pickle(path):
 
 
 def leave_out_the_checksums(path):
-    path.write_bytes(atomic.pack({"a": np.ones(3)}))
+    path.write_bytes(atomic_writes.pack({"a": np.ones(3)}))
 
 
 @pytest.mark.parametrize("damage", [cut, alter_array, empty, replace_by_pickle, leave_out_the_checksums])
@@ -529,26 +529,26 @@ def test_a_full_disk_leaves_the_last_good_file(place, monkeypatch):
 )
 def test_json_that_is_refused(text, problem, where):
     with pytest.raises(ConfigError) as caught:
-        strict_json.loads(text, "f.json")
+        json_files.loads(text, "f.json")
     assert problem in caught.value.problem and caught.value.where.endswith(where)
     assert caught.value.allowed and len(str(caught.value)) < 600
 
 
 def test_json_that_is_read():
     text = '\ufeff{"a": [1.5, -3, true, null, "[[[[[[[[[[[[[[[[[[[\\"{"], "b": {"a": {"a": []}}, "\\u00e9": "é"}'
-    assert strict_json.loads(text, "f.json") == json.loads(text[1:])
+    assert json_files.loads(text, "f.json") == json.loads(text[1:])
 
 
 @pytest.mark.parametrize("raw", [b"\xff\xfe{\x00}\x00", b"\x80\x04\x95.", b'{"a": "\xe9"}', b"\x89PNG" + bytes(2**20)])
 def test_files_that_are_no_text(tmp_path, raw):
     (tmp_path / "f.json").write_bytes(raw)
     with pytest.raises(ConfigError, match="UTF-8|too large"):
-        strict_json.load(tmp_path / "f.json")
+        json_files.load(tmp_path / "f.json")
 
 
 def test_files_that_can_not_be_read(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     for name in ("missing", "", "pipe"):
         with pytest.raises(UsageError) as caught:
-            strict_json.load(tmp_path / name)
+            json_files.load(tmp_path / name)
         assert caught.value.exit_code == 2

@@ -173,10 +173,11 @@ def convolutional():
 
 
 def test_weights_of_8_bits_go_wrong_without_vnni_and_those_of_7_do_not(convolutional):
-    from sharpkeras.export import gate, quantization
+    from sharpkeras.onnx_export import int8 as quantization
+    from sharpkeras.onnx_export import verification
 
     model, images = convolutional
-    exact = gate.logits(gate.session(model.SerializeToString()), images)
+    exact = verification.logits(verification.session(model.SerializeToString()), images)
     size, far = np.abs(exact).max(), {}
     for bits in quantization.WEIGHT_BITS:
         quantized = quantization.quantize(model, images, bits)
@@ -186,6 +187,6 @@ def test_weights_of_8_bits_go_wrong_without_vnni_and_those_of_7_do_not(convoluti
         if bits == 7:
             np.testing.assert_array_equal(without, with_vnni)
             # This processor, whichever it is, agrees: but for roundings, of which a step of the last scale is one.
-            here = gate.logits(gate.session(quantized.SerializeToString()), images)
+            here = verification.logits(verification.session(quantized.SerializeToString()), images)
             np.testing.assert_allclose(here, without, atol=0.02 * size)
     assert max(far[7]) < 0.02 and far[8][0] < 0.02 and far[8][1] > 0.1

@@ -9,14 +9,14 @@ import keras
 import numpy as np
 import pytest
 
-from sharpkeras import layers, saved
+from sharpkeras import layers, serialization
 from sharpkeras.data.autoaugment import NUM_DRAWS, AutoAugment
 from sharpkeras.optimizers import SGD, Adam
 from sharpkeras.schedule import CosinePowerAnnealing
 from sharpkeras.spaces.cell.genotype import Genotype
 from sharpkeras.spaces.cell.network import Network
 from sharpkeras.spaces.hypercuboid.multichannel import MultiChannelNet
-from sharpkeras.training.model import TrainingModel
+from sharpkeras.training.training_model import TrainingModel
 
 PAIRS = (("sep_conv_3x3", 0), ("skip_connect", 1), ("max_pool_3x3", 0), ("dil_conv_3x3", 2))
 GENOTYPE = Genotype(PAIRS, (3,), PAIRS, (3,))
@@ -40,7 +40,7 @@ NETWORKS = {"cells": cell_network, "path": path_network}
 
 def test_every_class_that_keras_saves_is_in_the_table():
     found = {}
-    for module, names in saved.CLASSES.items():
+    for module, names in serialization.CLASSES.items():
         for name in names:
             found[f"sharpkeras>{name}"] = getattr(importlib.import_module(f"sharpkeras.{module}"), name)
     known = keras.saving.get_custom_objects()

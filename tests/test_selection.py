@@ -12,9 +12,10 @@ import dataclasses
 
 from test_experiment import GENOTYPE, TRAIN_RECIPE
 
-from sharpkeras import atomic, experiment
-from sharpkeras.data import streams
-from sharpkeras.experiment import running
+import sharpkeras as sk
+from sharpkeras.data import batches as streams
+from sharpkeras.experiment import train as training
+from sharpkeras.io import atomic_writes
 from sharpkeras.runs import RunDirectory
 
 
@@ -25,7 +26,7 @@ def recipe(**settings):
 def trained(out, **settings):
     """The weights of a training with how they were selected, its metrics, and the weights after each epoch."""
     after_epochs = []
-    run_training = running.run_training
+    run_training = training.run_training
 
     def noted(model, run, epochs, *arguments, weights, **options):
         write = run.write_metrics
@@ -39,12 +40,12 @@ def trained(out, **settings):
         run.write_metrics = write_and_note
         return run_training(model, run, epochs, *arguments, weights=weights, **options)
 
-    running.run_training = noted
+    training.run_training = noted
     try:
-        experiment.train(recipe(**settings), GENOTYPE, out)
+        sk.train(recipe(**settings), GENOTYPE, out)
     finally:
-        running.run_training = run_training
-    arrays, meta = atomic.load_arrays(out / "weights.safetensors")
+        training.run_training = run_training
+    arrays, meta = atomic_writes.load_arrays(out / "weights.safetensors")
     return arrays, meta["selection"], RunDirectory.read(out).read_metrics(), after_epochs
 
 
@@ -79,7 +80,7 @@ def test_what_selects_is_not_trained_on(tmp_path, monkeypatch):
         "evaluation_batches",
         lambda images, labels, size, indices=None: asked.extend(indices) or evaluation(images, labels, size, indices),
     )
-    experiment.train(recipe(held_out=0.25), GENOTYPE, tmp_path / "run")
+    sk.train(recipe(held_out=0.25), GENOTYPE, tmp_path / "run")
     assert set(seen) | set(asked) == set(range(80)) and not set(seen) & set(asked) and len(set(asked)) == 20
 
 

@@ -19,7 +19,7 @@ from sharpkeras_cli.main import COMMANDS
 if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
     pytest.skip("these commands run on the default backend", allow_module_level=True)
 
-from sharpkeras import experiment
+from sharpkeras.experiment import paper_tables
 
 LIGHT = {  # arguments → exit code; none of them imports a framework
     ("--help",): 0,
@@ -145,7 +145,7 @@ HEAVY = (
 @pytest.mark.parametrize("arguments", HEAVY, ids=lambda arguments: " ".join(arguments[:2]))
 def test_commands_on_networks(arguments, runs, monkeypatch):
     monkeypatch.chdir(runs)
-    monkeypatch.setattr(experiment, "table", lambda number: TABLE)
+    monkeypatch.setattr(paper_tables, "table", lambda number: TABLE)
     for encoding in ("ascii", "latin-1"):
         out, err = (io.TextIOWrapper(io.BytesIO(), encoding=encoding) for _ in range(2))
         assert run_on(out, err, *arguments) == 0, err.buffer.getvalue()

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from gradients import compiled, cross_entropy, gradient, to_numpy
 
-from sharpkeras import from_torch, weighting
+from sharpkeras import weighting
 from sharpkeras.errors import ConfigError, DataError
 from sharpkeras.primitives import OPS, PRIMITIVES
+from sharpkeras.spaces import state_dict
 from sharpkeras.spaces.cell import topology
 from sharpkeras.spaces.cell.genotype import Genotype
 from sharpkeras.spaces.cell.network import Network
@@ -59,12 +60,12 @@ def clear_slots(clear):
     """Official key → Slot of a ClearCell."""
     slots = {}
     for name in ("preprocess0", "preprocess1"):
-        slots |= dict(from_torch._layer_slots(getattr(clear, name), name))
+        slots |= dict(state_dict._layer_slots(getattr(clear, name), name))
     for edge, mixed in enumerate(clear.mixed):
         for p, (layer, norm) in enumerate(zip(mixed.layers, mixed.norms)):
             name = f"_ops.{edge}._ops.{p}"
-            slots |= dict(from_torch._layer_slots(layer, name))
-            slots |= dict(from_torch._layer_slots(norm, f"{name}.1")) if norm else {}
+            slots |= dict(state_dict._layer_slots(layer, name))
+            slots |= dict(state_dict._layer_slots(norm, f"{name}.1")) if norm else {}
     return slots
 
 
@@ -72,9 +73,9 @@ def fast_slots(cell):
     """Official key → Slot of a SearchCell, whose variables are stacked over edges."""
     slots = {}
     for name in ("preprocess0", "preprocess1"):
-        slots |= dict(from_torch._layer_slots(getattr(cell, name), name))
+        slots |= dict(state_dict._layer_slots(getattr(cell, name), name))
     for edge, (p, branch) in itertools.product(cell.strides, enumerate(cell.branches)):
-        slots |= dict(from_torch._branch_slots(branch, f"_ops.{edge}._ops.{p}", edge))
+        slots |= dict(state_dict._branch_slots(branch, f"_ops.{edge}._ops.{p}", edge))
     return slots
 
 
@@ -194,8 +195,8 @@ def one_hot(space, genotype):
 
 
 def copy_weights(supernet, network, space, edges):
-    source, plans = from_torch.state_slots(supernet), {cell.name: cell.plan for cell in supernet.cells}
-    for key, slot in from_torch.state_slots(network).items():
+    source, plans = state_dict.state_slots(supernet), {cell.name: cell.plan for cell in supernet.cells}
+    for key, slot in state_dict.state_slots(network).items():
         if "._ops." in key:
             cell, rest = key.split("._ops.")
             index, rest = rest.split(".", 1)

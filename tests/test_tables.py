@@ -9,8 +9,8 @@ from command_line import sharpkeras
 from rich.cells import cell_len
 from rich.console import Console
 
-from sharpkeras import published
-from sharpkeras.measure.times import VERDICTS
+from sharpkeras.measure.latency.statistics import VERDICTS
+from sharpkeras.paper import published
 from sharpkeras.recipes import SEARCHES, TRAININGS
 from sharpkeras_cli import options, streams, tables
 from sharpkeras_cli.commands import benchmark, compare, cost, inspect, quickstart
@@ -157,10 +157,10 @@ def test_the_lists_and_tables_of_the_paper_are_whole_too(width, monkeypatch):
 
 @pytest.mark.parametrize(("number", "name"), [("2", "table2_cifar10"), ("3", "table3_imagenet"), ("4", None)])
 def test_each_row_of_a_table_of_the_paper_keeps_its_numbers(number, name, monkeypatch):
-    from sharpkeras.experiment import results
+    from sharpkeras.experiment import paper_tables
     from sharpkeras.measure.cost import Cost
 
-    monkeypatch.setattr(results, "_measured", lambda *_: Cost(4_973_728, 572_980_001, 550_000_002)._asdict())
+    monkeypatch.setattr(paper_tables, "_measured", lambda *_: Cost(4_973_728, 572_980_001, 550_000_002)._asdict())
     for width in WIDTHS:
         monkeypatch.setitem(os.environ, "COLUMNS", str(width))
         out = sharpkeras("table", number).out

@@ -12,8 +12,9 @@ import pytest
 from fake_engine import MEDIAN, Fake
 
 from sharpkeras.errors import ConfigError, ResourceError, VerificationError
-from sharpkeras.measure import machine, turns
-from sharpkeras.measure.latency import benchmark, distinct
+from sharpkeras.measure import machine
+from sharpkeras.measure.latency import interleaving
+from sharpkeras.measure.latency.benchmark import benchmark, distinct
 
 
 def quick(*fakes, **arguments):
@@ -26,17 +27,19 @@ def launches(*fakes):
 
 @pytest.mark.parametrize(("runs", "blocks"), [(1, [1]), (9, [9]), (10, [10]), (29, [15, 14]), (100, [10] * 10)])
 def test_blocks_are_of_about_ten_runs(runs, blocks):
-    assert turns.blocks_of(runs) == blocks
+    assert interleaving.blocks_of(runs) == blocks
 
 
 def test_a_long_measurement_has_larger_blocks_not_more():
-    assert turns.blocks_of(10**6) == [20_000] * 50
+    assert interleaving.blocks_of(10**6) == [20_000] * 50
 
 
 def test_one_runs_at_a_time_in_turns_that_a_seed_shuffles(tmp_path):
     log = tmp_path / "log"
     names = ["a", "b", "c"]
-    turns.take_turns(launches(*[Fake(name, log=str(log)) for name in names]), runs=62, processes=3, warmup_s=0, seed=3)
+    interleaving.take_turns(
+        launches(*[Fake(name, log=str(log)) for name in names]), runs=62, processes=3, warmup_s=0, seed=3
+    )
     generator, expected = np.random.default_rng(3), []
     for blocks in ([11, 10], [11, 10], [10, 10]):
         for name in names:  # a fresh process each, warmed up with one run before the next is opened
@@ -53,7 +56,7 @@ def test_the_order_is_not_always_the_same():
 
 
 def test_every_run_that_was_asked_for_is_timed():
-    for processes in turns.take_turns(launches(Fake("a"), Fake("b")), runs=62, processes=3, warmup_s=0):
+    for processes in interleaving.take_turns(launches(Fake("a"), Fake("b")), runs=62, processes=3, warmup_s=0):
         assert [[len(block) for block in process.blocks] for process in processes] == [[11, 10], [11, 10], [10, 10]]
 
 
@@ -114,7 +117,7 @@ def test_a_process_that_dies_is_an_error(die, seen):
 
 def test_a_process_that_dies_before_it_is_told_anything():
     (launch,) = launches(Fake("a"))
-    with turns.Worker(launch, 0) as worker:
+    with interleaving.Worker(launch, 0) as worker:
         worker._process.kill()
         worker._process.wait()
         with pytest.raises(ConfigError, match="could not run") as caught:
@@ -143,7 +146,7 @@ def test_no_process_is_left_behind(monkeypatch):
         return started[-1]
 
     original = subprocess.Popen
-    monkeypatch.setattr(turns.subprocess, "Popen", start)
+    monkeypatch.setattr(interleaving.subprocess, "Popen", start)
     with pytest.raises(ConfigError):
         quick(Fake("a"), Fake("b", die=3))
     quick(Fake("a"), runs=3)
@@ -283,7 +286,7 @@ def test_an_idle_session_does_not_spin(tmp_path):
     """A session whose threads spun on would take the cores of the network whose turn it is."""
     onnx = pytest.importorskip("onnx")
     pytest.importorskip("onnxruntime")
-    from sharpkeras.measure.latency import OnnxFile
+    from sharpkeras.measure.latency.benchmark import OnnxFile
 
     value, kind = onnx.helper.make_tensor_value_info, onnx.TensorProto.FLOAT
     weights = onnx.numpy_helper.from_array(np.ones((512, 512), "float32"), "weights")
@@ -301,7 +304,7 @@ def test_an_idle_session_does_not_spin(tmp_path):
     if sys.platform != "linux" or machine.available_cores() < 2:
         pytest.skip("needs /proc and two cores")
     idle = 0
-    with turns.Worker(OnnxFile(path).launch(64, 2, ("CPUExecutionProvider",)), 0) as worker:
+    with interleaving.Worker(OnnxFile(path).launch(64, 2, ("CPUExecutionProvider",)), 0) as worker:
         for _ in range(20):
             worker.time(1)
             before = ticks(worker._process)

@@ -13,7 +13,7 @@ if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
     pytest.skip("these commands run on the default backend", allow_module_level=True)
 
 from sharpkeras.errors import ConfigError, DataError
-from sharpkeras.experiment import assembly, updates
+from sharpkeras.experiment import builders, step_checks
 from sharpkeras.optimizers import SGD
 from sharpkeras.recipes import SearchRecipe, TrainRecipe
 
@@ -47,9 +47,9 @@ def test_more_steps_to_an_update_than_there_are(dry):
 
 def test_as_many_as_there_are_make_one():
     recipe = TrainRecipe(epochs=2, warmup_epochs=0, accumulate=8)
-    assert updates.check(recipe, steps=4) == []
+    assert step_checks.check(recipe, steps=4) == []
     with pytest.raises(ConfigError, match="8, and 7 steps in all"):
-        updates.check(TrainRecipe(epochs=7, warmup_epochs=0, accumulate=8), steps=1)
+        step_checks.check(TrainRecipe(epochs=7, warmup_epochs=0, accumulate=8), steps=1)
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_as_many_as_there_are_make_one():
     ],
 )
 def test_what_the_end_of_a_run_loses_is_told(accumulate, epochs, steps, told):
-    notes = updates.check(TrainRecipe(epochs=epochs, warmup_epochs=0, accumulate=accumulate), steps)
+    notes = step_checks.check(TrainRecipe(epochs=epochs, warmup_epochs=0, accumulate=accumulate), steps)
     assert [told in note for note in notes] == ([True] if told else [])
 
 
@@ -88,17 +88,17 @@ def test_a_batch_larger_than_what_is_held_out_leaves():
     assert result.code == 4 and "--held-out" in result.err and "batch of 19" in result.err, result.err
     assert not Path("new").exists()
     with pytest.raises(DataError):
-        updates.check(TrainRecipe(selection="last"), steps=0)
+        step_checks.check(TrainRecipe(selection="last"), steps=0)
 
 
 def test_a_rate_of_nothing_is_told():
-    assert updates.rates(TrainRecipe(learning_rate=0.0, min_learning_rate=0.0)) == [
+    assert step_checks.rates(TrainRecipe(learning_rate=0.0, min_learning_rate=0.0)) == [
         "learning_rate is 0: no step changes the weights"
     ]
-    assert updates.rates(SearchRecipe(arch_learning_rate=0.0)) == [
+    assert step_checks.rates(SearchRecipe(arch_learning_rate=0.0)) == [
         "arch_learning_rate is 0: no step changes the alphas"
     ]
-    assert updates.rates(TrainRecipe()) == updates.rates(SearchRecipe()) == []
+    assert step_checks.rates(TrainRecipe()) == step_checks.rates(SearchRecipe()) == []
 
 
 @pytest.mark.parametrize("epochs", [1, 2, 3, 50])
@@ -108,16 +108,16 @@ def test_no_warm_up_leaves_a_run_without_a_rate(epochs, steps, accumulate):
     """However few its updates are, and however many of them warm up."""
     for warmup in range(epochs):
         recipe = TrainRecipe(epochs=epochs, warmup_epochs=warmup, min_learning_rate=0.0, accumulate=accumulate)
-        sgd = assembly._sgd(recipe, steps / accumulate)
+        sgd = builders._sgd(recipe, steps / accumulate)
         rates = np.asarray(sgd._learning_rate(np.arange(max(1, epochs * steps // accumulate))))
         assert rates.max() > 0 and rates[0] > 0
 
 
 def test_a_moving_average_that_has_hardly_moved_is_told():
     """After n updates it still has ema^(n - 1) of the first weights: 0.99^9 = 91 %, 0.9^9 = 39 %."""
-    notes = updates.check(TrainRecipe(epochs=10, warmup_epochs=0, ema=0.99), steps=1)
+    notes = step_checks.check(TrainRecipe(epochs=10, warmup_epochs=0, ema=0.99), steps=1)
     assert len(notes) == 1 and "91% of the moving average" in notes[0] and "10 updates" in notes[0]
-    assert updates.check(TrainRecipe(epochs=10, warmup_epochs=0, ema=0.9), steps=1) == []
+    assert step_checks.check(TrainRecipe(epochs=10, warmup_epochs=0, ema=0.9), steps=1) == []
     average = 1.0
     for _ in range(9):
         average = 0.99 * average  # of weights that are 1 after the first update and 0 after it

@@ -49,7 +49,7 @@ def convolution(images, zero, kernel, saturates, group=1, **places):
 
 
 def answers(model, images, saturates):
-    """(N, classes), the `logits` of a file of `quantization.quantize` for its `images`, in integers.
+    """(N, classes), the `logits` of a file of `int8.quantize` for its `images`, in integers.
 
     Args:
         model: an `onnx.ModelProto` whose convolutions and products lie between DequantizeLinear and QuantizeLinear.

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from sharpkeras.errors import LONGEST, VerificationError, printable
-from sharpkeras.measure.turns import TIMEOUT_S
+from sharpkeras.measure.latency.interleaving import TIMEOUT_S
 from sharpkeras.recipes import SearchRecipe
 from sharpkeras_cli import options, tables
 from sharpkeras_cli.versions import require_backend
@@ -111,7 +111,7 @@ def command(
 
 def _time_models(models, as_json, timing, percentiles):
     """Prints the latencies of networks that take turns; returns what makes them unstable, in words."""
-    from sharpkeras.measure.latency import benchmark
+    from sharpkeras.measure.latency.benchmark import benchmark
 
     contenders = [_contender(model) for model in models]
     with _turns_shown(timing["batch_sizes"]) as progress:
@@ -150,7 +150,7 @@ def _next(models, timing):
 
 def _contender(model):
     """What `latency.benchmark` takes for an argument: an ONNX file, or a backend of Keras and a training run."""
-    from sharpkeras.measure.latency import OnnxFile
+    from sharpkeras.measure.latency.benchmark import OnnxFile
 
     backend, colon, run = model.partition(":")
     if not colon or backend not in options.BACKENDS:
@@ -158,7 +158,7 @@ def _contender(model):
     require_backend(backend)
     if "keras" not in sys.modules:
         options.choose_backend(backend)
-    from sharpkeras.experiment.peers import KerasRun
+    from sharpkeras.experiment.keras_engine import KerasRun
 
     return KerasRun(backend, run)
 
@@ -227,11 +227,11 @@ def _time_primitives(given, as_json, timing):
     if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
         click.echo("primitives are exported on TensorFlow", err=True)
     options.choose_backend("tensorflow")
-    from sharpkeras.experiment import latencies
+    from sharpkeras.experiment import primitive_latency
 
     out, overwrite = given.pop("out", TABLE), given.pop("overwrite", False)
     recipe = SearchRecipe.from_dict(given, "settings")
-    result = latencies.measure(recipe, out, overwrite=overwrite, progress=_shown, **timing)
+    result = primitive_latency.measure(recipe, out, overwrite=overwrite, progress=_shown, **timing)
     if as_json:
         click.echo(json.dumps(result))
     else:

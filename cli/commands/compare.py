@@ -37,12 +37,12 @@ def command(runs, force, picture, overwrite, as_json):
     McNemar tests against the first run. Searches by what wins on their edges, last epoch and worst.
     """
     options.choose_backend()
-    from sharpkeras import experiment
+    import sharpkeras as sk
 
     def tell(report):
         _tell(report, picture, as_json)
 
-    report = experiment.compare(runs, force, picture, overwrite, tell)
+    report = sk.compare(runs, force, picture, overwrite, tell)
     if as_json:
         return
     if picture:

@@ -23,18 +23,19 @@ def command(architecture, sizes, per_layer, as_json):
     does not count, as in the paper.
     """
     options.choose_backend()
-    from sharpkeras import experiment
+    import sharpkeras as sk
+    from sharpkeras.experiment import builders, paper_tables
     from sharpkeras.measure import cost as costs
 
-    own = experiment.sizes_of_run(architecture)
-    is_trained = own is not None and experiment.is_training(architecture)
+    own = paper_tables.sizes_of_run(architecture)
+    is_trained = own is not None and paper_tables.is_training(architecture)
     if is_trained and sizes and not click.get_current_context().params["name"]:  # the rest would be those of table 2
         problem, allowed = "has sizes of its own", "none, or those of another network with --for"
         raise UsageError(problem, where=architecture, seen="some sizes", allowed=allowed)
     sizes = sizes or own or network_sizes()
     recipe, (side, *_), classes = sizes
-    found = experiment.architecture(architecture)
-    network = experiment.counted_network(found, *sizes)
+    found = sk.architecture(architecture)
+    network = builders.counted_network(found, *sizes)
     cost, rows = costs.count(network), costs.per_layer(network) if per_layer else []
     if as_json:
         layers = {"layers": [row._asdict() for row in rows]} if per_layer else {}

@@ -25,14 +25,14 @@ def command(run, dataset, batch_size, as_json, **data_options):
     from sharpkeras import inspection
 
     inspection.refuse_foreign_model(run)  # before Keras is imported
-    from sharpkeras import experiment
+    import sharpkeras as sk
     from sharpkeras_cli.progress import Spoken
 
     def tell(report):
         _tell(report, as_json)
 
     with Spoken("evaluate") as progress:
-        experiment.evaluate(run, dataset, batch_size, data_options, progress=progress, tell=tell)
+        sk.evaluate(run, dataset, batch_size, data_options, progress=progress, tell=tell)
     if not as_json:
         options.say_next("export", run, *options.reading(data_options))
 

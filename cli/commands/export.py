@@ -76,7 +76,7 @@ def command(
     if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
         click.echo("export runs on TensorFlow, from the same weights", err=True)
     options.choose_backend("tensorflow")
-    from sharpkeras import experiment
+    import sharpkeras as sk
     from sharpkeras.measure import saturation
 
     name = Path(source).resolve().stem if Path(source).exists() else source.replace(":", "-")
@@ -85,7 +85,7 @@ def command(
     settings = {"opset": opset, "overwrite": overwrite, "optimize": optimize, "stored_pixels": stored_pixels}
     settings |= {"test_images": test_images, "calibration_images": calibration_images if quantize == "int8" else None}
     settings |= {"half": quantize == "float16", "weight_bits": int(weight_bits or 7), "data_options": data_options}
-    report = experiment.export(source, out, sizes=sizes, **settings)
+    report = sk.export(source, out, sizes=sizes, **settings)
     if report.get("recipe", {}).get("precision", "float32") != "float32":
         click.echo(f"note: trained in {report['recipe']['precision']}; the file computes in float32", err=True)
     if report["selected"]["by"] == "nothing":

@@ -36,7 +36,7 @@ def command(run, epoch, strategy, routes, out, overwrite, as_json, **settings):
     architectures within it, exactly the one whose weights have the largest sum.
     """
     options.choose_backend()
-    from sharpkeras import experiment
+    import sharpkeras as sk
 
     changes = {name: value for name, value in settings.items() if value is not None}
     if any(name.startswith("max_") for name in changes):  # instead of the budget that the search had
@@ -45,7 +45,7 @@ def command(run, epoch, strategy, routes, out, overwrite, as_json, **settings):
     def tell(found, cost, recipe, training):
         _tell(found, cost, recipe, training, out, as_json)
 
-    _, _, recipe, training = experiment.extract(run, out, strategy, routes, epoch, changes, overwrite, tell)
+    _, _, recipe, training = sk.extract(run, out, strategy, routes, epoch, changes, overwrite, tell)
     if not as_json:
         training = options.trained_by(recipe.cost_of or recipe.training, training)
         options.say_next("train", out, *training, *options.by_backend_of(run))

@@ -4,7 +4,7 @@ import json
 
 import click
 
-from sharpkeras import published
+from sharpkeras.paper import published
 from sharpkeras.recipes import SEARCHES, TRAININGS
 from sharpkeras_cli import options, tables
 

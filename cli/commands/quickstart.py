@@ -22,23 +22,24 @@ def command(out, overwrite, as_json):
     import time
 
     started = time.perf_counter()
-    from sharpkeras import experiment
-    from sharpkeras.measure.latency import benchmark_onnx
+    import sharpkeras as sk
+    from sharpkeras.experiment import inherited_settings, run_options
+    from sharpkeras.measure.latency.benchmark import benchmark_onnx
     from sharpkeras_cli.progress import Spoken
 
-    conduct = experiment.Conduct(overwrite=overwrite)
+    conduct = run_options.Conduct(overwrite=overwrite)
     click.echo("1/5 sharpkeras search", err=True)
     with Spoken("search") as searching:
-        genotype = experiment.search(SEARCHES["digits"].settings, out / "search", conduct, progress=searching)
+        genotype = sk.search(SEARCHES["digits"].settings, out / "search", conduct, progress=searching)
     click.echo("2/5 sharpkeras train", err=True)
     with Spoken("train") as training:
-        recipe = experiment.training_recipe(out / "search")
-        cost = experiment.train(recipe, genotype, out / "train", conduct, progress=training)
+        recipe = inherited_settings.training_recipe(out / "search")
+        cost = sk.train(recipe, genotype, out / "train", conduct, progress=training)
     click.echo("3/5 sharpkeras evaluate", err=True)
     with Spoken("evaluate") as evaluating:
-        evaluation = experiment.evaluate(out / "train", progress=evaluating)
+        evaluation = sk.evaluate(out / "train", progress=evaluating)
     click.echo("4/5 sharpkeras export", err=True)
-    exported = experiment.export(out / "train", out / "digits.onnx", overwrite=True)
+    exported = sk.export(out / "train", out / "digits.onnx", overwrite=True)
     click.echo("5/5 sharpkeras benchmark", err=True)
     latency = benchmark_onnx(out / "digits.onnx")
     report = {

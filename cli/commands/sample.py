@@ -27,11 +27,11 @@ def command(count, out, overwrite, as_json, **settings):
     choice at each position; all equally likely. Trained by the same recipe, they say what a search is worth.
     """
     options.choose_backend()
-    from sharpkeras import experiment
+    import sharpkeras as sk
 
     given = {name: value for name, value in settings.items() if value is not None}
     recipe = SearchRecipe.from_dict(given, "settings")
-    drawn = experiment.sample(recipe, out, count, overwrite)
+    drawn = sk.sample(recipe, out, count, overwrite)
     if as_json:
         found = [{"file": str(path), "genotype": genotype.as_dict()} for path, genotype in drawn]
         click.echo(json.dumps({"genotypes": found}))

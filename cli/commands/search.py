@@ -28,22 +28,23 @@ def command(name, recipe_of, smoke, out, conduct, dry_run, fail_on_degenerate, a
     genotype.json, the alphas of every epoch, checkpoints and pictures in the run directory. The same command goes on
     where a run was stopped.
     """
-    from sharpkeras import experiment
+    import sharpkeras as sk
     from sharpkeras.errors import NumericalError
+    from sharpkeras.experiment import forecast, inherited_settings, result_checks
     from sharpkeras_cli.progress import Spoken
 
     recipe, out = recipe_of(SEARCHES[name].settings), options.run_directory(out, "search", smoke)
     if not smoke:
         options.tell_printed(SEARCHES[name])
     if dry_run:
-        return options.tell_forecast(experiment.forecast_search(recipe, conduct, data_options), as_json)
+        return options.tell_forecast(forecast.forecast_search(recipe, conduct, data_options), as_json)
     with Spoken("search") as progress:
-        found = experiment.search(recipe, out, conduct, progress, data_options)
-    warning = experiment.degenerate(recipe, out)
+        found = sk.search(recipe, out, conduct, progress, data_options)
+    warning = result_checks.degenerate(recipe, out)
     if warning:
         click.echo(f"WARNING: degenerate architecture: {warning}", err=True)
     if as_json:
-        facts = {"degenerate": warning, "findings": experiment.what_was_not_learned(out)}
+        facts = {"degenerate": warning, "findings": result_checks.what_was_not_learned(out)}
         click.echo(json.dumps({"run": str(out), found.kind: found.as_dict(), **facts}))
     else:
         click.echo(found.as_json(), nl=False)
@@ -51,7 +52,7 @@ def command(name, recipe_of, smoke, out, conduct, dry_run, fail_on_degenerate, a
         _tell_cost(recipe, out, cost_of)
         click.echo(f"Pictures: {', '.join(path.name for path in sorted(out.glob('*.png')))} in {out}")
         row = cost_of or recipe.training
-        training = options.trained_by(row, experiment.training_recipe(out, row), smoke)
+        training = options.trained_by(row, inherited_settings.training_recipe(out, row), smoke)
         options.say_next("train", out, *training, *options.reading(data_options))
     if warning and fail_on_degenerate:
         raise NumericalError("degenerate architecture", where=str(out), seen=warning)

@@ -31,8 +31,11 @@ def command(architecture, name, init, recipe_of, smoke, out, conduct, dry_run, a
     genotype file or a published name, trained by --recipe. What a search found is trained on its images and by its
     backend, unless a flag, a file or --recipe says otherwise. Which epoch's weights are the result, --selection says.
     """
-    from sharpkeras import experiment
+    import sharpkeras as sk
     from sharpkeras.errors import ConfigError
+    from sharpkeras.experiment.forecast import forecast_training
+    from sharpkeras.experiment.inherited_settings import training_recipe
+    from sharpkeras.experiment.result_checks import what_was_not_learned
     from sharpkeras_cli.progress import Spoken
 
     if architecture in TRAININGS:
@@ -45,41 +48,41 @@ def command(architecture, name, init, recipe_of, smoke, out, conduct, dry_run, a
         architecture = row.architecture
     out = options.run_directory(out, "train", smoke)
     try:
-        found = experiment.architecture(architecture)
+        found = sk.architecture(architecture)
     except ConfigError as error:
         near = difflib.get_close_matches(architecture, TRAININGS, n=1)
         error.next_step = f"did you mean {near[0]}? sharpkeras list recipes" if near else error.next_step
         raise
-    recipe = recipe_of(_begins_with(experiment, architecture, name))
+    recipe = recipe_of(_begins_with(training_recipe, architecture, name))
     if not smoke:
-        _tell_origin(experiment, architecture, recipe)
+        _tell_origin(training_recipe, architecture, recipe)
     if dry_run:
-        forecast = experiment.forecast_training(recipe, found, conduct, data_options, init=init)
+        forecast = forecast_training(recipe, found, conduct, data_options, init=init)
         return options.tell_forecast(forecast, as_json)
     with Spoken("train") as progress:
-        cost = experiment.train(recipe, found, out, conduct, progress, data_options, init=init)
+        cost = sk.train(recipe, found, out, conduct, progress, data_options, init=init)
     if as_json:
-        click.echo(json.dumps({"run": str(out), **cost._asdict(), "findings": experiment.what_was_not_learned(out)}))
+        click.echo(json.dumps({"run": str(out), **cost._asdict(), "findings": what_was_not_learned(out)}))
     else:
         click.echo(f"{cost.parameters:,} parameters, {cost.addmults_paper:,} AddMults (as the paper counts them)")
         options.say_next("evaluate", out, *options.reading(data_options))
 
 
-def _begins_with(experiment, architecture, name):
+def _begins_with(training_recipe, architecture, name):
     """The TrainRecipe that flags and files change: of the row that is named, else of a run, else of the first row."""
     if not os.path.isdir(architecture):
         return TRAININGS[name or DIGITS].settings
-    of_run = experiment.training_recipe(architecture)
+    of_run = training_recipe(architecture)
     if name is None:
         return of_run
     return dataclasses.replace(TRAININGS[name].settings, ops=of_run.ops)  # what the names of an architecture stand for
 
 
-def _tell_origin(experiment, architecture, recipe):
+def _tell_origin(training_recipe, architecture, recipe):
     """Says which settings are those of a run, and where its architecture is trained on other images than its own."""
     if not os.path.isdir(architecture):
         return
-    of_run, where = experiment.training_recipe(architecture), printable(str(architecture))
+    of_run, where = training_recipe(architecture), printable(str(architecture))
     names = [name for name in (*DATA, "ops") if getattr(of_run, name) != getattr(TRAININGS[DIGITS].settings, name)]
     taken = [f"{name} {getattr(recipe, name)}" for name in names if getattr(recipe, name) == getattr(of_run, name)]
     if taken:

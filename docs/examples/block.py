@@ -14,7 +14,7 @@ so that the block of the paper is one path among 18⁴. A few minutes on two cor
 import keras
 from keras import layers
 
-from sharpkeras import experiment
+import sharpkeras as sk
 from sharpkeras.layers import BatchNormalization, Conv2D, DepthwiseConv2D
 from sharpkeras.recipes import SearchRecipe, TrainRecipe
 from sharpkeras.spaces.hypercuboid import path as paths
@@ -62,12 +62,12 @@ def main(search=None, train=None, out="runs/block"):
     search = search or SearchRecipe(epochs=30, arch_learning_rate=1e-2)
     train = train or TrainRecipe()
     with Spoken("search") as progress:
-        found = experiment.search(search, f"{out}/search", space=BLOCK, progress=progress)
+        found = sk.search(search, f"{out}/search", space=BLOCK, progress=progress)
     print(found.as_json())
     for name, block in {"found": found, "sharp": SHARP_SEP_CONV, "random": BLOCK.sample(seed=0)}.items():
         with Spoken(name) as progress:
-            cost = experiment.train(train, block, f"{out}/{name}", space=BLOCK, progress=progress)
-        error = experiment.evaluate(f"{out}/{name}", space=BLOCK)["text"]
+            cost = sk.train(train, block, f"{out}/{name}", space=BLOCK, progress=progress)
+        error = sk.evaluate(f"{out}/{name}", space=BLOCK)["text"]
         print(f"{name:6} {cost.parameters:6,} parameters, {cost.addmults_paper:7,} AddMults, test error {error}")
 
 

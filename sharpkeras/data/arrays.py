@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sharpkeras.data.sources import adapt
+from sharpkeras.data.dataset import adapt
 from sharpkeras.errors import DataError, SafetyError, printable
 
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")

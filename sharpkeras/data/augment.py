@@ -1,13 +1,13 @@
 """The augmentation of the official code, batched and on the device: crop, flip, AutoAugment, normalise, cutout.
 
-All randomness comes in as an argument: `draws`, uniforms in [0, 1) with one row per example (`streams.epoch_draws`).
+All randomness comes in as an argument: `draws`, uniforms in [0, 1) with one row per example (`batches.epoch_draws`).
 TensorFlow and JAX then give the same images, and a resumed run the images that it would have had.
 """
 
 from keras import ops
 
 from sharpkeras.data import autoaugment as policies
-from sharpkeras.data.operations import FILL
+from sharpkeras.data.image_ops import FILL
 from sharpkeras.errors import UsageError
 
 # What each column of `draws` decides.

@@ -11,9 +11,9 @@ import keras
 import numpy as np
 from keras import ops
 
-from sharpkeras import strict_json
-from sharpkeras.data.operations import OPERATIONS, transform
+from sharpkeras.data.image_ops import OPERATIONS, transform
 from sharpkeras.errors import UsageError
+from sharpkeras.io import json_files
 
 POLICIES = ("cifar10", "imagenet")
 
@@ -80,7 +80,7 @@ def read_policy(name):
         allowed = ", ".join(POLICIES)
         raise UsageError("unknown AutoAugment policy", where="autoaugment", seen=name, allowed=allowed)
     file = resources.files("sharpkeras").joinpath("paper", "autoaugment.json")
-    policy = strict_json.loads(file.read_text("utf-8"), file.name)[name]
+    policy = json_files.loads(file.read_text("utf-8"), file.name)[name]
     names, probabilities, magnitudes = ([[step[k] for step in steps] for steps in policy] for k in range(3))
     # The official code has no cutout yet among its operations: "a no-op until this pull request is updated".
     operations = [[OPERATIONS.index("identity" if name == "cutout" else name) for name in steps] for steps in names]

@@ -6,9 +6,9 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from sharpkeras.data import arrays, folder, generated, tfds
-from sharpkeras.data.files import EncodedImages
-from sharpkeras.data.sources import Dataset, Options, measure
+from sharpkeras.data import arrays, folder, synthetic, tfds
+from sharpkeras.data.dataset import Dataset, Options, measure
+from sharpkeras.data.encoded_images import EncodedImages
 from sharpkeras.errors import DataError, UsageError, printable
 
 CIFAR10_STATISTICS = ((0.49139968, 0.48215827, 0.44653124), (0.24703233, 0.24348505, 0.26158768))
@@ -62,7 +62,7 @@ def _cifar10_1(version, description):
 
 def _generated(kind, description, **settings):
     """The row of a kind of generated images."""
-    loader = functools.partial(generated.load_generated, kind=kind)
+    loader = functools.partial(synthetic.load_generated, kind=kind)
     return Row(description, "is generated", loader, any_size=True, **settings)
 
 

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from sharpkeras.data.files import read_headers
-from sharpkeras.data.images import count, read_images
-from sharpkeras.data.layout import (
+from sharpkeras.data.dataset import Source, limited
+from sharpkeras.data.decoding import count, read_images
+from sharpkeras.data.encoded_images import read_headers
+from sharpkeras.data.folder_layout import (
     HELD_OUT,
     LAYOUT,
     NAMED,
@@ -25,7 +26,6 @@ from sharpkeras.data.layout import (
     split_of,
     text,
 )
-from sharpkeras.data.sources import Source, limited
 from sharpkeras.errors import DataError, printable
 
 IMAGENET_LAYOUT = """unpack ImageNet as class folders, one for each WordNet id, for --dataset imagenet:DIR
@@ -44,7 +44,7 @@ def read_folder(path, split, options, held_out=HELD_OUT, upright=True):
         path: a folder in one of the forms of LAYOUT.
         split: "train" or "test". Without a folder for the test, images of each class are held out for it.
         options: sources.Options.
-        held_out: kinds of folder for the test, see `layout.find_splits`.
+        held_out: kinds of folder for the test, see `folder_layout.find_splits`.
         upright: whether images that EXIF says are turned come upright.
 
     Returns:

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
-from sharpkeras import atomic
 from sharpkeras.data.arrays import CIFAR10_CLASSES
-from sharpkeras.data.files import EncodedImages
-from sharpkeras.data.images import open_image
-from sharpkeras.data.sources import Source, adapt, limited
-from sharpkeras.data.views import fit
+from sharpkeras.data.dataset import Source, adapt, limited
+from sharpkeras.data.decoding import open_image
+from sharpkeras.data.encoded_images import EncodedImages
+from sharpkeras.data.transforms import fit
 from sharpkeras.errors import DataError, ResourceError, RunError, printable
+from sharpkeras.io import atomic_writes
 
 IMAGENET_SPLITS = {"train": "train", "test": "validation"}  # the official test images have no labels
 IMAGENET_TARS = {"ILSVRC2012_img_train.tar": "138 GB", "ILSVRC2012_img_val.tar": "6.3 GB"}
@@ -167,7 +167,7 @@ def _index(builder, split, source):
     file = io.BytesIO()
     np.savez(file, stamp=stamp, **index)
     try:
-        atomic.write(path, file.getvalue())
+        atomic_writes.write(path, file.getvalue())
     except (ResourceError, RunError) as error:
         return index, (f"every start reads all records, since their labels could not be kept: {error.seen}",)
     return index, ()

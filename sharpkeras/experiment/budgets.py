@@ -5,7 +5,8 @@ import functools
 import numpy as np
 from keras import ops
 
-from sharpkeras.measure import cost, parts
+from sharpkeras.measure import cost
+from sharpkeras.measure.latency import primitive_table
 from sharpkeras.recipes import IMAGENET, TRAININGS, TrainRecipe, training_of
 from sharpkeras.spaces.cell.space import CellSpace
 from sharpkeras.spaces.hypercuboid.multichannel import MultiChannelNet
@@ -57,7 +58,7 @@ def costs(recipe, space, input_shape, num_classes):
 MEASURES = {  # cost → recipe → (layer, input shape) → a number
     "addmults": lambda recipe: lambda layer, shape: cost.of_layer(layer, shape).addmults_paper,
     "parameters": lambda recipe: lambda layer, shape: cost.of_layer(layer, shape).parameters,
-    "latency": lambda recipe: parts.load_table(recipe.latency_table),
+    "latency": lambda recipe: primitive_table.load_table(recipe.latency_table),
 }
 
 

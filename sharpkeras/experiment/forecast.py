@@ -7,14 +7,14 @@ import statistics
 import time
 from dataclasses import dataclass
 
+from sharpkeras.engine.checkpointing import state
+from sharpkeras.engine.epochs import CHECKPOINTS_ON_DISK, Silent
+from sharpkeras.engine.step_model import backend_step
 from sharpkeras.errors import ResourceError
-from sharpkeras.experiment import assembly, budgets, prepared, weights
-from sharpkeras.experiment.conduct import PLAIN
-from sharpkeras.keeping import state
-from sharpkeras.loop import CHECKPOINTS_ON_DISK, Silent
+from sharpkeras.experiment import budgets, builders, setup, weights
+from sharpkeras.experiment.run_options import PLAIN
 from sharpkeras.measure import cost
 from sharpkeras.measure.memory import available_bytes
-from sharpkeras.step import backend_step
 
 TIMED_STEPS = 5
 ENOUGH_S = 30.0  # of timed steps
@@ -126,11 +126,11 @@ def memory_left():
 
 def forecast_search(recipe, conduct=PLAIN, data_options=None, space=None):
     """The Forecast of a search; `conduct` counts as far as it changes what a step needs."""
-    dataset = prepared.training_data(recipe, Silent(), data_options)
+    dataset = setup.training_data(recipe, Silent(), data_options)
     recipe = recipe if space or recipe.cost == "none" else recipe.priced()
-    space = space or assembly.search_space(recipe)
+    space = space or builders.search_space(recipe)
     costs = budgets.costs(recipe, space, dataset.images.shape[1:], len(dataset.class_names))
-    made = prepared.search(recipe, space, dataset, conduct.remat, budgets.penalty(recipe, space, costs))
+    made = setup.search(recipe, space, dataset, conduct.remat, budgets.penalty(recipe, space, costs))
     return forecast(made, recipe.epochs)
 
 
@@ -140,9 +140,9 @@ def forecast_training(recipe, architecture, conduct=PLAIN, data_options=None, sp
     What `train` would refuse, other weights to begin with too, is refused here.
     """
     initial = None if init is None else weights.initial(init)
-    dataset = prepared.training_data(recipe, Silent(), data_options)
-    build = prepared.building(recipe, architecture, space, initial, init)
-    made = prepared.training(recipe, build, dataset, conduct.remat, data_options)
+    dataset = setup.training_data(recipe, Silent(), data_options)
+    build = setup.building(recipe, architecture, space, initial, init)
+    made = setup.training(recipe, build, dataset, conduct.remat, data_options)
     return forecast(made, recipe.epochs, cost.count(made.model.network.counted()).addmults_paper)
 
 

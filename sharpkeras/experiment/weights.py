@@ -5,10 +5,11 @@ from pathlib import Path
 
 import numpy as np
 
-from sharpkeras import atomic, from_torch, reading, strict_json
 from sharpkeras.errors import RunError, UsageError
 from sharpkeras.inspection import read_h5, refuse_foreign_model
+from sharpkeras.io import atomic_writes, json_files, regular_files
 from sharpkeras.runs import RunDirectory
+from sharpkeras.spaces import state_dict
 
 WEIGHTS = "weights"
 INITIAL = "a run of sharpkeras train, or a .safetensors or .h5 file whose arrays have the official names"
@@ -27,10 +28,10 @@ def of_run(run):
     where = run.path / f"{WEIGHTS}.safetensors"
     _refuse_not_finite(loaded[0], where)
     selection = loaded[1].get("selection", {"by": "last"})
-    strict_json.require(selection, {"by": str}, f"{where}: selection")
+    json_files.require(selection, {"by": str}, f"{where}: selection")
     counted = {"epoch": int, "epochs": int} if "epoch" in selection else {}
     counted |= {"images": int} if selection["by"] == "held_out" else {}
-    strict_json.require(selection, counted, f"{where}: selection")
+    json_files.require(selection, counted, f"{where}: selection")
     return loaded
 
 
@@ -62,7 +63,7 @@ def initial(path):
 def put_into(network, weights, path):
     """Sets every weight of a network; raises RunError, which names the arrays, where they are not its own."""
     try:
-        from_torch.load_state(network, weights)
+        state_dict.load_state(network, weights)
     except RunError as error:
         error.where = f"{path}: {error.where}" if error.where else str(path)
         raise
@@ -70,13 +71,17 @@ def put_into(network, weights, path):
 
 def fingerprint(weights):
     """A hash of all arrays and their names."""
-    lines = "".join(f"{name} {atomic.checksum(weights[name])}\n" for name in sorted(weights))
+    lines = "".join(f"{name} {atomic_writes.checksum(weights[name])}\n" for name in sorted(weights))
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
 def _read_safetensors(path):
-    with atomic.disk_errors(path), atomic.array_errors(path, "take another copy"), reading.opened(path) as file:
-        return atomic.unpack(file)[0]
+    with (
+        atomic_writes.disk_errors(path),
+        atomic_writes.array_errors(path, "take another copy"),
+        regular_files.opened(path) as file,
+    ):
+        return atomic_writes.unpack(file)[0]
 
 
 def _refuse_not_finite(weights, path):

@@ -13,21 +13,21 @@ directories   run directories, and their repair
 from pathlib import Path
 
 from sharpkeras.errors import ConfigError, SafetyError, UsageError
-from sharpkeras.inspection import archives, arrays, directories, hdf5, magic, others, texts
+from sharpkeras.inspection import archives, arrays, hdf5, media, run_directories, signatures, text_files
 
 __all__ = ["inspect", "read_h5", "refuse_foreign_model"]
 
-# The kinds of `magic` that are looked into → by what.
+# The kinds of `signatures` that are looked into → by what.
 OPENERS = {
-    "json": texts.inspect_json,
-    "toml": texts.inspect_toml,
-    "jsonl": texts.inspect_lines,
+    "json": text_files.inspect_json,
+    "toml": text_files.inspect_toml,
+    "jsonl": text_files.inspect_lines,
     "safetensors": arrays.inspect_safetensors,
     "npy": arrays.inspect_npy,
     "zip": archives.inspect_zip,
     "hdf5": hdf5.inspect_hdf5,
-    "onnx": others.inspect_onnx,
-    "image": others.inspect_image,
+    "onnx": media.inspect_onnx,
+    "image": media.inspect_image,
 }
 KNOWN = "a run directory, JSON, TOML, metrics.jsonl, safetensors, npz, .keras, HDF5, ONNX, JPEG, PNG, BMP"
 PLAIN_WEIGHTS = "save its weights alone, from_torch.state_dict(network), as .safetensors, and its genotype as JSON"
@@ -51,13 +51,13 @@ def inspect(path, repair=False):
     """
     path = Path(path)
     if path.is_dir():
-        return directories.repair(path) if repair else directories.inspect_directory(path)
+        return run_directories.repair(path) if repair else run_directories.inspect_directory(path)
     if repair:
         raise UsageError("only run directories can be repaired", where="--repair", seen=str(path))
     if not path.is_file():
         problem = "is not a regular file" if path.exists() else "there is no such file"
         raise UsageError(problem, where=str(path), allowed=KNOWN)
-    kind, words = magic.detect(path)
+    kind, words = signatures.detect(path)
     if kind not in OPENERS:
         raise ConfigError(f"is {words}, which sharpkeras does not open", where=str(path), allowed=KNOWN)
     return OPENERS[kind](path)
@@ -75,7 +75,7 @@ def refuse_foreign_model(path):
     path = Path(path)
     if not path.is_file():
         return
-    kind, words = magic.detect(path)
+    kind, words = signatures.detect(path)
     if kind == "hdf5":
         hdf5.refuse_unsafe(path)
     elif kind == "zip":

@@ -5,9 +5,9 @@ import tokenize
 
 import numpy as np
 
-from sharpkeras import atomic, reading
 from sharpkeras.errors import SafetyError
 from sharpkeras.inspection.report import ANOTHER_COPY, Report, array_facts, damaged, finite_findings, names
+from sharpkeras.io import atomic_writes, regular_files
 
 FLOATS = ("F64", "F32", "F16")  # the types of numbers in safetensors that can be infinite, and that NumPy knows
 READERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
@@ -27,15 +27,19 @@ BROKEN = (  # what NumPy raises on a header, and what Python's own parser does, 
 
 def inspect_safetensors(path):
     """The Report on a safetensors file; raises RunError for a damaged one."""
-    with atomic.disk_errors(path), atomic.array_errors(path, ANOTHER_COPY), reading.opened(path) as file:
-        declared, metadata = atomic.header(file)
+    with (
+        atomic_writes.disk_errors(path),
+        atomic_writes.array_errors(path, ANOTHER_COPY),
+        regular_files.opened(path) as file,
+    ):
+        declared, metadata = atomic_writes.header(file)
         floats = [name for name, array in declared.items() if array.dtype in FLOATS]
-        bad = [name for name in floats if not np.isfinite(atomic.array_of(file, declared[name])).all()]
+        bad = [name for name in floats if not np.isfinite(atomic_writes.array_of(file, declared[name])).all()]
     found = {name: (array.dtype, array.shape) for name, array in declared.items()}
-    unread = [name for name, (dtype, _) in found.items() if dtype not in atomic.DTYPES]
+    unread = [name for name, (dtype, _) in found.items() if dtype not in atomic_writes.DTYPES]
     facts = {**array_facts(found), "not looked at for NaN": names(unread)}
-    if atomic.ENTRY in metadata:
-        _, meta = atomic.load_arrays(path)
+    if atomic_writes.ENTRY in metadata:
+        _, meta = atomic_writes.load_arrays(path)
         facts |= {"checksums": f"{len(found)} right", "metadata": meta}
     else:
         facts |= {"checksums": "none in the file", "metadata": sorted(metadata)}
@@ -44,7 +48,7 @@ def inspect_safetensors(path):
 
 def inspect_npy(path):
     """The Report on a single array; raises as `npy_header`."""
-    with reading.opened(path) as file:
+    with regular_files.opened(path) as file:
         dtype, shape = npy_header(file, path.stat().st_size, path, path.name)
     return Report(str(path), "an array (npy)", array_facts({path.stem: (dtype, shape)}))
 

@@ -9,7 +9,7 @@ from collections import ChainMap
 
 import numpy as np
 
-from sharpkeras.measure.onnx_files import onnx_messages
+from sharpkeras.io.onnx_files import onnx_messages
 
 LARGEST_ACTIVATION = 255  # signed ones, -128 to 127, are moved to this range before they are multiplied
 LARGEST_FITTING = 2**15 - 1

@@ -1,7 +1,7 @@
 """The final training from the first epoch to the weights."""
 
-from sharpkeras.keeping import Kept
-from sharpkeras.loop import accuracy_on, run_epochs
+from sharpkeras.engine.checkpointing import Kept
+from sharpkeras.engine.epochs import accuracy_on, run_epochs
 
 
 def train(model, run, epochs, data, drop_path, weights, selected_on=None, selection="last", **options):
@@ -16,7 +16,7 @@ def train(model, run, epochs, data, drop_path, weights, selected_on=None, select
         weights: () → the network's arrays by name.
         selected_on: () → iterable of (images, labels, valid), the images that select the epoch; None for the last one.
         selection: what those images are, such as "held_out": names the metrics.
-        options: progress, checkpoint_s and check of `loop.run_epochs`.
+        options: progress, checkpoint_s and check of `epochs.run_epochs`.
 
     Returns:
         The arrays of the selected epoch (of equally good ones the latest), and how it was selected.

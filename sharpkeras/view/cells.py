@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Circle, FancyBboxPatch, PathPatch, Polygon
 from matplotlib.path import Path
 
-from sharpkeras import atomic
 from sharpkeras.errors import printable
+from sharpkeras.io import atomic_writes
 from sharpkeras.view import layout
 
 PRIMITIVE_COLOURS = {
@@ -104,7 +104,7 @@ def draw_genotype(genotype, path, title=None):
         top -= own_height
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
-    atomic.write(path, buffer.getbuffer())
+    atomic_writes.write(path, buffer.getbuffer())
 
 
 def lettering(text):

@@ -5,7 +5,7 @@ import io
 import numpy as np
 from matplotlib.figure import Figure
 
-from sharpkeras import atomic
+from sharpkeras.io import atomic_writes
 from sharpkeras.view.cells import INK, LINE_COLOURS, OTHER_COLOUR, PRIMITIVE_COLOURS, lettering, lines_of
 
 GRID = "#dddddd"
@@ -178,4 +178,4 @@ def save(figure, path):
     """Writes the figure as a PNG, whole or not at all, and the same one each time."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
-    atomic.write(path, buffer.getbuffer())
+    atomic_writes.write(path, buffer.getbuffer())

@@ -7,8 +7,9 @@ A node of a cell adds two (primitive, source) pairs; sources 0 and 1 are the out
 import json
 from dataclasses import dataclass
 
-from sharpkeras import primitives, strict_json
+from sharpkeras import primitives
 from sharpkeras.errors import ConfigError
+from sharpkeras.io import json_files
 from sharpkeras.spaces import SCHEMA_VERSION, check_fields, check_name
 
 MAX_NODES = 32
@@ -76,7 +77,7 @@ def from_dict(fields, where="genotype", ops=None):
 
 def load(path, ops=None):
     """A Genotype from a JSON file of at most 1 MiB; raises ConfigError as `from_dict` does."""
-    return from_dict(strict_json.load(path), where=str(path), ops=ops)
+    return from_dict(json_files.load(path), where=str(path), ops=ops)
 
 
 def _pairs(value, where, ops):

@@ -17,8 +17,8 @@ from sharpkeras.layers import (
     adopt,
     fan_in_uniform,
 )
-from sharpkeras.network import FinalNetwork, classify, dense, image_input
 from sharpkeras.spaces.cell import topology
+from sharpkeras.spaces.final_network import FinalNetwork, classify, dense, image_input
 
 AUXILIARY_STRIDES = {"cifar": 3, "imagenet": 2}
 

@@ -12,7 +12,8 @@ Tested equal to the clear form; `benchmarks/search_step.py` measures it.
 import keras
 from keras import ops
 
-from sharpkeras import kernels, primitives
+from sharpkeras import primitives
+from sharpkeras.backend import fused_ops as kernels
 from sharpkeras.layers import (
     CHANNELS_LAST,
     EPSILON,

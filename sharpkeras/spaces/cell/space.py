@@ -6,8 +6,9 @@ import keras
 import numpy as np
 from keras import ops as kops
 
-from sharpkeras import budget, primitives, weighting
+from sharpkeras import primitives, weighting
 from sharpkeras.errors import ConfigError
+from sharpkeras.spaces import budget
 from sharpkeras.spaces.cell import topology
 from sharpkeras.spaces.cell.costs import costs as cell_costs
 from sharpkeras.spaces.cell.genotype import Genotype

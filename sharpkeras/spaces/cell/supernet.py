@@ -5,12 +5,13 @@ import functools
 import keras
 from keras import ops
 
-from sharpkeras import kernels, primitives
+from sharpkeras import primitives
+from sharpkeras.backend import fused_ops
+from sharpkeras.backend.rematerialization import recomputed
 from sharpkeras.layers import BatchNormalization, Composite, Conv2D, adopt
-from sharpkeras.network import dense
-from sharpkeras.remat import recomputed
 from sharpkeras.spaces.cell import network, topology
 from sharpkeras.spaces.cell.search_cell import SearchCell, weigh
+from sharpkeras.spaces.final_network import dense
 
 
 @keras.saving.register_keras_serializable("sharpkeras")
@@ -37,7 +38,7 @@ class MixedOp(Composite):
         adopt(self, self.followers())
 
     def call(self, inputs, mixing_weights, training=None):
-        weights = ops.cast(mixing_weights, kernels.at_least_float32(self.compute_dtype))
+        weights = ops.cast(mixing_weights, fused_ops.at_least_float32(self.compute_dtype))
         weights = ops.unstack(weights, num=len(self.layers))
         return topology.add([weigh(self._branch(p, inputs, training), w) for p, w in enumerate(weights)])
 

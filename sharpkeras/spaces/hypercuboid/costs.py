@@ -6,9 +6,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from sharpkeras import budget
 from sharpkeras.layers import CHANNELS_LAST
-from sharpkeras.spaces import Costs
+from sharpkeras.spaces import Costs, budget
 
 
 def costs(space, measure, input_shape=(32, 32, 3), num_classes=10):

@@ -3,7 +3,7 @@
 import keras
 
 from sharpkeras.errors import ConfigError
-from sharpkeras.network import FinalNetwork, classify, image_input
+from sharpkeras.spaces.final_network import FinalNetwork, classify, image_input
 from sharpkeras.spaces.hypercuboid.supernet import build_parts
 
 

@@ -8,8 +8,8 @@ import json
 import math
 from dataclasses import dataclass
 
-from sharpkeras import strict_json
 from sharpkeras.errors import ConfigError, printable
+from sharpkeras.io import json_files
 from sharpkeras.spaces import SCHEMA_VERSION, check_fields, check_name
 
 MAX_ROUTES, MAX_STEPS, MAX_AXES = 64, 256, 16
@@ -71,7 +71,7 @@ def from_dict(fields, where="path"):
 
 def load(path):
     """A Path from a JSON file of at most 1 MiB; raises ConfigError as `from_dict` does."""
-    return from_dict(strict_json.load(path), where=str(path))
+    return from_dict(json_files.load(path), where=str(path))
 
 
 def _route(value, where):

@@ -185,7 +185,7 @@ class HyperCuboid:
         return supernet
 
     def layer_name(self, position, state, choice):
-        """The name of a layer of the supernet, under which `from_torch` knows it."""
+        """The name of a layer of the supernet, under which `state_dict` knows it."""
         return f"op_grid.{position}.{state}.{choice}"
 
     def weights(self, alphas):

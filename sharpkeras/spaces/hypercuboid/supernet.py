@@ -6,10 +6,10 @@ import keras
 import numpy as np
 from keras import ops
 
-from sharpkeras import kernels
+from sharpkeras.backend import fused_ops
+from sharpkeras.backend.rematerialization import recomputed
 from sharpkeras.layers import AveragePool, BatchNormalization, MaxPool, Sequence
-from sharpkeras.network import dense
-from sharpkeras.remat import recomputed
+from sharpkeras.spaces.final_network import dense
 
 # First steps that layers share, and the settings that tell them apart (`get_config` imports TensorFlow under JAX).
 SHARED = {
@@ -84,7 +84,7 @@ class CuboidSupernet(keras.Model):
 
     def _position(self, states, grid, outcomes, weights, training):
         """The states after a position: for each the sum of w · layer(state) over what leads to it."""
-        weights = ops.cast(weights, kernels.at_least_float32(self.compute_dtype))
+        weights = ops.cast(weights, fused_ops.at_least_float32(self.compute_dtype))
         sums = {}
         for state, layers, targets, row in zip(states, grid, outcomes, ops.unstack(weights, num=len(states))):
             for layer, target, weight in zip(layers, targets, ops.unstack(row, num=len(layers))):

@@ -1,0 +1,155 @@
+"""A training step that is written once and runs on each backend.
+
+A model's `update` reads and assigns variables. On TensorFlow that is what happens; on JAX the same code runs with the
+variables standing for entries of a state. `backend.tensorflow` and `backend.jax` hold what differs, one file each.
+"""
+
+import importlib
+
+import keras
+import numpy as np
+from keras import ops
+
+from sharpkeras.backend.fused_ops import at_least_float32
+from sharpkeras.backend.precision import LossScale
+from sharpkeras.errors import ConfigError
+
+BACKENDS = ("tensorflow", "jax")
+
+
+class StepModel(keras.Model):
+    """A keras.Model that trains by a step of its own.
+
+    Subclasses set `optimizers`, a list of built optimizers, and define `update(gradient, data)` → logs, where
+    `gradient(function, argument)` returns (value, what comes along, gradient) of a function of a list of tensors.
+
+    Where the network computes in float16 the losses are scaled, and a step with a gradient that is not finite changes
+    nothing but the scale (see `precision.LossScale`, whose logs come with those of `update`).
+
+    Args:
+        network: the keras.Model that is trained, under the policy it was built with.
+        augment: (images uint8, draws) → images as the network takes them, run on the device; None takes images as they
+            are.
+        normalize: images uint8 → images as the network takes them, for evaluation.
+
+    Raises:
+        ConfigError: when Keras keeps learning rates and statistics in less than float32.
+    """
+
+    def __init__(self, network, augment=None, normalize=None, **kwargs):
+        if keras.config.floatx() not in ("float32", "float64"):
+            raise ConfigError(
+                "Keras would keep learning rates and metrics in half precision",
+                where="floatx, of keras.json or keras.config.set_floatx",
+                seen=keras.config.floatx(),
+                allowed="float32, float64",
+                next_step="keras.config.set_floatx('float32'), and for the network "
+                "keras.config.set_dtype_policy('mixed_float16') or 'mixed_bfloat16'",
+            )
+        # What a step reads and keeps has the precision of the weights, also where the network computes in half of it.
+        super().__init__(dtype=network.variable_dtype, **kwargs)
+        self.loss_scale = LossScale(self) if network.compute_dtype == "float16" else None
+        self._augment = augment or (lambda images, draws: images)
+        self._normalize = normalize or (lambda images: images)
+        self._step = backend_step()
+        self.tell = lambda stage: None  # called with what begins while a step is made ready, in a word
+
+    def prepared(self, batch):
+        """(images, labels) of a batch (images, labels) or (images, labels, draws)."""
+        images, labels, *draws = batch
+        return self._augment(images, draws[0] if draws else None), labels
+
+    def get_config(self):
+        """Raises NotImplementedError: what is trained is saved, and what trains it is made anew from a recipe."""
+        name = type(self).__name__
+        raise NotImplementedError(f"a {name} has no config; save its network or supernet, or its weights alone")
+
+    @property
+    def non_trainable_variables(self):
+        # Keras' trainer knows of one optimizer alone; what the others hold is state of the step all the same.
+        extra = [variable for optimizer in self.optimizers[1:] for variable in optimizer.variables]
+        return super().non_trainable_variables + extra
+
+    def step_variables(self):
+        """All that a step reads and writes, in Keras' four groups: what a checkpoint must hold."""
+        groups = (self.trainable_variables, self.non_trainable_variables, self.optimizers[0].variables)
+        return (*groups, self.metrics_variables)
+
+    def compile(self, **kwargs):
+        """Readies the model for `fit`; the optimizers are those of the constructor."""
+        settings = {"jit_compile": self._step.JIT_COMPILE, "auto_scale_loss": False}
+        super().compile(optimizer=self.optimizers[0], **settings, **kwargs)
+
+    def train_step(self, *arguments):
+        """Keras' hook: (data) → logs on TensorFlow, (state, data) → (logs, state) on JAX."""
+        return self._step.train_step(self, *arguments)
+
+    def guarded_update(self, gradient, data):
+        """`update`; under float16 all or nothing of it, whatever it assigned and in whatever order."""
+        if self.loss_scale is None:
+            return self.update(gradient, data)
+        variables = [variable for group in self.step_variables() for variable in group]
+        before, finite = [ops.copy(variable.value) for variable in variables], []
+        logs = self.update(self.loss_scale.scaled(gradient, finite), data)
+        finite = ops.all(ops.stack(finite))
+        for variable, old in zip(variables, before):
+            variable.assign(ops.where(finite, variable.value, old))
+        return logs | self.loss_scale.adapt(finite)
+
+    def compiled_step(self):
+        """A callable (data) → logs that updates the model, for a loop of one's own; call its `sync` before reading."""
+        return self._step.CompiledStep(self)
+
+    def logits(self, batches):
+        """Logits of all examples in inference mode, (N, classes) float32.
+
+        Args:
+            batches: (images, labels, how many of them count) as `data.batches.evaluation_batches` yields them.
+        """
+        self.jit_compile = self._step.JIT_COMPILE
+        return np.concatenate([np.asarray(self.predict_on_batch(images))[:valid] for images, _, valid in batches])
+
+
+def backend_step():
+    """The module of the present backend; raises ConfigError for one that is not supported."""
+    name = keras.backend.backend()
+    if name not in BACKENDS:
+        raise ConfigError("unsupported Keras backend", where="KERAS_BACKEND", seen=name, allowed=", ".join(BACKENDS))
+    return importlib.import_module(f"sharpkeras.step_{name}")
+
+
+def values(variables):
+    """The present values of variables as a list of tensors."""
+    return [ops.convert_to_tensor(variable.value) for variable in variables]
+
+
+def global_norm(tensors):
+    """The Euclidean norm of all numbers in a list of tensors, a scalar: not finite if one of them is not."""
+    return ops.sqrt(sum(ops.sum(ops.square(_at_least_float32(tensor))) for tensor in tensors))
+
+
+def root_mean_square(images):
+    """That of all numbers in a batch of images, a scalar; about 1 for images as networks take them."""
+    return ops.sqrt(ops.mean(ops.square(_at_least_float32(images))))
+
+
+def cross_entropy(labels, logits, label_smoothing=0.0):
+    """Mean softmax cross-entropy, in float32 at least; labels (B,), logits (B, classes)."""
+    logits = _at_least_float32(logits)
+    losses = keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True)
+    if label_smoothing:
+        # (1 - ε)·CE(label) + ε·the mean over all classes
+        uniform = -ops.mean(ops.log_softmax(logits, axis=-1), axis=-1)
+        losses = (1.0 - label_smoothing) * losses + label_smoothing * uniform
+    return ops.mean(losses)
+
+
+def accuracy(labels, logits):
+    """The share of right answers, a scalar; labels (B,), logits (B, classes)."""
+    right = ops.equal(ops.argmax(logits, axis=-1), ops.cast(labels, "int32"))
+    return ops.mean(ops.cast(right, "float32"))
+
+
+def _at_least_float32(tensor):
+    """`tensor` in the precision of losses and norms."""
+    return ops.cast(tensor, at_least_float32(tensor.dtype))

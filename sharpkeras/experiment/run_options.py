@@ -1,0 +1,98 @@
+"""How a run is carried out, beside its recipe, and what the last bits of its results depend on."""
+
+import contextlib
+import os
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+
+from sharpkeras.engine.checkpointing import CHECKPOINT_S
+from sharpkeras.engine.step_model import backend_step
+from sharpkeras.measure.machine import available_cores
+from sharpkeras.runs import RunDirectory
+
+# Variables that choose other kernels, another number of threads or other roundings. Those of TensorFlow's threads are
+# in `backend.tensorflow.conditions`: what a program has set goes before them.
+ENVIRONMENT = (
+    *("XLA_FLAGS", "TF_XLA_FLAGS", "LIBTPU_INIT_ARGS"),
+    *("TF_ENABLE_ONEDNN_OPTS", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "ONEDNN_DEFAULT_FPMATH_MODE"),
+    *("TF_SET_ONEDNN_FPMATH_MODE", "TF_ONEDNN_ASSUME_FROZEN_WEIGHTS", "TF_ONEDNN_USE_SYSTEM_ALLOCATOR"),
+    *("TF_DETERMINISTIC_OPS", "TF_CUDNN_DETERMINISTIC", "TF_CUDNN_USE_AUTOTUNE", "TF_CUDNN_USE_FRONTEND"),
+    *("TF_USE_CUBLASLT", "TF_CUBLAS_WORKSPACE_IN_MB", "CUBLAS_WORKSPACE_CONFIG", "NVIDIA_TF32_OVERRIDE"),
+    *("TF_ENABLE_CUBLAS_TENSOR_OP_MATH_FP32", "TF_ENABLE_CUDNN_TENSOR_OP_MATH_FP32"),
+    *("TF_FP16_CONV_USE_FP32_COMPUTE", "TF_FP16_MATMUL_USE_FP32_COMPUTE", "TF_DISABLE_RZ_CHECK"),
+    *("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OPENBLAS_CORETYPE", "GOTO_NUM_THREADS", "BLIS_NUM_THREADS"),
+    *("MKL_NUM_THREADS", "MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS", "NPY_DISABLE_CPU_FEATURES"),
+    *("VECLIB_MAXIMUM_THREADS", "EIGEN_NUM_THREADS"),
+)
+# Of XLA: those that only write files, and the one that a deterministic run sets itself.
+IDLE_FLAGS = ("--xla_dump", "--xla_gpu_deterministic_ops", "--xla_hlo_profile")
+
+
+@dataclass(frozen=True)
+class Conduct:
+    """How a run is carried out: nothing in it is part of the recipe.
+
+    Attributes:
+        overwrite, must_exist, strict_resume: see `RunDirectory.reserve`.
+        check_disk: see `epochs.refuse_full_disk`.
+        check_memory: see `forecast.refuse_too_large`.
+        checkpoint_s: seconds between two checkpoints; 0 is one after each step.
+        deterministic: whether the backend is made to give the same bits again, where it would be faster without.
+        remat: whether activations are computed again in the backward pass: less memory, more time.
+    """
+
+    overwrite: bool = False
+    must_exist: bool = False
+    strict_resume: bool = False
+    check_disk: bool = True
+    check_memory: bool = True
+    checkpoint_s: float = CHECKPOINT_S
+    deterministic: bool = False
+    remat: bool = False
+
+    def reserve(self, out, kind, settings):
+        """The RunDirectory `out`, locked, with what the last bits of its results depend on."""
+        if self.deterministic:
+            backend_step().make_deterministic()
+        conditions = {"deterministic": self.deterministic, "remat": self.remat, **_machine(), **_environment()}
+        return RunDirectory.reserve(
+            out, kind, settings, self.overwrite, self.must_exist, conditions, self.strict_resume
+        )
+
+
+PLAIN = Conduct()
+
+
+def _machine():
+    """What the last bits depend on that a container of the same machine can have otherwise."""
+    cores, allowed = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        available_cores(),
+    )
+    return {
+        "processor": _processor(),
+        "devices": ", ".join(keras.distribution.list_devices()),
+        "cores": cores if allowed >= cores else f"{cores}, with a quota of {allowed}",
+        **backend_step().conditions(),
+    }
+
+
+def _environment():
+    """The variables in ENVIRONMENT that are set."""
+    found = {name: os.environ[name] for name in ENVIRONMENT if os.environ.get(name)}
+    if "XLA_FLAGS" in found:
+        flags = sorted({flag for flag in found["XLA_FLAGS"].split() if not flag.startswith(IDLE_FLAGS)})
+        found["XLA_FLAGS"] = " ".join(flags)
+    return {"environment": {name: value for name, value in found.items() if value}}
+
+
+def _processor():
+    """The processor's name, where the system tells it."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

@@ -1,1 +1,0 @@
-"""Keras → ONNX: `exporting.export_onnx` and what it is made of."""

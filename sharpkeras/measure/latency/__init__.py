@@ -1,0 +1,1 @@
+"""Latency: networks that take turns in fresh processes, with intervals."""

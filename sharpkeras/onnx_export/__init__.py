@@ -1,0 +1,1 @@
+"""Keras → ONNX: `export_onnx.export_onnx` and what it is made of."""

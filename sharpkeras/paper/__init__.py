@@ -1,0 +1,1 @@
+"""What the paper and its code published: genotypes and paths, tables, AutoAugment policies."""

@@ -1,0 +1,63 @@
+"""What a search finds, whatever its space: a Genotype of cells or a Path of a HyperCuboid, and their files."""
+
+import os
+from pathlib import Path as FilePath
+
+from sharpkeras.errors import ConfigError, RunError
+from sharpkeras.io import json_files
+from sharpkeras.paper import published
+from sharpkeras.runs import RunDirectory
+from sharpkeras.spaces.cell import genotype as genotypes
+from sharpkeras.spaces.hypercuboid import path as paths
+
+KINDS = {"genotype": genotypes, "path": paths}  # also the names of their files in a run
+
+
+def from_dict(fields, where="architecture", ops=None):
+    """The Genotype or Path of a JSON object; raises ConfigError with the JSON path and the rule that was broken."""
+    if isinstance(fields, dict) and "routes" in fields:
+        return paths.from_dict(fields, where)
+    return genotypes.from_dict(fields, where, ops)
+
+
+def file_name(kind):
+    return f"{kind}.json"
+
+
+def in_run(run):
+    """The architecture that a search has found or a training was given; None while there is none."""
+    for kind in KINDS:
+        if run.has(file_name(kind)):
+            return from_dict(run.read_json(file_name(kind)), str(run.path / file_name(kind)))
+    return None
+
+
+def of_recipe(run):
+    """The architecture that a training run was given; None where its recipe has none."""
+    for kind in KINDS:
+        if kind in run.recipe:
+            return from_dict(run.recipe[kind], f"{run.path}/recipe.json: {kind}")
+    return None
+
+
+def architecture(source):
+    """The architecture of a run directory, a JSON file or a published name.
+
+    Raises:
+        ConfigError: for an unknown name or a broken file.
+        RunError: for a directory that is no run, or a search that has not ended.
+    """
+    path = FilePath(source)
+    if os.path.isdir(path):  # unlike those of a Path, these know no name that is too long to ask for
+        found = in_run(RunDirectory.read(path))
+        if found is None:
+            step = "let it end: the command that began it goes on"
+            raise RunError("has found no architecture yet", where=str(path), next_step=step)
+        return found
+    if path.suffix == ".json" or os.path.isfile(path):
+        try:
+            return from_dict(json_files.load(path), str(path))
+        except ConfigError as error:
+            error.next_step = error.next_step or f"a genotype file looks like {genotypes.EXPECTED}"
+            raise
+    return published.architecture(source)

@@ -1,0 +1,89 @@
+"""What a `.keras` file may name of sharpkeras: it loads after `import sharpkeras` alone, which imports no framework.
+
+Keras knows a class of others once its module was imported. Here it is told of each of them by its place, when Keras
+itself is imported or at once where it was; the module follows when a file names the class.
+"""
+
+import importlib
+import importlib.util
+import sys
+
+PACKAGE = "sharpkeras"  # under which they are registered
+CLASSES = {
+    "layers": (
+        "AveragePool",
+        "BatchNormalization",
+        "Conv2D",
+        "ConvBN",
+        "ConvBNReLU",
+        "DepthwiseConv2D",
+        "DilConv",
+        "DropPath",
+        "FactorizedReduce",
+        "Identity",
+        "MaxPool",
+        "ReLUConvBN",
+        "ResizablePool",
+        "SharpSepConv",
+        "SplitConv",
+        "Zero",
+    ),
+    "schedule": ("CosinePowerAnnealing",),
+    "optimizers": ("SGD", "Adam"),
+    "spaces.final_network": ("FinalNetwork",),
+    "spaces.cell.network": ("AuxiliaryHead", "Network"),
+    "spaces.cell.supernet": ("MixedOp", "Supernet"),
+    "spaces.hypercuboid.network": ("PathNetwork",),
+    "data.autoaugment": ("AutoAugment",),
+}
+
+
+class Later:
+    """Stands for a class until something of it is asked for, such as its `from_config`."""
+
+    def __init__(self, module, name):
+        self._place = module, name
+
+    def __getattr__(self, attribute):
+        if attribute.startswith("__"):
+            raise AttributeError(attribute)
+        module, name = self._place
+        return getattr(getattr(importlib.import_module(f"{PACKAGE}.{module}"), name), attribute)
+
+
+class WhenKerasComes:
+    """A finder that lets the others find Keras, and tells it of the classes when it has been imported."""
+
+    def find_spec(self, name, path=None, target=None):
+        if name != "keras":
+            return None
+        sys.meta_path.remove(self)
+        try:
+            spec = importlib.util.find_spec(name)
+        finally:
+            sys.meta_path.insert(0, self)
+        if spec is not None:
+            execute = spec.loader.exec_module
+
+            def execute_and_announce(module):
+                execute(module)
+                sys.meta_path.remove(self)
+                _announce()
+
+            spec.loader.exec_module = execute_and_announce
+        return spec
+
+
+def announce():
+    """Tells Keras of the classes, now or when it is imported."""
+    if "keras" in sys.modules:
+        _announce()
+    else:
+        sys.meta_path.insert(0, WhenKerasComes())
+
+
+def _announce():
+    known = sys.modules["keras"].saving.get_custom_objects()
+    for module, names in CLASSES.items():
+        for name in names:
+            known.setdefault(f"{PACKAGE}>{name}", Later(module, name))
