@@ -115,7 +115,7 @@ def backend_step():
     name = keras.backend.backend()
     if name not in BACKENDS:
         raise ConfigError("unsupported Keras backend", where="KERAS_BACKEND", seen=name, allowed=", ".join(BACKENDS))
-    return importlib.import_module(f"sharpkeras.step_{name}")
+    return importlib.import_module(f"sharpkeras.backend.{name}")
 
 
 def values(variables):
