@@ -21,13 +21,13 @@ test: setup  ## Run the whole test suite on two processes
 	@$(BIN)/python -m pytest -n 2
 
 crash-test: setup  ## Kill a search and a training at 20 random instants each; the end must be the same (CRASH="--seed 1")
-	@$(BIN)/python tests/crash.py --kills 20 $(CRASH)
+	@PYTHONPATH=tests $(BIN)/python -m support.crash --kills 20 $(CRASH)
 
 export-test: setup  ## Export 200 networks of random genotypes, each compared with Keras (EXPORTS="--seed 1000")
-	@$(BIN)/python tests/exports.py --count 200 $(EXPORTS)
+	@PYTHONPATH=tests $(BIN)/python -m support.exports --count 200 $(EXPORTS)
 
 fuzz: setup  ## Hostile files and command lines, two minutes of each kind (FUZZ="--minutes 1 --seed 1")
-	@$(BIN)/python tests/fuzz.py --minutes 2 $(FUZZ)
+	@PYTHONPATH=tests $(BIN)/python -m support.fuzz --minutes 2 $(FUZZ)
 
 zoo: setup  ## Export and time all published genotypes, into exported/ (ZOO="--only SHARP_DARTS --sizes cifar10")
 	@$(BIN)/python benchmarks/zoo.py $(ZOO)

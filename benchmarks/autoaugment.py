@@ -46,7 +46,7 @@ def measure(policy, batch_size, side, arguments):
     from sharpkeras.data.autoaugment import NUM_DRAWS, AutoAugment
 
     sys.path.append(str(Path(__file__).parent.parent / "tests"))
-    from pillow_autoaugment import pillow_policy
+    from support.pillow_autoaugment import pillow_policy
 
     rng = np.random.default_rng(0)
     blocks = np.kron(rng.normal(128, 50, (batch_size, side // 8, side // 8, 3)), np.ones((1, 8, 8, 1)))

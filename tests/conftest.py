@@ -29,7 +29,7 @@ def seeded():
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory):
     """A tiny search, the training of its network and its export, each by its command; for reading only."""
-    from command_line import make_runs
+    from support.command_line import make_runs
 
     return make_runs(tmp_path_factory.mktemp("finished"))
 

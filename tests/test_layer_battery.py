@@ -15,7 +15,7 @@ onnxruntime = pytest.importorskip("onnxruntime")
 
 from keras import layers as kl  # noqa: E402
 from keras import ops  # noqa: E402
-from random_models import randomize  # noqa: E402
+from support.random_models import randomize  # noqa: E402
 
 import sharpkeras as sk  # noqa: E402
 from sharpkeras import layers as ours  # noqa: E402

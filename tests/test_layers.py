@@ -6,9 +6,9 @@ import math
 import keras
 import numpy as np
 import pytest
-from gradients import gradient
 from keras import ops
-from keras_settings import hostile_keras
+from support.gradients import gradient
+from support.keras_settings import hostile_keras
 
 from sharpkeras import layers, primitives
 from sharpkeras.backend import fused_ops

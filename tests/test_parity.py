@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-from gradients import compiled, cross_entropy, float64, global_norm, gradient, to_numpy
+from support.gradients import compiled, cross_entropy, float64, global_norm, gradient, to_numpy
 
 from sharpkeras.measure.cost import count
 from sharpkeras.optimizers import SGD, Adam

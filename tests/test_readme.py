@@ -9,7 +9,7 @@ import pytest
 
 from sharpkeras_cli.main import group
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SPANS = [line for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL) for line in block.splitlines()]
 SPANS += re.findall(r"`([^`\n]+)`", README)

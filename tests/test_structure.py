@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[1]
 
 # Every part may import itself and these, which know nothing else of sharpkeras.
 LEAVES = {"errors", "io"}
