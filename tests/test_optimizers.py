@@ -1,5 +1,7 @@
 """SGD and Adam against PyTorch's update rules, ten lines of NumPy each."""
 
+import gc
+
 import keras
 import numpy as np
 import pytest
@@ -273,3 +275,22 @@ def test_fit_leaves_the_weights_and_does_not_put_the_average_in_their_place(batc
     images, labels = (np.concatenate(parts) for parts in zip(*batches))
     model.fit(images, labels, batch_size=4, shuffle=False, verbose=0)
     assert_same(model.network.get_weights(), train(linear_model(use_ema=True, ema_momentum=0.5), batches))
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="about TensorFlow's graphs")
+@pytest.mark.parametrize("optimizer", [SGD(), Adam()], ids=["sgd", "adam"])
+def test_a_model_that_is_gone_leaves_no_graph(optimizer):
+    """A process that searches again and again, such as a notebook, must not grow by the graph of each step."""
+
+    def graphs():
+        gc.collect()
+        return sum(type(found).__name__ == "FuncGraph" for found in gc.get_objects())
+
+    before = graphs()
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+    model.compile(optimizer, "mse")
+    model.train_on_batch(np.ones((2, 4)), np.ones((2, 2)))
+    assert graphs() > before
+    del model, optimizer
+    keras.backend.clear_session()
+    assert graphs() <= before
