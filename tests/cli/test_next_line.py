@@ -39,6 +39,15 @@ def place(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.fixture(autouse=True)
+def small_rows(monkeypatch):
+    """Networks of three cells instead of up to twenty: what is held here is that two of them are the same."""
+    for name, row in TRAININGS.items():
+        if row.settings.num_cells > 3:
+            small = dataclasses.replace(row.settings, num_cells=3, init_channels=4)
+            monkeypatch.setitem(TRAININGS, name, dataclasses.replace(row, settings=small))
+
+
 def trained_next(out, monkeypatch):
     """Parameters and AddMults of the network that the last line of an output trains; the images are loaded anew."""
     program, *words = shlex.split(out.strip().splitlines()[-1].removeprefix("Next: "))

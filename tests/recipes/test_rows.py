@@ -107,7 +107,7 @@ def test_a_trial_is_small_and_keeps_the_rest(name, row):
 @pytest.mark.parametrize("name", SEARCHES)
 def test_every_search_runs(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    result = sharpkeras("search", name, "--smoke")
+    result = sharpkeras("search", name, "--smoke", "--num-nodes", "2")
     assert result.code == 0, result.err
     (row,) = [json.loads(line) for line in (tmp_path / "runs/smoke/search/metrics.jsonl").read_text().splitlines()]
     assert row["steps"] == 2 and np.isfinite(row["train_loss"])
