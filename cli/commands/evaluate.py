@@ -26,12 +26,12 @@ def command(run, dataset, batch_size, as_json, **data_options):
 
     inspection.refuse_foreign_model(run)  # before Keras is imported
     import sharpkeras as sk
-    from sharpkeras_cli.progress import Spoken
+    from sharpkeras_cli.progress import ConsoleProgress
 
     def tell(report):
         _tell(report, as_json)
 
-    with Spoken("evaluate") as progress:
+    with ConsoleProgress("evaluate") as progress:
         sk.evaluate(run, dataset, batch_size, data_options, progress=progress, tell=tell)
     if not as_json:
         options.say_next("export", run, *options.reading(data_options))

@@ -31,14 +31,14 @@ def command(name, recipe_of, smoke, out, conduct, dry_run, fail_on_degenerate, a
     import sharpkeras as sk
     from sharpkeras.errors import NumericalError
     from sharpkeras.experiment import forecast, inherited_settings, result_checks
-    from sharpkeras_cli.progress import Spoken
+    from sharpkeras_cli.progress import ConsoleProgress
 
     recipe, out = recipe_of(SEARCHES[name].settings), options.run_directory(out, "search", smoke)
     if not smoke:
         options.tell_printed(SEARCHES[name])
     if dry_run:
         return options.tell_forecast(forecast.forecast_search(recipe, conduct, data_options), as_json)
-    with Spoken("search") as progress:
+    with ConsoleProgress("search") as progress:
         found = sk.search(recipe, out, conduct, progress, data_options)
     warning = result_checks.degenerate(recipe, out)
     if warning:

@@ -36,7 +36,7 @@ def command(architecture, name, init, recipe_of, smoke, out, conduct, dry_run, a
     from sharpkeras.experiment.forecast import forecast_training
     from sharpkeras.experiment.inherited_settings import training_recipe
     from sharpkeras.experiment.result_checks import what_was_not_learned
-    from sharpkeras_cli.progress import Spoken
+    from sharpkeras_cli.progress import ConsoleProgress
 
     if architecture in TRAININGS:
         row, name = TRAININGS[architecture], name or architecture
@@ -59,7 +59,7 @@ def command(architecture, name, init, recipe_of, smoke, out, conduct, dry_run, a
     if dry_run:
         forecast = forecast_training(recipe, found, conduct, data_options, init=init)
         return options.tell_forecast(forecast, as_json)
-    with Spoken("train") as progress:
+    with ConsoleProgress("train") as progress:
         cost = sk.train(recipe, found, out, conduct, progress, data_options, init=init)
     if as_json:
         click.echo(json.dumps({"run": str(out), **cost._asdict(), "findings": what_was_not_learned(out)}))

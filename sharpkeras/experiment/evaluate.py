@@ -11,7 +11,7 @@ import numpy as np
 
 from sharpkeras.data import DATASETS, augment, batches, load
 from sharpkeras.data.folder_layout import same
-from sharpkeras.engine.epochs import Silent
+from sharpkeras.engine.epochs import NullProgress
 from sharpkeras.errors import DataError, ResourceError, RunError
 from sharpkeras.experiment import result_checks, setup
 from sharpkeras.experiment.builders import image_options
@@ -41,7 +41,7 @@ def evaluate(path, dataset=None, batch_size=256, data_options=None, space=None, 
         batch_size: images at a time.
         data_options: further arguments of `data.load`, such as download.
         space: the HyperCuboid of a path, where it is not MultiChannelNet.
-        progress: see `epochs.Silent`; it is told what is evaluated.
+        progress: see `epochs.NullProgress`; it is told what is evaluated.
         tell: report → None, called before anything is kept: a place that can not be written costs no figure.
 
     Returns:
@@ -60,7 +60,7 @@ def evaluate(path, dataset=None, batch_size=256, data_options=None, space=None, 
     options = options_as_trained(recipe, spec, facts["shape"])
     test = _as_trained(load(spec, "test", statistics=statistics, **options, **(data_options or {})), facts)
     uses = {"of the test split" if spec == recipe.dataset else "to test on": len(test.labels)}
-    (progress or Silent()).works_on(setup.in_words(test, uses, "float32"))
+    (progress or NullProgress()).works_on(setup.in_words(test, uses, "float32"))
     label = TEST_SELECTED if selected["by"] == "test" else None
     normalize = functools.partial(augment.normalize, mean=test.mean, deviation=test.deviation)
     model = TrainingModel(network, SGD(0.0), normalize=normalize)

@@ -7,8 +7,8 @@ import statistics
 import time
 from dataclasses import dataclass
 
-from sharpkeras.engine.checkpointing import state
-from sharpkeras.engine.epochs import CHECKPOINTS_ON_DISK, Silent
+from sharpkeras.engine.checkpointing import model_arrays
+from sharpkeras.engine.epochs import CHECKPOINTS_ON_DISK, NullProgress
 from sharpkeras.engine.step_model import backend_step
 from sharpkeras.errors import ResourceError
 from sharpkeras.experiment import budgets, builders, setup, weights
@@ -95,7 +95,7 @@ def _sizes(model):
     return {
         "parameters": sum(math.prod(variable.shape) for variable in weights),
         "alphas": None if alphas is None else sum(math.prod(variable.shape) for variable in alphas),
-        "disk_bytes": CHECKPOINTS_ON_DISK * sum(array.nbytes for array in state(model).values()),
+        "disk_bytes": CHECKPOINTS_ON_DISK * sum(array.nbytes for array in model_arrays(model).values()),
     }
 
 
@@ -126,7 +126,7 @@ def memory_left():
 
 def forecast_search(recipe, conduct=PLAIN, data_options=None, space=None):
     """The Forecast of a search; `conduct` counts as far as it changes what a step needs."""
-    dataset = setup.training_data(recipe, Silent(), data_options)
+    dataset = setup.training_data(recipe, NullProgress(), data_options)
     recipe = recipe if space or recipe.cost == "none" else recipe.priced()
     space = space or builders.search_space(recipe)
     costs = budgets.costs(recipe, space, dataset.images.shape[1:], len(dataset.class_names))
@@ -140,7 +140,7 @@ def forecast_training(recipe, architecture, conduct=PLAIN, data_options=None, sp
     What `train` would refuse, other weights to begin with too, is refused here.
     """
     initial = None if init is None else weights.initial(init)
-    dataset = setup.training_data(recipe, Silent(), data_options)
+    dataset = setup.training_data(recipe, NullProgress(), data_options)
     build = setup.building(recipe, architecture, space, initial, init)
     made = setup.training(recipe, build, dataset, conduct.remat, data_options)
     return forecast(made, recipe.epochs, cost.count(made.model.network.counted()).addmults_paper)

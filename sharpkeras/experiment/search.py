@@ -5,7 +5,7 @@ import functools
 
 import keras
 
-from sharpkeras.engine.epochs import Silent
+from sharpkeras.engine.epochs import NullProgress
 from sharpkeras.errors import SharpKerasError
 from sharpkeras.experiment import budgets, builders, plots, result_checks, setup, shared_steps
 from sharpkeras.experiment.run_options import PLAIN
@@ -22,7 +22,7 @@ def search(recipe, out, conduct=PLAIN, progress=None, data_options=None, space=N
         recipe: SearchRecipe; what its costs and budgets mean, `SearchRecipe.priced` says.
         out: the run directory; a run of the same recipe goes on where it was.
         conduct: Conduct.
-        progress: see `epochs.Silent`.
+        progress: see `epochs.NullProgress`.
         data_options: further arguments of `data.load`, such as download.
         space: a HyperCuboid of one's own, instead of the recipe's space.
 
@@ -32,7 +32,7 @@ def search(recipe, out, conduct=PLAIN, progress=None, data_options=None, space=N
     shared_steps.check_recipe(recipe, SearchRecipe)
     recipe = _priced(recipe, out) if space is None else recipe
     settings = {"settings": recipe.as_dict(), "backend": keras.backend.backend(), **shared_steps.space_entry(space)}
-    space, progress = space or builders.search_space(recipe), progress or Silent()
+    space, progress = space or builders.search_space(recipe), progress or NullProgress()
     with conduct.reserve(out, "search", settings) as run:
         if run.finished:
             progress.complete()

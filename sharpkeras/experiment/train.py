@@ -2,7 +2,7 @@
 
 import keras
 
-from sharpkeras.engine.epochs import Silent
+from sharpkeras.engine.epochs import NullProgress
 from sharpkeras.errors import UsageError
 from sharpkeras.experiment import builders, plots, result_checks, setup, shared_steps, weights
 from sharpkeras.experiment.run_options import PLAIN
@@ -46,7 +46,7 @@ def train(recipe, architecture, out, conduct=PLAIN, progress=None, data_options=
     if initial is not None:
         settings["initial_weights"] = weights.fingerprint(initial)
     architectures.from_dict(architecture.as_dict(), architecture.kind, recipe.ops)
-    progress = progress or Silent()
+    progress = progress or NullProgress()
     with conduct.reserve(out, "train", settings) as run:
         if run.finished and run.load_arrays(WEIGHTS) is not None:
             progress.complete()

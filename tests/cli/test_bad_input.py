@@ -31,7 +31,7 @@ if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
 import sharpkeras as sk
 from sharpkeras.backend import precision
 from sharpkeras.engine import epochs
-from sharpkeras.engine.epochs import Silent
+from sharpkeras.engine.epochs import NullProgress
 from sharpkeras.errors import NumericalError, ResourceError
 from sharpkeras.experiment import builders, export, forecast, run_options, setup
 from sharpkeras.io import atomic_writes
@@ -406,7 +406,7 @@ def test_row_17_a_run_in_another_thread_without_a_terminal(place):
     assert results[0].code == 0 and "epoch 1/1" in results[0].err and "\x1b" not in results[0].err
 
 
-class Poison(Silent):
+class Poison(NullProgress):
     """Makes a weight NaN after the first epoch."""
 
     def __init__(self, models):

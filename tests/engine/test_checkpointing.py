@@ -23,7 +23,7 @@ import sharpkeras as sk
 from sharpkeras.backend import precision
 from sharpkeras.data import augment
 from sharpkeras.engine import checkpointing, signals
-from sharpkeras.engine.epochs import Silent
+from sharpkeras.engine.epochs import NullProgress
 from sharpkeras.engine.signals import Stopped
 from sharpkeras.errors import NumericalError, ResourceError, RunError
 from sharpkeras.experiment import builders, plots, run_options
@@ -46,7 +46,7 @@ class Trial:
 
     def __call__(self, out, conduct=EACH_STEP, progress=None):
         """A run in the directory `out`, from its beginning or its newest checkpoint on."""
-        progress = Overflows(self, progress or Silent())
+        progress = Overflows(self, progress or NullProgress())
         with pytest.MonkeyPatch.context() as patch:
             for name in self.makers:
                 patch.setattr(builders, name, self.once(name, getattr(builders, name)))
@@ -87,7 +87,7 @@ class Trial:
         return [variable for group in self.model.step_variables() for variable in group]
 
 
-class Overflows(Silent):
+class Overflows(NullProgress):
     """Makes float16 skip all but the first step of epoch 1: the state of its loss scale must move to be missed."""
 
     def __init__(self, trial, progress):
@@ -140,7 +140,7 @@ def result(run):
     return found | {"also": facts["also"]}
 
 
-class Stops(Silent):
+class Stops(NullProgress):
     """Does something at a step of an epoch; -1 is after it."""
 
     def __init__(self, epoch, step, action):
@@ -314,9 +314,9 @@ def is_missed(trial, stopped, run, name):
     shutil.rmtree(run, ignore_errors=True)
     shutil.copytree(stopped, run)
     leave_out(run, name)
-    entry, named = name.partition(": ")[2], checkpointing._named
+    entry, named = name.partition(": ")[2], checkpointing._named_variables
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(checkpointing, "_named", lambda model: without(named(model), entry))
+        patch.setattr(checkpointing, "_named_variables", lambda model: without(named(model), entry))
         try:
             trial(run, RARE)
         except Exception:  # which is noticed too
@@ -406,7 +406,7 @@ def test_what_a_relu_swallows_is_found_in_the_step_that_it_met(tmp_path):
 # --- over time ---
 
 
-class Samples(Silent):
+class Samples(NullProgress):
     """Memory in MB and number of open files, each so many steps."""
 
     def __init__(self, every):
