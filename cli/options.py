@@ -176,8 +176,8 @@ def _forget_settings_of_keras():
         config.set_epsilon(1e-7)
 
 
-def conduct(function):
-    """How a run is carried out: the options of an run_options.Conduct, which the command gets as `conduct`."""
+def run_options(function):
+    """How a run is carried out: the command gets them as RunOptions, called `run_options`."""
 
     @click.option("--resume", "must_exist", is_flag=True, help="Go on with a run; an error if there is none.")
     @click.option("--strict-resume", is_flag=True, help="Go on only where the result stays bit-exact.")
@@ -190,15 +190,15 @@ def conduct(function):
     @click.option("--dry-run", is_flag=True, help="Forecast memory, time and disk; write nothing.")
     @functools.wraps(function)
     def command(*arguments, smoke, out, ignore_disk_check, ignore_memory_check, **options):
-        from sharpkeras.experiment.run_options import Conduct
+        from sharpkeras.experiment.run_options import RunOptions
 
-        names = [field.name for field in dataclasses.fields(Conduct)]
+        names = [field.name for field in dataclasses.fields(RunOptions)]
         chosen = {name: options.pop(name) for name in names if name in options}
         chosen = {name: value for name, value in chosen.items() if value is not None}
         chosen["overwrite"] |= smoke and out is None  # trials have a place of their own
         chosen |= {"check_disk": not ignore_disk_check, "check_memory": not ignore_memory_check}
-        conduct = Conduct(**chosen)
-        return function(*arguments, smoke=smoke, out=out, conduct=conduct, **options)
+        run_options = RunOptions(**chosen)
+        return function(*arguments, smoke=smoke, out=out, run_options=run_options, **options)
 
     return command
 

@@ -19,9 +19,9 @@ UNITS = {"addmults": "AddMults", "parameters": "parameters", "latency": "ms"}
 @options.data
 @click.option("--fail-on-degenerate", is_flag=True, help="Exit with 6 when the genotype is degenerate.")
 @options.backend
-@options.conduct
+@options.run_options
 @options.as_json
-def command(name, recipe_of, smoke, out, conduct, dry_run, fail_on_degenerate, as_json, **data_options):
+def command(name, recipe_of, smoke, out, run_options, dry_run, fail_on_degenerate, as_json, **data_options):
     """Search a genotype, on training images alone.
 
     RECIPE is a row of `sharpkeras list recipes`; every flag changes a setting of it. Leaves recipe.json, metrics.jsonl,
@@ -37,9 +37,9 @@ def command(name, recipe_of, smoke, out, conduct, dry_run, fail_on_degenerate, a
     if not smoke:
         options.tell_printed(SEARCHES[name])
     if dry_run:
-        return options.tell_forecast(forecast.forecast_search(recipe, conduct, data_options), as_json)
+        return options.tell_forecast(forecast.forecast_search(recipe, run_options, data_options), as_json)
     with ConsoleProgress("search") as progress:
-        found = sk.search(recipe, out, conduct, progress, data_options)
+        found = sk.search(recipe, out, run_options, progress, data_options)
     warning = result_checks.degenerate(recipe, out)
     if warning:
         click.echo(f"WARNING: degenerate architecture: {warning}", err=True)

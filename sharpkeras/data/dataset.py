@@ -65,7 +65,7 @@ class Options(NamedTuple):
     download: bool = False
 
 
-class Source(NamedTuple):
+class LoadedSplit(NamedTuple):
     """What a loader returns; the fields are those of Dataset."""
 
     images: np.ndarray | EncodedImages
@@ -76,7 +76,7 @@ class Source(NamedTuple):
 
 
 def adapt(images, labels, class_names, options):
-    """Applies limit, size and channels to a dataset that comes as arrays; returns its Source."""
+    """Applies limit, size and channels to a dataset that comes as arrays; returns its LoadedSplit."""
     chosen, notes = limited(labels, options.limit, class_names)
     images, labels = images[chosen], labels[chosen]
     channels = options.channels or images.shape[-1]
@@ -85,7 +85,7 @@ def adapt(images, labels, class_names, options):
         pixels = [Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image) for image in images]
         images = np.stack([fit(image.convert(mode), options.image_size, options.resize_size) for image in pixels])
         images = images.reshape(*images.shape[:3], channels)
-    return Source(images, labels, class_names, notes)
+    return LoadedSplit(images, labels, class_names, notes)
 
 
 def limited(labels, limit, class_names):

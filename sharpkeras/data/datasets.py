@@ -19,14 +19,14 @@ MEASURED = 5000  # images on disk whose mean and deviation stand for all
 
 
 @dataclass(frozen=True)
-class Row:
+class DatasetEntry:
     """A dataset that `load` knows, by its name alone, as `name:PATH`, or as both.
 
     Args:
         description: one line.
         how_to_get: what to do when it is not there, one line.
-        loader: (split, options) → Source, for the name alone.
-        path_loader: (path, split, options) → Source, for `name:PATH`.
+        loader: (split, options) → LoadedSplit, for the name alone.
+        path_loader: (path, split, options) → LoadedSplit, for `name:PATH`.
         flip: whether images may be mirrored.
         statistics: (mean, deviation) of the training split, None to measure them.
         any_size: whether these statistics are used for images that are resized too.
@@ -49,7 +49,7 @@ class Row:
 
 def _cifar10_1(version, description):
     """The row of a version of CIFAR-10.1."""
-    return Row(
+    return DatasetEntry(
         description=description,
         how_to_get="pip install tensorflow-datasets importlib_resources, then run with --download (6 MB)",
         loader=functools.partial(tfds.load_cifar10_1, version=version),
@@ -63,24 +63,24 @@ def _cifar10_1(version, description):
 def _generated(kind, description, **settings):
     """The row of a kind of generated images."""
     loader = functools.partial(synthetic.load_generated, kind=kind)
-    return Row(description, "is generated", loader, any_size=True, **settings)
+    return DatasetEntry(description, "is generated", loader, any_size=True, **settings)
 
 
 DATASETS = {
-    "digits": Row(
+    "digits": DatasetEntry(
         description="1,797 real handwritten digits, 8x8, gray, 10 classes: runs in minutes on a CPU",
         how_to_get="comes with scikit-learn: pip install scikit-learn",
         loader=arrays.load_digits,
         flip=False,
         statistics=DIGITS_STATISTICS,
     ),
-    "folder": Row(
+    "folder": DatasetEntry(
         description="your own images as folder:PATH, one folder for each class",
         how_to_get="put images into PATH/train/CLASS/ and PATH/test/CLASS/",
         path_loader=folder.read_folder,
         on_disk="on request",
     ),
-    "cifar10": Row(
+    "cifar10": DatasetEntry(
         description="CIFAR-10, 60,000 photographs, 32x32, RGB, 10 classes (Table 2); :DIR reads its binary version",
         how_to_get="pip install tensorflow-datasets importlib_resources, then run with --download (162 MB)",
         loader=tfds.load_cifar10,
@@ -92,7 +92,7 @@ DATASETS = {
         "v6", "CIFAR-10.1 v6, 2,000 new test images for CIFAR-10, balanced; :DIR reads its arrays"
     ),
     "cifar10.1-v4": _cifar10_1("v4", "CIFAR-10.1 v4, 2,021 new test images for CIFAR-10; :DIR reads its arrays"),
-    "imagenet": Row(
+    "imagenet": DatasetEntry(
         description="ImageNet 2012, 1.28 million photographs, 1,000 classes (Table 3); :DIR reads class folders",
         how_to_get="pip install tensorflow-datasets importlib_resources, or use class folders: imagenet:DIR",
         loader=tfds.load_imagenet,
@@ -273,7 +273,7 @@ def _known_statistics(row, options):
 
 
 def _measured(source):
-    """A Source, with a note where only some of its images were looked at, and its statistics."""
+    """A LoadedSplit, with a note where only some of its images were looked at, and its statistics."""
     if not isinstance(source.images, EncodedImages) or len(source.images) <= MEASURED:
         return source, measure(source.images)
     note = f"mean and deviation are those of {MEASURED:,} of the {len(source.images):,} images"

@@ -79,7 +79,7 @@ def run_epochs(
     Raises:
         NumericalError: a metric or a weight is not finite; the checkpoint before stays, and `diverged.json` says where.
         ResourceError: the disk was full several times in a row.
-        Stopped: by a signal, after its checkpoint.
+        StoppedError: by a signal, after its checkpoint.
     """
     progress, started = progress or NullProgress(), time.perf_counter()
     state = restore(model, run)
@@ -124,7 +124,7 @@ def run_epochs(
                     if checkpointer.due:
                         checkpointer.save(state)
                 checkpointer.save_at_last(state)
-            except signals.Stopped:
+            except signals.StoppedError:
                 checkpointer.save(state)
                 raise
     except DivergenceError as divergence:

@@ -1,6 +1,7 @@
 """SIGTERM and Ctrl-C while a run computes: the step is finished and a checkpoint written before the process ends.
 
-The first one is noted, and `check`, called where a run can stop, raises Stopped; a second one ends the process at once.
+The first one is noted, and `check`, called where a run can stop, raises StoppedError; a second one ends the process at
+once.
 Signals are the process's, and so is what this module remembers.
 """
 
@@ -19,7 +20,7 @@ logger = logging.getLogger("sharpkeras")
 _asked = None
 
 
-class Stopped(SharpKerasError):
+class StoppedError(SharpKerasError):
     """A run that a signal stopped, in good order; its exit code is 128 and the signal's number."""
 
     def __init__(self, number):
@@ -28,9 +29,9 @@ class Stopped(SharpKerasError):
 
 
 def check():
-    """Raises Stopped if the run was asked to stop; for places where it can be resumed."""
+    """Raises StoppedError if the run was asked to stop; for places where it can be resumed."""
     if _asked is not None:
-        raise Stopped(_asked)
+        raise StoppedError(_asked)
 
 
 @contextlib.contextmanager

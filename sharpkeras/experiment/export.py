@@ -34,7 +34,7 @@ logger = logging.getLogger("sharpkeras")
 
 
 @dataclass(frozen=True)
-class Source:
+class ExportSource:
     """A model to export.
 
     Args:
@@ -147,7 +147,7 @@ def _with_preprocessing(found, source):
 
 
 def _finder(source):
-    """The function that makes a Source of it; raises where nothing of the name is there, before anything is built."""
+    """The function that makes its ExportSource; raises where nothing of the name is there, before anything is built."""
     if str(source).startswith(KERAS):
         _application(source)
         return _keras_source
@@ -167,7 +167,7 @@ def _run_source(path, sizes, space):
     settings = {"classes": facts["class_names"], "recipe": recipe.as_dict(), "selected": selected}
     metadata = _metadata(network.counted(), preprocessing, **{found.kind: found.as_dict()}, **settings)
     load_images = functools.partial(_load, recipe, facts)
-    return Source(network.deployed(), metadata, _deployed_addmults(network, metadata), load_images)
+    return ExportSource(network.deployed(), metadata, _deployed_addmults(network, metadata), load_images)
 
 
 def _load(recipe, facts, split, limit, options):
@@ -193,7 +193,7 @@ def _architecture_source(source, sizes, space):
     classes = [str(number) for number in range(num_classes)]
     settings = {"classes": classes, "recipe": recipe.as_dict(), "selected": UNTRAINED}
     metadata = _metadata(network.counted(), {}, **{found.kind: found.as_dict()}, **settings)
-    return Source(network.deployed(), metadata, _deployed_addmults(network, metadata))
+    return ExportSource(network.deployed(), metadata, _deployed_addmults(network, metadata))
 
 
 def _keras_source(source, sizes, space):
@@ -207,7 +207,7 @@ def _keras_source(source, sizes, space):
             model = build(input_shape=FREE_SIZE, **settings)
     except (TypeError, ValueError) as error:
         raise UsageError("Keras can not build this model", seen=f"{source}: {error}") from error
-    return Source(model, _metadata(model, {}, application=str(source), selected=UNTRAINED))
+    return ExportSource(model, _metadata(model, {}, application=str(source), selected=UNTRAINED))
 
 
 def _application(source):

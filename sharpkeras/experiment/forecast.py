@@ -12,7 +12,7 @@ from sharpkeras.engine.epochs import CHECKPOINTS_ON_DISK, NullProgress
 from sharpkeras.engine.step_model import backend_step
 from sharpkeras.errors import ResourceError
 from sharpkeras.experiment import budgets, builders, setup, weights
-from sharpkeras.experiment.run_options import PLAIN
+from sharpkeras.experiment.run_options import DEFAULT_OPTIONS
 from sharpkeras.measure import cost
 from sharpkeras.measure.memory import available_bytes
 
@@ -67,7 +67,7 @@ def forecast(made, epochs, addmults=None):
     """The Forecast of a run that is assembled and not begun; leaves no file. The model has trained a little afterwards.
 
     Args:
-        made: prepared.Prepared.
+        made: setup.RunSetup.
         epochs: of the run.
         addmults: of the network; None for a search.
     """
@@ -124,25 +124,25 @@ def memory_left():
     return available_bytes() if on_device is None else on_device
 
 
-def forecast_search(recipe, conduct=PLAIN, data_options=None, space=None):
-    """The Forecast of a search; `conduct` counts as far as it changes what a step needs."""
+def forecast_search(recipe, options=DEFAULT_OPTIONS, data_options=None, space=None):
+    """The Forecast of a search; `options` counts as far as it changes what a step needs."""
     dataset = setup.training_data(recipe, NullProgress(), data_options)
     recipe = recipe if space or recipe.cost == "none" else recipe.priced()
     space = space or builders.search_space(recipe)
     costs = budgets.costs(recipe, space, dataset.images.shape[1:], len(dataset.class_names))
-    made = setup.search(recipe, space, dataset, conduct.remat, budgets.penalty(recipe, space, costs))
+    made = setup.search(recipe, space, dataset, options.remat, budgets.penalty(recipe, space, costs))
     return forecast(made, recipe.epochs)
 
 
-def forecast_training(recipe, architecture, conduct=PLAIN, data_options=None, space=None, init=None):
-    """The Forecast of a training; `conduct` counts as far as it changes what a step needs.
+def forecast_training(recipe, architecture, options=DEFAULT_OPTIONS, data_options=None, space=None, init=None):
+    """The Forecast of a training; `options` counts as far as it changes what a step needs.
 
     What `train` would refuse, other weights to begin with too, is refused here.
     """
     initial = None if init is None else weights.initial(init)
     dataset = setup.training_data(recipe, NullProgress(), data_options)
     build = setup.building(recipe, architecture, space, initial, init)
-    made = setup.training(recipe, build, dataset, conduct.remat, data_options)
+    made = setup.training(recipe, build, dataset, options.remat, data_options)
     return forecast(made, recipe.epochs, cost.count(made.model.network.counted()).addmults_paper)
 
 

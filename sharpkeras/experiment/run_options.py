@@ -32,7 +32,7 @@ IDLE_FLAGS = ("--xla_dump", "--xla_gpu_deterministic_ops", "--xla_hlo_profile")
 
 
 @dataclass(frozen=True)
-class Conduct:
+class RunOptions:
     """How a run is carried out: nothing in it is part of the recipe.
 
     Attributes:
@@ -63,7 +63,7 @@ class Conduct:
         )
 
 
-PLAIN = Conduct()
+DEFAULT_OPTIONS = RunOptions()
 
 
 def _machine():

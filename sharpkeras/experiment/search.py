@@ -8,20 +8,20 @@ import keras
 from sharpkeras.engine.epochs import NullProgress
 from sharpkeras.errors import SharpKerasError
 from sharpkeras.experiment import budgets, builders, plots, result_checks, setup, shared_steps
-from sharpkeras.experiment.run_options import PLAIN
+from sharpkeras.experiment.run_options import DEFAULT_OPTIONS
 from sharpkeras.io import json_files
 from sharpkeras.recipes import SearchRecipe
 from sharpkeras.runs import RunDirectory, architectures
 from sharpkeras.searching.loop import search as run_search
 
 
-def search(recipe, out, conduct=PLAIN, progress=None, data_options=None, space=None):
+def search(recipe, out, options=DEFAULT_OPTIONS, progress=None, data_options=None, space=None):
     """Searches an architecture and leaves it in the run directory `out`, with alphas, metrics and pictures.
 
     Args:
         recipe: SearchRecipe; what its costs and budgets mean, `SearchRecipe.priced` says.
         out: the run directory; a run of the same recipe goes on where it was.
-        conduct: Conduct.
+        options: RunOptions.
         progress: see `epochs.NullProgress`.
         data_options: further arguments of `data.load`, such as download.
         space: a HyperCuboid of one's own, instead of the recipe's space.
@@ -33,12 +33,12 @@ def search(recipe, out, conduct=PLAIN, progress=None, data_options=None, space=N
     recipe = _priced(recipe, out) if space is None else recipe
     settings = {"settings": recipe.as_dict(), "backend": keras.backend.backend(), **shared_steps.space_entry(space)}
     space, progress = space or builders.search_space(recipe), progress or NullProgress()
-    with conduct.reserve(out, "search", settings) as run:
+    with options.reserve(out, "search", settings) as run:
         if run.finished:
             progress.complete()
             run.begin()
         else:
-            found = _search(recipe, space, run, conduct, progress, data_options)
+            found = _search(recipe, space, run, options, progress, data_options)
             run.write_json(architectures.file_name(found.kind), found.as_dict())
             run.mark_finished()
         found = _last_found(run)
@@ -61,7 +61,7 @@ def _priced(recipe, out):
     return recipe.priced()
 
 
-def _search(recipe, space, run, conduct, progress, data_options):
+def _search(recipe, space, run, options, progress, data_options):
     # Test images are not read here, so that no search can see them.
     dataset = shared_steps.check_dataset(run, setup.training_data(recipe, progress, data_options))
     shape, classes = dataset.images.shape[1:], len(dataset.class_names)
@@ -69,9 +69,9 @@ def _search(recipe, space, run, conduct, progress, data_options):
     extract = budgets.extraction(recipe, space, costs)
     extract(space.init_alphas(recipe.seed))  # a budget that nothing fits into is told before the search
     progress.stage("building the supernet")
-    made = setup.search(recipe, space, dataset, conduct.remat, budgets.penalty(recipe, space, costs))
-    shared_steps.begin(run, recipe, dataset, made, conduct, progress)
-    with shared_steps.memory_errors(recipe, conduct):
+    made = setup.search(recipe, space, dataset, options.remat, budgets.penalty(recipe, space, costs))
+    shared_steps.begin(run, recipe, dataset, made, options, progress)
+    with shared_steps.memory_errors(recipe, options):
         return run_search(
             made.model,
             run,
@@ -80,7 +80,7 @@ def _search(recipe, space, run, conduct, progress, data_options):
             held_out=made.held_out,
             extract=extract,
             describe=_description(recipe, space, shape, classes, costs),
-            **shared_steps.loop_options(recipe, conduct, progress),
+            **shared_steps.loop_options(recipe, options, progress),
         )
 
 

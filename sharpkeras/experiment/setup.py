@@ -13,7 +13,7 @@ from sharpkeras.experiment import builders, space_checks, step_checks, weights
 SELECTING = {"held_out": "held out", "test": "of the test split, which select the epoch"}
 
 
-class Prepared(NamedTuple):
+class RunSetup(NamedTuple):
     """A run that can begin.
 
     Attributes:
@@ -47,7 +47,7 @@ def training_data(recipe, progress, options):
 
 
 def search(recipe, space, dataset, remat=False, penalty=None):
-    """The Prepared search: half of the images trains the weights, the other half the alphas."""
+    """The RunSetup search: half of the images trains the weights, the other half the alphas."""
     weights_half, alphas_half = batches.search_split(len(dataset.images), recipe.train_portion, recipe.batch_size)
     steps = len(weights_half) // recipe.batch_size
     space_checks.check_space(space, dataset.images.shape[1:])
@@ -66,11 +66,11 @@ def search(recipe, space, dataset, remat=False, penalty=None):
 
     uses = {"for the weights": len(weights_half), "for the alphas, held out": len(alphas_half)}
     chance = commonest(labels[alphas_half])
-    return Prepared(model, data, steps, held_out, len(alphas_half), uses, chance, tuple(step_checks.rates(recipe)))
+    return RunSetup(model, data, steps, held_out, len(alphas_half), uses, chance, tuple(step_checks.rates(recipe)))
 
 
 def training(recipe, build, dataset, remat=False, data_options=None):
-    """The Prepared training of the network that `build` makes of an input shape and a number of classes."""
+    """The RunSetup training of the network that `build` makes of an input shape and a number of classes."""
     trained_on, held_out, selected_on = _selection(recipe, dataset, data_options)
     steps = len(trained_on) // recipe.batch_size
     notes = step_checks.check(recipe, steps)
@@ -86,7 +86,7 @@ def training(recipe, build, dataset, remat=False, data_options=None):
     uses = {"to train on": len(trained_on)}
     if held_out is not None:
         uses[SELECTING[recipe.selection]] = len(selected_on)
-    return Prepared(model, data, steps, held_out, len(selected_on), uses, commonest(selected_on), tuple(notes))
+    return RunSetup(model, data, steps, held_out, len(selected_on), uses, commonest(selected_on), tuple(notes))
 
 
 def building(recipe, architecture, space=None, initial=None, init=None):
@@ -124,7 +124,7 @@ def in_words(dataset, uses, precision):
 
     Args:
         dataset: Dataset.
-        uses: what its images are for → how many, as in Prepared.
+        uses: what its images are for → how many, as in RunSetup.
         precision: of the convolutions.
     """
     images = ", ".join(f"{number:,} images {use}" for use, number in uses.items())

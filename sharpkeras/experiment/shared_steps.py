@@ -13,10 +13,10 @@ from sharpkeras.runs.contents import DATA
 logger = logging.getLogger("sharpkeras")
 
 
-def loop_options(recipe, conduct, progress):
+def loop_options(recipe, options, progress):
     """The arguments of `epochs.run_epochs` that a search and a training have in common."""
-    check = functools.partial(forecast.refuse_too_large, recipe, conduct.remat) if conduct.check_memory else None
-    return {"progress": progress, "checkpoint_s": conduct.checkpoint_s, "check": check}
+    check = functools.partial(forecast.refuse_too_large, recipe, options.remat) if options.check_memory else None
+    return {"progress": progress, "checkpoint_s": options.checkpoint_s, "check": check}
 
 
 def warn(texts):
@@ -49,9 +49,9 @@ def check_dataset(run, dataset):
     return dataset
 
 
-def begin(run, recipe, dataset, made, conduct, progress):
+def begin(run, recipe, dataset, made, options, progress):
     """Begins the run, now that all that can be wrong with recipe and data would have been found, and says on what."""
-    if conduct.check_disk:
+    if options.check_disk:
         refuse_full_disk(made.model, run.path)
     run.begin()
     line = setup.in_words(dataset, made.uses, recipe.precision)
@@ -76,7 +76,7 @@ def begin(run, recipe, dataset, made, conduct, progress):
 
 
 @contextlib.contextmanager
-def memory_errors(recipe, conduct):
+def memory_errors(recipe, options):
     """Turns a framework's error for want of memory into one that says what was tried and what to lower."""
     try:
         yield
@@ -86,5 +86,5 @@ def memory_errors(recipe, conduct):
         problem = (
             f"out of memory: {printable(str(error).strip().splitlines()[0], 200)}" if str(error) else "out of memory"
         )
-        tried, change = forecast.tried(recipe, conduct.remat), forecast.smaller(recipe, conduct.remat)
+        tried, change = forecast.tried(recipe, options.remat), forecast.smaller(recipe, options.remat)
         raise ResourceError(problem, seen=tried, next_step=f"{change}; --dry-run tells what a step needs") from error

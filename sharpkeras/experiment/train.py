@@ -5,7 +5,7 @@ import keras
 from sharpkeras.engine.epochs import NullProgress
 from sharpkeras.errors import UsageError
 from sharpkeras.experiment import builders, plots, result_checks, setup, shared_steps, weights
-from sharpkeras.experiment.run_options import PLAIN
+from sharpkeras.experiment.run_options import DEFAULT_OPTIONS
 from sharpkeras.experiment.weights import WEIGHTS
 from sharpkeras.measure import cost
 from sharpkeras.recipes import TrainRecipe
@@ -14,13 +14,13 @@ from sharpkeras.spaces import state_dict
 from sharpkeras.training.loop import train as run_training
 
 
-def train(recipe, architecture, out, conduct=PLAIN, progress=None, data_options=None, space=None, init=None):
+def train(recipe, architecture, out, options=DEFAULT_OPTIONS, progress=None, data_options=None, space=None, init=None):
     """Trains the network of an architecture and leaves its weights in the run directory `out`.
 
     Args:
         recipe: TrainRecipe.
         architecture: Genotype or Path.
-        out, conduct, progress, data_options: as in `search`.
+        out, options, progress, data_options: as in `search`.
         space: the HyperCuboid of a Path, where it is not MultiChannelNet.
         init: weights to begin with, a training run or a file; see `weights.initial`.
 
@@ -47,7 +47,7 @@ def train(recipe, architecture, out, conduct=PLAIN, progress=None, data_options=
         settings["initial_weights"] = weights.fingerprint(initial)
     architectures.from_dict(architecture.as_dict(), architecture.kind, recipe.ops)
     progress = progress or NullProgress()
-    with conduct.reserve(out, "train", settings) as run:
+    with options.reserve(out, "train", settings) as run:
         if run.finished and run.load_arrays(WEIGHTS) is not None:
             progress.complete()
             run.begin()
@@ -55,7 +55,7 @@ def train(recipe, architecture, out, conduct=PLAIN, progress=None, data_options=
             network = builders.build_network(recipe, architecture, facts["shape"], len(facts["class_names"]), space)
         else:
             build = setup.building(recipe, architecture, space, initial, init)
-            network, trained, selection = _train(recipe, build, run, conduct, progress, data_options)
+            network, trained, selection = _train(recipe, build, run, options, progress, data_options)
             run.save_arrays(WEIGHTS, trained, {"keys": "official PyTorch names and layouts", "selection": selection})
             run.mark_finished()
         run.write_json(architectures.file_name(architecture.kind), architecture.as_dict())
@@ -65,13 +65,13 @@ def train(recipe, architecture, out, conduct=PLAIN, progress=None, data_options=
         return cost.count(network.counted())
 
 
-def _train(recipe, build, run, conduct, progress, data_options):
+def _train(recipe, build, run, options, progress, data_options):
     """The network after its training, the weights that were selected, and how."""
     dataset = shared_steps.check_dataset(run, setup.training_data(recipe, progress, data_options))
     progress.stage("building the network")
-    made = setup.training(recipe, build, dataset, conduct.remat, data_options)
-    shared_steps.begin(run, recipe, dataset, made, conduct, progress)
-    with shared_steps.memory_errors(recipe, conduct):
+    made = setup.training(recipe, build, dataset, options.remat, data_options)
+    shared_steps.begin(run, recipe, dataset, made, options, progress)
+    with shared_steps.memory_errors(recipe, options):
         trained, selection = run_training(
             made.model,
             run,
@@ -81,6 +81,6 @@ def _train(recipe, build, run, conduct, progress, data_options):
             weights=lambda: state_dict.state_dict(made.model.network),
             selected_on=made.held_out,
             selection=recipe.selection,
-            **shared_steps.loop_options(recipe, conduct, progress),
+            **shared_steps.loop_options(recipe, options, progress),
         )
     return made.model.network, trained, selection

@@ -138,7 +138,7 @@ def _leftovers(path, facts):
         try:
             if entry.name[0] != "." and not (_is_folder(entry) and entry.suffix not in WRITTEN):
                 regular_files.refuse_other(entry)
-        except regular_files.Refused as error:
+        except regular_files.RefusedError as error:
             findings.append(f"{entry.relative_to(path)} {error.strerror}: it is not opened")
     return {}, findings, [Step("remove", part) for part in parts]
 
@@ -230,7 +230,7 @@ def _checkpoint_problem(path):
             if not _is_own(path / name):
                 return f"{name} is no regular file"
         checkpoints.read(path)
-    except checkpoints.Damaged as damage:
+    except checkpoints.DamagedError as damage:
         return str(damage)
     except SharpKerasError as error:  # of a newer version
         return text_files.problem_of(error)

@@ -95,7 +95,7 @@ def disk_errors(path, by=""):
     """
     try:
         yield
-    except regular_files.Refused as error:
+    except regular_files.RefusedError as error:
         allowed, next_step = "a regular file; in a run, no link", "take another copy of it, or name another place"
         raise RunError(error.strerror, where=error.filename, allowed=allowed, next_step=next_step) from None
     except OSError as error:

@@ -35,7 +35,7 @@ def load(path):
     try:
         with regular_files.opened(path) as file:
             raw = file.read(MAX_BYTES + 1)
-    except regular_files.Refused as error:
+    except regular_files.RefusedError as error:
         raise UsageError(error.strerror, where=str(path), allowed="a JSON file") from None
     except (OSError, ValueError) as error:  # ValueError: a path with NUL or half a character, out of another file
         seen = getattr(error, "strerror", None) or str(error)

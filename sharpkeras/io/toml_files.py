@@ -18,7 +18,7 @@ def load(path):
     try:
         with regular_files.opened(path) as file:
             raw = file.read(MAX_BYTES + 1)
-    except regular_files.Refused as error:
+    except regular_files.RefusedError as error:
         raise UsageError(error.strerror, where=str(path), allowed="a TOML file") from None
     except OSError as error:
         raise UsageError("can not be read", where=str(path), seen=error.strerror) from None

@@ -193,7 +193,7 @@ class TrainRecipe(Recipe):
 
 
 @dataclass(frozen=True)
-class Row:
+class RecipeEntry:
     """A recipe by name.
 
     Args:
@@ -245,48 +245,48 @@ def _multichannel(**settings):
 
 # The first row of each is the default: minutes on two cores.
 SEARCHES = {
-    "digits": Row(SearchRecipe(), "the demo: real 8×8 digits, minutes on two cores"),
-    "darts": Row(
+    "digits": RecipeEntry(SearchRecipe(), "the demo: real 8×8 digits, minutes on two cores"),
+    "darts": RecipeEntry(
         _search(ops="darts"), "DARTS itself, first order", "DARTS_V1", (2, "DARTS first order (published genotype)")
     ),
-    "darts-second-order": Row(
+    "darts-second-order": RecipeEntry(
         _search(ops="darts", order=2),
         "DARTS itself, second order",
         "DARTS_V2",
         (2, "DARTS second order (published genotype)"),
     ),
-    "sharpsepconv-darts": Row(
+    "sharpsepconv-darts": RecipeEntry(
         _search(),
         "DARTS' primitives made of SharpSepConv, first order",
         "SHARPSEPCONV_DARTS",
         (2, "SharpSepConvDARTS"),
         _SEARCH_NOTE,
     ),
-    "sharpdarts": Row(
+    "sharpdarts": RecipeEntry(
         _search(space="sharp"),
         "the primitives of Table 1, first order",
         "SHARP_DARTS",
         (2, "sharpDARTS"),
         _SEARCH_NOTE + "; --space table1 adds avg_pool_3x3, which Table 1 prints and the code leaves out",
     ),
-    "sharpsepconv-darts-max-w": Row(
+    "sharpsepconv-darts-max-w": RecipeEntry(
         _search(weighting="max_w"),
         "the same as sharpsepconv-darts under Max-W weighting (Eq. 3): future work of §5",
         "SHARPSEPCONV_DARTS_MAX_W",
     ),
-    "sharpdarts-max-w": Row(
+    "sharpdarts-max-w": RecipeEntry(
         _search(space="sharp", weighting="max_w"),
         "the same as sharpdarts under Max-W weighting (Eq. 3): future work of §5",
         "SHARP_DARTS_MAX_W",
     ),
-    "multichannel-scalar": Row(
+    "multichannel-scalar": RecipeEntry(
         _multichannel(weighting="scalar"),
         "MultiChannelNet, the paper's HyperCuboid (§4.1)",
         "MULTI_CHANNEL_SCALAR_PATH",
         (4, "Scalar"),
         _MULTICHANNEL_NOTE,
     ),
-    "multichannel-max-w": Row(
+    "multichannel-max-w": RecipeEntry(
         _multichannel(weighting="max_w"),
         "MultiChannelNet under Max-W weighting (Eq. 3)",
         "MULTI_CHANNEL_MAX_W_PATH",
@@ -362,58 +362,60 @@ _PATH = dataclasses.replace(
 _PATH_NOTE = "2000 epochs at learning rate 0.1 and batch 512, from the published command. " + _CIFAR10_NOTE
 
 TRAININGS = {
-    "digits": Row(TrainRecipe(), "the demo: real 8×8 digits, minutes on two cores"),
-    "sharpsepconv-darts": Row(
+    "digits": RecipeEntry(TrainRecipe(), "the demo: real 8×8 digits, minutes on two cores"),
+    "sharpsepconv-darts": RecipeEntry(
         _CIFAR10,
         "CIFAR-10, AutoAugment, 2000 epochs",
         "SHARPSEPCONV_DARTS",
         (2, "SharpSepConvDARTS"),
         _CIFAR10_NOTE,
     ),
-    "darts-ssc": Row(
+    "darts-ssc": RecipeEntry(
         _CIFAR10,
         "CIFAR-10, AutoAugment, 2000 epochs: DARTS' genotype with SharpSepConv, no search",
         "DARTS_V2",
         (2, "DARTS+SSC, no search"),
         _CIFAR10_NOTE,
     ),
-    "sharpdarts": Row(_CIFAR10, "CIFAR-10, AutoAugment, 2000 epochs", "SHARP_DARTS", (2, "sharpDARTS"), _CIFAR10_NOTE),
-    "sharpsepconv-darts-plain": Row(
+    "sharpdarts": RecipeEntry(
+        _CIFAR10, "CIFAR-10, AutoAugment, 2000 epochs", "SHARP_DARTS", (2, "sharpDARTS"), _CIFAR10_NOTE
+    ),
+    "sharpsepconv-darts-plain": RecipeEntry(
         _PLAIN,
         "CIFAR-10, no AutoAugment, 1000 epochs",
         "SHARPSEPCONV_DARTS",
         (2, "SharpSepConvDARTS, no AutoAugment"),
         _CIFAR10_NOTE,
     ),
-    "darts-ssc-plain": Row(
+    "darts-ssc-plain": RecipeEntry(
         _PLAIN,
         "CIFAR-10, no AutoAugment, 1000 epochs: DARTS' genotype with SharpSepConv, no search",
         "DARTS_V2",
         (2, "DARTS+SSC, no search, no AutoAugment"),
         _CIFAR10_NOTE,
     ),
-    "sharpdarts-plain": Row(
+    "sharpdarts-plain": RecipeEntry(
         _PLAIN,
         "CIFAR-10, no AutoAugment, 1000 epochs",
         "SHARP_DARTS",
         (2, "sharpDARTS, no AutoAugment"),
         _CIFAR10_NOTE,
     ),
-    "sharpsepconv-darts-imagenet": Row(
+    "sharpsepconv-darts-imagenet": RecipeEntry(
         _imagenet(),
         "ImageNet, AutoAugment, 300 epochs",
         "SHARPSEPCONV_DARTS",
         (3, "SharpSepConvDARTS"),
         _IMAGENET_NOTE,
     ),
-    "sharpdarts-imagenet-96": Row(
+    "sharpdarts-imagenet-96": RecipeEntry(
         _imagenet(96),
         "ImageNet, AutoAugment, 300 epochs, 96 middle channels",
         "SHARP_DARTS",
         (3, "sharpDARTS cmid 96"),
         _IMAGENET_NOTE,
     ),
-    "sharpdarts-imagenet-32": Row(
+    "sharpdarts-imagenet-32": RecipeEntry(
         _imagenet(32),
         "ImageNet, AutoAugment, 300 epochs, 32 middle channels",
         "SHARP_DARTS",
@@ -421,7 +423,7 @@ TRAININGS = {
         _IMAGENET_NOTE,
     ),
     **{
-        f"multichannel-{name.lower()}": Row(
+        f"multichannel-{name.lower()}": RecipeEntry(
             _PATH,
             f"CIFAR-10, AutoAugment, 2000 epochs: the {origin} path of MultiChannelNet",
             f"MULTI_CHANNEL_{name.upper().replace('-', '_')}_PATH",

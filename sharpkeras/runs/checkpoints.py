@@ -83,7 +83,7 @@ class Checkpoints:
             return False
         try:
             read(self.path / name)
-        except Damaged:
+        except DamagedError:
             self._put_aside(name)
             return False
         return True
@@ -116,7 +116,7 @@ class Checkpoints:
         for name in reversed(self.names()):
             try:
                 found = read(self.path / name)
-            except Damaged as damage:
+            except DamagedError as damage:
                 problems.append(str(damage))
                 if self._writable:
                     self._put_aside(name)
@@ -146,7 +146,7 @@ class Checkpoints:
         os.replace(self.path / name, place)
 
 
-class Damaged(Exception):
+class DamagedError(Exception):
     """A checkpoint that is not what was written."""
 
 
@@ -177,7 +177,7 @@ def read(path):
     """(arrays, facts, rows) of the checkpoint in the directory `path`.
 
     Raises:
-        Damaged: a file of it is missing or is not what was written.
+        DamagedError: a file of it is missing or is not what was written.
         RunError: it was written by a newer version of sharpkeras.
     """
     try:
@@ -194,7 +194,7 @@ def read(path):
     except RunError:
         raise
     except (OSError, ValueError, KeyError, TypeError, RecursionError, SharpKerasError) as error:
-        raise Damaged(f"checkpoint {path.name} is damaged ({_in_words(error)})") from None
+        raise DamagedError(f"checkpoint {path.name} is damaged ({_in_words(error)})") from None
 
 
 def _checked(path, name, largest, expected):

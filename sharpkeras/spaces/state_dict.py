@@ -1,7 +1,7 @@
 """Official state dicts into sharpkeras models: arrays by official key names, never torch itself.
 
-Positions in PyTorch's `nn.Sequential` are positions in `layers.Sequence`, and layers of a Network carry the names of
-the official modules, so that little is left to say here.
+Positions in PyTorch's `nn.Sequential` are positions in `layers.LayerSequence`, and layers of a Network carry the names
+of the official modules, so that little is left to say here.
 """
 
 from collections.abc import Mapping
@@ -11,9 +11,9 @@ import keras
 import numpy as np
 
 from sharpkeras.errors import RunError
-from sharpkeras.layers import ConvBN, FactorizedReduce, Sequence, SplitConv
+from sharpkeras.layers import ConvBN, FactorizedReduce, LayerSequence, SplitConv
 from sharpkeras.spaces.cell.network import AuxiliaryHead
-from sharpkeras.spaces.cell.search_cell import Norm, SharedPool, StackedSequence, StackedSkip
+from sharpkeras.spaces.cell.search_cell import SharedPool, StackedBatchNorm, StackedSequence, StackedSkip
 from sharpkeras.spaces.cell.supernet import Supernet
 from sharpkeras.spaces.hypercuboid.supernet import CuboidSupernet
 
@@ -131,7 +131,7 @@ def _layer_slots(layer, name):
 
 def _module_slots(layer, name):
     """The slots of what the official code has too."""
-    if isinstance(layer, Sequence):
+    if isinstance(layer, LayerSequence):
         prefix = name if isinstance(layer, (ConvBN, SplitConv)) else f"{name}.op"
         for position, step in enumerate(layer.steps):
             yield from _layer_slots(step, f"{prefix}.{position}")
@@ -181,7 +181,7 @@ def _branch_slots(branch, name, edge):
 
 
 def _stacked_slots(variable, name, row, axes=CONV):
-    if isinstance(variable, Norm):
+    if isinstance(variable, StackedBatchNorm):
         yield f"{name}.running_mean", Slot(variable.mean, VECTOR, row)
         yield f"{name}.running_var", Slot(variable.variance, VECTOR, row)
     else:

@@ -24,7 +24,7 @@ from sharpkeras.backend import precision
 from sharpkeras.data import augment
 from sharpkeras.engine import checkpointing, signals
 from sharpkeras.engine.epochs import NullProgress
-from sharpkeras.engine.signals import Stopped
+from sharpkeras.engine.signals import StoppedError
 from sharpkeras.errors import NumericalError, ResourceError, RunError
 from sharpkeras.experiment import builders, plots, run_options
 from sharpkeras.measure import cost
@@ -32,8 +32,8 @@ from sharpkeras.runs import checkpoints
 from sharpkeras.runs.checkpoints import ARRAYS, FACTS, METRICS, Checkpoints
 from sharpkeras.spaces.cell.genotype import Genotype
 
-EACH_STEP = run_options.Conduct(checkpoint_s=0.0)
-RARE = run_options.Conduct(checkpoint_s=3600.0)
+EACH_STEP = run_options.RunOptions(checkpoint_s=0.0)
+RARE = run_options.RunOptions(checkpoint_s=3600.0)
 
 
 class Trial:
@@ -44,7 +44,7 @@ class Trial:
         self.count_cost = functools.cache(builders.count_cost)
         self.makers = ["search_model"] if kind == "search" else ["build_network", "training_model"]
 
-    def __call__(self, out, conduct=EACH_STEP, progress=None):
+    def __call__(self, out, options=EACH_STEP, progress=None):
         """A run in the directory `out`, from its beginning or its newest checkpoint on."""
         progress = Overflows(self, progress or NullProgress())
         with pytest.MonkeyPatch.context() as patch:
@@ -57,8 +57,8 @@ class Trial:
                 patch.setattr(cost, "count", lambda network: None)
             patch.setattr("sharpkeras.engine.epochs.PROGRESS_S", -1.0)  # progress after every step
             if self.kind == "search":
-                return sk.search(SEARCH, out, conduct, progress)
-            return sk.train(TRAINING, GENOTYPE, out, conduct, progress)
+                return sk.search(SEARCH, out, options, progress)
+            return sk.train(TRAINING, GENOTYPE, out, options, progress)
 
     def once(self, name, make):
         """`make`, which gives what it made the first time again; a model has the numbers it was made with again."""
@@ -161,9 +161,9 @@ def kill():
     raise KeyboardInterrupt
 
 
-def stop(trial, out, epoch, step, action=kill, error=KeyboardInterrupt, conduct=EACH_STEP):
+def stop(trial, out, epoch, step, action=kill, error=KeyboardInterrupt, options=EACH_STEP):
     with pytest.raises(error):
-        trial(out, conduct, Stops(epoch, step, action))
+        trial(out, options, Stops(epoch, step, action))
 
 
 # --- to go on ---
@@ -188,7 +188,7 @@ def test_no_more_than_the_steps_since_the_last_checkpoint_are_lost(trial, tmp_pa
     again = Stops(9, 9, kill)
     trial(tmp_path / "run", progress=again)
     assert again.began == (1, 1)  # of step 1, whose checkpoint was not written yet, and no other
-    stop(trial, tmp_path / "rare", 1, 1, conduct=RARE)
+    stop(trial, tmp_path / "rare", 1, 1, options=RARE)
     assert Checkpoints(tmp_path / "rare" / "checkpoints").load() is None
 
 
@@ -201,7 +201,7 @@ def test_a_signal_leaves_a_checkpoint_of_the_step_that_it_met(trial, tmp_path, m
             pass
 
     asked = asked_of(monkeypatch)
-    stop(trial, tmp_path / "run", 1, 0, ask, Stopped, RARE)
+    stop(trial, tmp_path / "run", 1, 0, ask, StoppedError, RARE)
     arrays, facts, _ = Checkpoints(tmp_path / "run" / "checkpoints").load()
     assert facts["epoch"] == 1 and len(arrays["steps/train_loss"]) == 1
     trial(tmp_path / "run")
@@ -209,11 +209,11 @@ def test_a_signal_leaves_a_checkpoint_of_the_step_that_it_met(trial, tmp_path, m
 
 
 @pytest.mark.parametrize("place", [(0, 1), (1, 0), (1, -1)])
-@pytest.mark.parametrize("conduct", [EACH_STEP, RARE], ids=["each step", "rare"])
-def test_a_run_whose_directory_is_deleted_ends_in_an_error_and_makes_no_other(trial, tmp_path, place, conduct):
+@pytest.mark.parametrize("options", [EACH_STEP, RARE], ids=["each step", "rare"])
+def test_a_run_whose_directory_is_deleted_ends_in_an_error_and_makes_no_other(trial, tmp_path, place, options):
     run = tmp_path / "run"
     with pytest.raises(RunError, match="the directory was deleted while the run went on"):
-        trial(run, conduct, Stops(*place, lambda: shutil.rmtree(run)))
+        trial(run, options, Stops(*place, lambda: shutil.rmtree(run)))
     assert not run.exists()
 
 
@@ -260,7 +260,7 @@ def test_a_signal_is_heard_between_the_batches_of_an_evaluation(trial, tmp_path,
         monkeypatch.setattr(signals, "_asked", signal.SIGTERM)
         return logits(model, batches)
 
-    with monkeypatch.context() as patch, pytest.raises(Stopped) as caught:
+    with monkeypatch.context() as patch, pytest.raises(StoppedError) as caught:
         patch.setattr(type(trial.model), "logits", stopped)
         trial(tmp_path / "run")
     assert caught.value.exit_code == 143
@@ -425,7 +425,7 @@ def test_steps_leave_nothing_behind(tmp_path, monkeypatch):
     trial, samples = Trial("search"), Samples(250)
     recipe = dataclasses.replace(SEARCH, limit=None, epochs=46)  # of 44 steps
     monkeypatch.setitem(globals(), "SEARCH", recipe)
-    trial(tmp_path / "run", run_options.Conduct(checkpoint_s=0.5), samples)
+    trial(tmp_path / "run", run_options.RunOptions(checkpoint_s=0.5), samples)
     assert samples.steps > 2000
     assert trial.model.compiled_step()._step.experimental_get_tracing_count() == 1
     memory, files = zip(*samples.taken)

@@ -14,7 +14,7 @@ from sharpkeras.engine.epochs import CHECKPOINTS_ON_DISK
 from sharpkeras.engine.step_model import backend_step
 from sharpkeras.errors import ResourceError
 from sharpkeras.experiment import forecast as forecasts
-from sharpkeras.experiment.setup import Prepared
+from sharpkeras.experiment.setup import RunSetup
 from sharpkeras.measure.memory import available_bytes
 from sharpkeras.optimizers import SGD, Adam
 from sharpkeras.searching.search_model import SearchModel
@@ -214,7 +214,7 @@ def test_this_machine_has_memory():
 
 def forecast(model, images=20, **options):
     held_out = batch(2, images)
-    made = Prepared(
+    made = RunSetup(
         model,
         data=lambda epoch, step: iter([data_of(model)] * 2),
         steps=3,

@@ -14,11 +14,11 @@ import keras
 from sharpkeras import runs
 from sharpkeras.errors import RunError
 from sharpkeras.experiment import run_options
-from sharpkeras.experiment.run_options import ENVIRONMENT, Conduct
+from sharpkeras.experiment.run_options import ENVIRONMENT, RunOptions
 
 
 def conditions_of(place, **options):
-    with Conduct(**options).reserve(place, "search", {"seed": 0}) as run:
+    with RunOptions(**options).reserve(place, "search", {"seed": 0}) as run:
         run.begin()
     return json.loads((place / "run.json").read_text())["conditions"]
 
@@ -72,8 +72,8 @@ os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 import tensorflow as tf
 if sys.argv[1:]:
     tf.config.threading.set_intra_op_parallelism_threads(int(sys.argv[1]))
-from sharpkeras import step_tensorflow
-print(step_tensorflow.conditions()["threads"])
+from sharpkeras.backend import tensorflow as backend
+print(backend.conditions()["threads"])
 """
 
 

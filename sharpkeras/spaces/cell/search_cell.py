@@ -32,7 +32,7 @@ from sharpkeras.layers import (
 from sharpkeras.spaces.cell import topology
 
 
-class State:
+class CachedState:
     """A state of a search cell with what the edges that leave it share, each computed when it is first asked for."""
 
     def __init__(self, tensor):
@@ -73,7 +73,7 @@ class State:
         return self.shared("shifted", lambda: FactorizedReduce.shift(self.rectified)[:, ::2, ::2])
 
 
-class Norm:
+class StackedBatchNorm:
     """One BatchNorm position on several edges of a cell: moving mean and variance, (E, C) each, no scale, no offset."""
 
     def __init__(self, cell, name, num_edges, channels, epsilon=EPSILON):
@@ -94,7 +94,7 @@ class Norm:
             variable.assign(variable * MOMENTUM + batch * (1 - MOMENTUM))
 
 
-class Pass:
+class ForwardPass:
     """One run of a cell: its kernels unstacked, and the batch statistics that its BatchNorms saw."""
 
     def __init__(self, training, dtype):
@@ -147,12 +147,12 @@ class Pass:
 class StackedSequence:
     """A convolutional primitive on all edges of a cell.
 
-    Unbuilt `layers.Sequence`s say what is computed; the variables are here, with a leading axis of edges.
+    Unbuilt `layers.LayerSequence`s say what is computed; the variables are here, with a leading axis of edges.
 
     Args:
         cell: the SearchCell that owns the variables.
         name: of the primitive, for the variables' names.
-        layers: strides → Sequence.
+        layers: strides → LayerSequence.
         num_edges: E.
     """
 
@@ -164,7 +164,7 @@ class StackedSequence:
                 self.variables[position] = stacked_kernel(cell, step, num_edges, channels, place)
                 channels = step.filters if isinstance(step, Conv2D) else channels
             elif isinstance(step, BatchNormalization):
-                self.variables[position] = Norm(cell, place, num_edges, channels, step.epsilon)
+                self.variables[position] = StackedBatchNorm(cell, place, num_edges, channels, step.epsilon)
 
     def apply(self, run, state, edge, strides, weight):
         """weight · primitive(state) on one edge; a BatchNorm at the end takes the weight as its scale."""
@@ -219,7 +219,7 @@ class SharedPool:
 
     def __init__(self, cell, name, layers, num_edges):
         self.layers, self.name = layers, name
-        self.norm = Norm(cell, f"{name}.1", num_edges, cell.filters)
+        self.norm = StackedBatchNorm(cell, f"{name}.1", num_edges, cell.filters)
 
     def apply(self, run, state, edge, strides, weight):
         # `call`, for the layer itself would cast to the policy it was made under (see `precision.full_precision`).
@@ -242,7 +242,7 @@ class StackedSkip:
             self.kernels = [
                 stacked_kernel(cell, half, len(rows), cell.filters, f"{name}.{part}") for part in ("conv_1", "conv_2")
             ]
-            self.norm = Norm(cell, f"{name}.bn", len(rows), cell.filters)
+            self.norm = StackedBatchNorm(cell, f"{name}.bn", len(rows), cell.filters)
 
     def apply(self, run, state, edge, strides, weight):
         if strides == 1:
@@ -310,7 +310,7 @@ class SearchCell(Composite):
 
     def call(self, older, newer, mixing_weights, training=None):
         training = training and self.trainable  # a frozen cell normalises by its moving statistics, and keeps them
-        run, scales = Pass(training, self.compute_dtype), self._scales(mixing_weights)
+        run, scales = ForwardPass(training, self.compute_dtype), self._scales(mixing_weights)
 
         def apply(edge, state):
             pairs = zip(scales[edge], self.branches)
@@ -318,7 +318,7 @@ class SearchCell(Composite):
             return topology.add(terms) if terms else None
 
         inputs = self.preprocess0(older, training=training), self.preprocess1(newer, training=training)
-        outputs, _ = topology.run_cell(inputs, self.nodes, apply, self.concat, State, lambda state: state.tensor)
+        outputs, _ = topology.run_cell(inputs, self.nodes, apply, self.concat, CachedState, lambda state: state.tensor)
         if training:
             run.update_moving_statistics()
         return outputs

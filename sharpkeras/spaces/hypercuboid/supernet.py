@@ -8,7 +8,7 @@ from keras import ops
 
 from sharpkeras.backend import fused_ops
 from sharpkeras.backend.rematerialization import recomputed
-from sharpkeras.layers import AveragePool, BatchNormalization, MaxPool, Sequence
+from sharpkeras.layers import AveragePool, BatchNormalization, LayerSequence, MaxPool
 from sharpkeras.spaces.final_network import dense
 
 # First steps that layers share, and the settings that tell them apart (`get_config` imports TensorFlow under JAX).
@@ -19,7 +19,7 @@ SHARED = {
 }
 
 
-class State:
+class CachedState:
     """A state with what the layers that read it have in common: a first step without weights is computed once."""
 
     def __init__(self, tensor):
@@ -74,7 +74,7 @@ class CuboidSupernet(keras.Model):
         images, mixing_weights = inputs
         states = [stem(images, training=training) for stem in self.stems]
         for grid, outcomes, weights in zip(self.grids, self.outcomes, mixing_weights):
-            states = self._position([State(state) for state in states], grid, outcomes, weights, training)
+            states = self._position([CachedState(state) for state in states], grid, outcomes, weights, training)
         # The mean of a sum is the sum of means: final states may have different sizes.
         pooled = [
             ops.mean(ops.cast(h(s, training=training), self.classifier.compute_dtype), axis=(1, 2))
@@ -95,7 +95,7 @@ class CuboidSupernet(keras.Model):
 
 def apply(layer, state, weight, training=None):
     """weight · layer(state), with the state's shared first steps, and the weight in the scale of a last BatchNorm."""
-    if not isinstance(layer, Sequence):
+    if not isinstance(layer, LayerSequence):
         return _weigh(_call(layer, state.tensor, training), weight)
     first, *rest = layer.steps
     outputs = state.after(first) if type(first) in SHARED else _call(first, state.tensor, training)
@@ -118,7 +118,7 @@ def _add_recomputed(before, layer, state, weight, training):
     """`_add`, computed again for the gradient, so without what layers share. Sum by sum they go one after the other."""
 
     def run(tensor, weight, before=None):
-        return _add(before, layer, State(tensor), weight, training)
+        return _add(before, layer, CachedState(tensor), weight, training)
 
     rest = () if before is None else (before,)
     return recomputed(run, layer.variables)(state.tensor, weight, *rest)
