@@ -11,10 +11,10 @@ pytest.importorskip("keras")
 
 import keras
 
-from sharpkeras import runs
 from sharpkeras.errors import RunError
 from sharpkeras.experiment import run_options
 from sharpkeras.experiment.run_options import ENVIRONMENT, RunOptions
+from sharpkeras.runs import directory
 
 
 def conditions_of(place, **options):
@@ -95,4 +95,4 @@ def test_a_deterministic_run_of_jax_names_its_own_flag_nowhere(tmp_path, monkeyp
 
 
 def test_jaxlib_is_a_version_of_its_own():
-    assert "jaxlib" in runs.RECORDED_PACKAGES  # XLA is in it
+    assert "jaxlib" in directory.RECORDED_PACKAGES  # XLA is in it
