@@ -60,9 +60,9 @@ def export(
     optimize=True,
     stored_pixels=False,
     test_images=1000,
-    calibration_images=None,
+    precision="float32",
+    calibration_images=512,
     weight_bits=7,
-    half=False,
     sizes=None,
     space=None,
     data_options=None,
@@ -76,9 +76,9 @@ def export(
         opset, overwrite, optimize: as in `export_onnx`.
         stored_pixels: whether the file takes uint8 images as they are stored, with their preprocessing inside.
         test_images: on how many test images, where they are there, the file's top-1 is reported beside the network's.
-        calibration_images: on how many training images int8 is calibrated; None leaves the file in float32.
+        precision: of the file: "float32", "float16" or "int8".
+        calibration_images: on how many training images int8 is calibrated.
         weight_bits: of int8: 7, right on every processor, or 8, on x86 with VNNI and on ARM alone.
-        half: whether the file computes in float16.
         sizes: of the network of an architecture, as `recipes.network_sizes` gives them; None are those of table 2.
         space: the HyperCuboid of a path, where it is not MultiChannelNet.
         data_options: further arguments of `data.load`, such as skip_bad_images.
@@ -114,19 +114,16 @@ def export(
         pixels = np.asarray(dataset.images[:count])
         return (pixels if stored_pixels else _normalised(pixels, statistics)), np.asarray(dataset.labels[:count])
 
-    trained_on = prepared("train", REAL_IMAGES if calibration_images is None else calibration_images)
-    if calibration_images is not None and trained_on is None:
-        problem = "int8 is calibrated on images of training, and there are none"
-        raise DataError(problem, where="--quantize", next_step="export a training run whose data are there")
+    trained_on = prepared("train", calibration_images if precision == "int8" else REAL_IMAGES)
     return export_onnx(
         model,
         out,
         opset=opset,
         images=trained_on and trained_on[0][:REAL_IMAGES],
         test=prepared("test", test_images),
-        calibration=None if calibration_images is None else trained_on[0],
+        precision=precision,
+        calibration=trained_on[0] if precision == "int8" and trained_on else None,
         weight_bits=weight_bits,
-        half=half,
         metadata=metadata,
         overwrite=overwrite,
         optimize=optimize,
