@@ -9,7 +9,7 @@ import numpy as np
 from sharpkeras.engine.step_model import StepModel
 from sharpkeras.engine.training_state import DivergenceError, TrainingState
 from sharpkeras.errors import NumericalError, ResourceError, RunError
-from sharpkeras.runs import EPOCHS_FROM_0, STEPS_FROM_0, RunDirectory
+from sharpkeras.runs import EPOCHS_FROM_0, STEPS_FROM_0, RunDirectory, files
 
 CHECKPOINT_S = 60.0  # between two checkpoints
 MAX_FAILURES = 3  # in a row, of writing a checkpoint on a full disk
@@ -146,9 +146,9 @@ def record_divergence(run: RunDirectory, state: TrainingState, divergence: Diver
     facts = {"epoch": state.epoch, "step": divergence.step, **EPOCHS_FROM_0, **STEPS_FROM_0}
     facts |= {"not_finite": divergence.not_finite}
     facts |= {"learning_rate": state.learning_rate, "checkpoint": checkpoints[-1] if checkpoints else None}
-    run.write_json("diverged.json", facts)
+    run.write_json(files.DIVERGED, facts)
     return NumericalError(
         f"{names} became NaN or infinite in epoch {state.epoch + 1}, step {divergence.step + 1}",
-        where=str(run.path / "diverged.json"),
+        where=str(run.path / files.DIVERGED),
         next_step="lower --learning-rate, with --overwrite or another --out; the checkpoint before is intact",
     )

@@ -17,8 +17,7 @@ from sharpkeras.experiment.evaluate import TEST_SELECTED
 from sharpkeras.measure.cost import Cost
 from sharpkeras.measure.statistics import mcnemar, mean_interval, median_half_range
 from sharpkeras.recipes import TrainRecipe
-from sharpkeras.runs import RunDirectory, architectures, contents
-from sharpkeras.runs.contents import DATA
+from sharpkeras.runs import RunDirectory, architectures, contents, files
 from sharpkeras.searching.collapse import FREE_KINDS
 
 OTHER_IMAGES, OTHER_SELECTION, SAME_SEED = "OTHER IMAGES", "OTHER SELECTION", "SAME SEED"
@@ -104,7 +103,7 @@ def _rows(runs):
     numbers = {key: number for number, key in enumerate(dict.fromkeys(keys), 1)}
     rows = []
     for run, key, name in zip(runs, keys, names):
-        failed = run.has("diverged.json")
+        failed = run.has(files.DIVERGED)
         row = {
             "group": numbers[key],
             "run": str(run.path),
@@ -159,9 +158,9 @@ def _name(found):
 def _cost(run, found):
     """Parameters and AddMults of the run's network; None each while it has not seen its data, or only Python knows its
     space."""
-    if not found or "space" in run.recipe or not run.has(DATA):
+    if not found or "space" in run.recipe or not run.has(files.DATA):
         return dict.fromkeys(Cost._fields)
-    recipe = TrainRecipe.from_dict({**contents.settings(run), "seed": 0}, f"{run.path}/recipe.json")
+    recipe = TrainRecipe.from_dict({**contents.settings(run), "seed": 0}, str(run.path / files.RECIPE))
     facts = contents.data(run)
     return _counted(found, recipe, tuple(facts["shape"]), len(facts["class_names"]))._asdict()
 
@@ -172,14 +171,14 @@ _counted = functools.lru_cache(count_cost)  # once for the seeds of a group
 def _evaluations(run):
     """What `evaluate` has left in a finished run, that on its own test images first."""
     evaluations = []
-    for path in sorted(run.path.glob("evaluation*.json")) if run.finished else []:
+    for path in sorted(run.path.glob(files.EVALUATIONS)) if run.finished else []:
         report = run.read_json(path.name)
         if not isinstance(report, dict) or not report.keys() >= {*KEPT}:
             step = shlex.join(["sharpkeras", "evaluate", str(run.path)])
             raise RunError("is no evaluation of this version", where=str(path), allowed=", ".join(KEPT), next_step=step)
         contents.evaluation(run, path.name)
-        report, answers = contents.evaluation(run, path.name), path.stem.replace("evaluation", "predictions", 1)
-        evaluations.append({**{key: report[key] for key in KEPT}, "predictions": answers})
+        report, answers = contents.evaluation(run, path.name), Path(files.predictions_of(path.name))
+        evaluations.append({**{key: report[key] for key in KEPT}, "predictions": answers.stem})
     return sorted(evaluations, key=lambda evaluation: evaluation["predictions"] != "predictions")
 
 
@@ -226,7 +225,7 @@ def _pairs(runs, rows):
 
 def _right(run, evaluation):
     """Whether each image was answered rightly, (N,) booleans."""
-    name = evaluation["predictions"]
+    name = f"{evaluation['predictions']}.safetensors"
     loaded = contents.answers(run, name)
     if loaded is not None:
         labels, classes, meta = loaded
@@ -235,7 +234,7 @@ def _right(run, evaluation):
             return right
     problem = "does not belong to the evaluation" if loaded else "is missing"
     step = shlex.join(["sharpkeras", "evaluate", str(run.path), "--data", evaluation["dataset"]])
-    raise RunError(problem, where=str(run.path / f"{name}.safetensors"), next_step=step)
+    raise RunError(problem, where=str(run.path / name), next_step=step)
 
 
 # --- searches ---
@@ -251,7 +250,7 @@ def _search(run):
     worst = max(watched, key=lambda row: sum(row[share] for share in WEIGHTLESS), default=None)
     return {
         **{name: settings.get(name) for name in ("space", "ops", "weighting", "order", "epochs", "cost_of")},
-        "fingerprint": contents.data(run)["fingerprint"] if run.has(DATA) else None,
+        "fingerprint": contents.data(run)["fingerprint"] if run.has(files.DATA) else None,
         "last": _watch(rows[-1]) if rows else None,
         "worst": _watch(worst) if worst else None,
         "labels": [],

@@ -19,7 +19,7 @@ from sharpkeras.experiment.paper_tables import trained_network
 from sharpkeras.io import atomic_writes
 from sharpkeras.measure.accuracy import ErrorRate, top_k_errors
 from sharpkeras.optimizers import SGD
-from sharpkeras.runs import RunDirectory
+from sharpkeras.runs import RunDirectory, files
 from sharpkeras.training.training_model import TrainingModel
 
 TEST_SELECTED = "TEST-SELECTED"  # the label of every number of weights that test images have selected
@@ -88,8 +88,8 @@ def evaluate(path, dataset=None, batch_size=256, data_options=None, space=None, 
     if finding:
         logger.warning("%s", finding)
     try:  # the answers first: a report never stands without them
-        run.add(f"predictions{suffix}.safetensors", atomic_writes.pack_with_checksums(answers, meta))
-        run.add(f"evaluation{suffix}.json", atomic_writes.dump_file(report, "evaluation"))
+        run.add(files.predictions(suffix), atomic_writes.pack_with_checksums(answers, meta))
+        run.add(files.evaluation(suffix), atomic_writes.dump_file(report, "evaluation"))
     except (ResourceError, RunError) as error:
         error.problem = f"the evaluation was not kept in the run: {error.problem}"
         error.next_step = "evaluate a copy of the run in a place that can be written and has room"

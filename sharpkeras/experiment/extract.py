@@ -10,7 +10,7 @@ from sharpkeras.experiment.plots import last_epoch
 from sharpkeras.experiment.sample import refuse_to_lose
 from sharpkeras.io import atomic_writes
 from sharpkeras.recipes import SearchRecipe
-from sharpkeras.runs import RunDirectory, contents
+from sharpkeras.runs import RunDirectory, contents, files
 from sharpkeras.spaces.hypercuboid import graph
 from sharpkeras.spaces.hypercuboid.space import HyperCuboid
 
@@ -42,7 +42,7 @@ def extract(run, out, strategy="longest", routes=1, epoch=None, changes=None, ov
         step = "alphas are in its epochs/: space.extract(alphas)"
         raise RunError("has a space that only Python knows", where=str(run.path), next_step=step)
     settings = {**contents.settings(run), **(changes or {})}
-    recipe, facts = SearchRecipe.from_dict(settings, f"{run.path}/recipe.json").priced(), contents.data(run)
+    recipe, facts = SearchRecipe.from_dict(settings, str(run.path / files.RECIPE)).priced(), contents.data(run)
     space, shape, classes = builders.search_space(recipe), tuple(facts["shape"]), len(facts["class_names"])
     name = _epoch_file(run, epoch)
     alphas = contents.alphas(run, name, space)
@@ -74,7 +74,7 @@ def _epoch_file(run, epoch):
     """The file of the alphas of an epoch, which counts from 1; None is the last of a finished search."""
     if epoch is None:
         return last_epoch(run)
-    name = f"epochs/{epoch - 1:04d}.json"
+    name = files.epoch(epoch - 1)
     if not os.path.isfile(run.path / name):
         done = f"1 to {len(run.read_metrics())}"
         raise RunError(f"has no epoch {epoch}", where=str(run.path), seen=f"no {name}", allowed=done)

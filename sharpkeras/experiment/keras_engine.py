@@ -18,7 +18,7 @@ from sharpkeras.io import atomic_writes
 from sharpkeras.measure.latency.benchmark import CPU, most_memory, too_many_threads
 from sharpkeras.measure.latency.interleaving import Launch
 from sharpkeras.measure.latency.worker import noise, serve, timed
-from sharpkeras.runs import RunDirectory, contents
+from sharpkeras.runs import RunDirectory, contents, files
 
 ENGINES = {"tensorflow": "TensorFlow", "jax": "JAX"}
 
@@ -50,7 +50,7 @@ class KerasRun:
         run, on_cpu = RunDirectory.read(self.path, "train"), tuple(providers) == CPU
         weights.of_run(run)
         shape = [batch_size, *contents.data(run)["shape"]]
-        content = run.read_bytes(f"{weights.WEIGHTS}.safetensors", atomic_writes.LARGEST_ARRAYS)
+        content = run.read_bytes(files.WEIGHTS, atomic_writes.LARGEST_ARRAYS)
         facts = {"file": self.name, "bytes": len(content), "sha256": sha256(content).hexdigest(), "input_shape": shape}
         return Launch(
             where=self.name,

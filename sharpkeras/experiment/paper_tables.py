@@ -11,7 +11,7 @@ from sharpkeras.experiment.builders import build_network, count_cost
 from sharpkeras.measure import cost
 from sharpkeras.paper import published
 from sharpkeras.recipes import TRAININGS, SearchRecipe, TrainRecipe
-from sharpkeras.runs import EPOCHS_FROM_0, RunDirectory, architectures, contents, differences
+from sharpkeras.runs import EPOCHS_FROM_0, RunDirectory, architectures, contents, differences, files
 from sharpkeras.spaces.hypercuboid import multichannel
 
 # Rows whose architecture Keras has, and one whose configuration the paper leaves to its reader.
@@ -58,9 +58,9 @@ def trained_network(path, space=None):
     recipe, facts = _recipe_and_facts(run)
     found = architectures.of_recipe(run)
     if found is None:
-        raise RunError("has no architecture", where=f"{path}/recipe.json", allowed=" or ".join(architectures.KINDS))
+        raise RunError("has no architecture", where=f"{path}/{files.RECIPE}", allowed=" or ".join(architectures.KINDS))
     network = build_network(recipe, found, facts["shape"], len(facts["class_names"]), space)
-    weights.put_into(network, arrays, f"{path}/weights.safetensors")
+    weights.put_into(network, arrays, f"{path}/{files.WEIGHTS}")
     selection = meta.get("selection", {"by": "last"})
     return network, recipe, facts, found, {**selection, **EPOCHS_FROM_0} if "epoch" in selection else selection
 
@@ -72,7 +72,7 @@ def _refuse_another_space(run, space):
         return  # that this is a space which only Python knows is told where the network is built
     table = differences({"space": trained_in}, {"space": space.as_dict()})
     if table:
-        raise ConfigError(f"was trained in another space{table}", where=f"{run.path}/recipe.json")
+        raise ConfigError(f"was trained in another space{table}", where=str(run.path / files.RECIPE))
 
 
 def is_training(path):
@@ -92,7 +92,10 @@ def sizes_of_run(path):
     if run is None:
         return None
     if run.kind == "search":
-        facts, recipe = contents.images(run), SearchRecipe.from_dict(contents.settings(run), f"{run.path}/recipe.json")
+        facts, recipe = (
+            contents.images(run),
+            SearchRecipe.from_dict(contents.settings(run), str(run.path / files.RECIPE)),
+        )
         return budgets.costed_network(recipe.priced(), facts["shape"], len(facts["class_names"]))
     recipe, facts = _recipe_and_facts(run)
     return recipe, tuple(facts["shape"]), len(facts["class_names"])
@@ -100,7 +103,7 @@ def sizes_of_run(path):
 
 def _recipe_and_facts(run):
     """The TrainRecipe of a training run, and the facts of its data."""
-    return TrainRecipe.from_dict(contents.settings(run), f"{run.path}/recipe.json"), contents.data(run)
+    return TrainRecipe.from_dict(contents.settings(run), str(run.path / files.RECIPE)), contents.data(run)
 
 
 def table(number):

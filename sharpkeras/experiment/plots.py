@@ -6,21 +6,21 @@ import logging
 import numpy as np
 
 from sharpkeras.errors import ResourceError, RunError
-from sharpkeras.runs import contents
+from sharpkeras.runs import contents, files
 
 logger = logging.getLogger("sharpkeras")
 
 
 def last_epoch(run):
     """The file of the alphas with which a finished search ended."""
-    return f"epochs/{metrics(run)[-1]['epoch']:04d}.json"
+    return files.epoch(metrics(run)[-1]["epoch"])
 
 
 def metrics(run):
     """The metrics of a finished run, a row per epoch."""
     rows = run.read_metrics()
     if not rows:
-        raise RunError("has lost its metrics", where=str(run.path / "metrics.jsonl"), next_step="run it anew")
+        raise RunError("has lost its metrics", where=str(run.path / files.METRICS), next_step="run it anew")
     return rows
 
 
@@ -38,9 +38,9 @@ def draw_search(run, space, found):
     from sharpkeras.view import collapse, curves
 
     rows = metrics(run)
-    curves.draw_metrics(rows, run.place("metrics.png"))
-    collapse.draw_collapse({run.path.name: rows}, run.place("collapse.png"))
-    alphas = [contents.alphas(run, f"epochs/{row['epoch']:04d}.json", space) for row in rows]
+    curves.draw_metrics(rows, run.place(files.METRICS_PICTURE))
+    collapse.draw_collapse({run.path.name: rows}, run.place(files.COLLAPSE_PICTURE))
+    alphas = [contents.alphas(run, files.epoch(row["epoch"]), space) for row in rows]
     title = f"{run.path.name}: epoch {rows[-1]['epoch'] + 1}"
     {"genotype": _draw_cells, "path": _draw_cuboid}[found.kind](run, space, found, alphas, title)
 
@@ -67,6 +67,6 @@ def draw_training(run, found):
     """Draws the metrics and the cells of a finished training into its run directory."""
     from sharpkeras.view import cells, curves
 
-    curves.draw_metrics(metrics(run), run.place("metrics.png"))
+    curves.draw_metrics(metrics(run), run.place(files.METRICS_PICTURE))
     if found.kind == "genotype":
         cells.draw_genotype(found, run.place("cells.png"), title=found.name)

@@ -5,7 +5,7 @@ import numpy as np
 from sharpkeras.experiment import builders, plots
 from sharpkeras.measure.accuracy import clopper_pearson
 from sharpkeras.recipes import SearchRecipe
-from sharpkeras.runs import RunDirectory, architectures, contents
+from sharpkeras.runs import RunDirectory, architectures, contents, files
 from sharpkeras.searching import collapse
 
 MORE = "more --epochs or images, or another --learning-rate"
@@ -82,7 +82,7 @@ def what_was_not_learned(out):
     run = RunDirectory.read(out)
     if run.kind == "train":
         return of_training(run)
-    recipe = SearchRecipe.from_dict(contents.settings(run), f"{run.path}/recipe.json")
+    recipe = SearchRecipe.from_dict(contents.settings(run), str(run.path / files.RECIPE))
     return of_search(run, builders.search_space(recipe))
 
 

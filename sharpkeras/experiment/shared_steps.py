@@ -7,8 +7,7 @@ import logging
 from sharpkeras.engine.epochs import refuse_full_disk
 from sharpkeras.errors import ResourceError, RunError, UsageError, is_out_of_memory, printable
 from sharpkeras.experiment import forecast, setup
-from sharpkeras.runs import contents
-from sharpkeras.runs.contents import DATA
+from sharpkeras.runs import contents, files
 
 logger = logging.getLogger("sharpkeras")
 
@@ -36,7 +35,7 @@ def space_entry(space):
 
 def check_dataset(run, dataset):
     """The dataset; raises RunError where the run began with another one."""
-    if run.resumed and run.has(DATA):
+    if run.resumed and run.has(files.DATA):
         before = contents.data(run)["fingerprint"]
         if before != dataset.fingerprint:
             raise RunError(
@@ -72,7 +71,7 @@ def begin(run, recipe, dataset, made, options, progress):
         "notes": list(dataset.notes),
         "skipped_files": list(dataset.skipped_files),
     }
-    run.write_json(DATA, facts)
+    run.write_json(files.DATA, facts)
 
 
 @contextlib.contextmanager

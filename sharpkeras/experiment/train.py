@@ -6,10 +6,9 @@ from sharpkeras.engine.epochs import NullProgress
 from sharpkeras.errors import UsageError
 from sharpkeras.experiment import builders, plots, result_checks, setup, shared_steps, weights
 from sharpkeras.experiment.run_options import DEFAULT_OPTIONS
-from sharpkeras.experiment.weights import WEIGHTS
 from sharpkeras.measure import cost
 from sharpkeras.recipes import TrainRecipe
-from sharpkeras.runs import architectures, contents
+from sharpkeras.runs import architectures, contents, files
 from sharpkeras.spaces import state_dict
 from sharpkeras.training.loop import train as run_training
 
@@ -48,7 +47,7 @@ def train(recipe, architecture, out, options=DEFAULT_OPTIONS, progress=None, dat
     architectures.from_dict(architecture.as_dict(), architecture.kind, recipe.ops)
     progress = progress or NullProgress()
     with options.reserve(out, "train", settings) as run:
-        if run.finished and run.load_arrays(WEIGHTS) is not None:
+        if run.finished and run.load_arrays(files.WEIGHTS) is not None:
             progress.complete()
             run.begin()
             facts = contents.data(run)
@@ -56,9 +55,11 @@ def train(recipe, architecture, out, options=DEFAULT_OPTIONS, progress=None, dat
         else:
             build = setup.building(recipe, architecture, space, initial, init)
             network, trained, selection = _train(recipe, build, run, options, progress, data_options)
-            run.save_arrays(WEIGHTS, trained, {"keys": "official PyTorch names and layouts", "selection": selection})
+            run.save_arrays(
+                files.WEIGHTS, trained, {"keys": "official PyTorch names and layouts", "selection": selection}
+            )
             run.mark_finished()
-        run.write_json(architectures.file_name(architecture.kind), architecture.as_dict())
+        run.write_json(files.architecture(architecture.kind), architecture.as_dict())
         with plots.missing_on_a_full_disk():
             plots.draw_training(run, architecture)
         shared_steps.warn(result_checks.of_training(run))

@@ -8,10 +8,9 @@ import numpy as np
 from sharpkeras.errors import RunError, UsageError
 from sharpkeras.inspection import read_h5, refuse_foreign_model
 from sharpkeras.io import atomic_writes, json_files, regular_files
-from sharpkeras.runs import RunDirectory
+from sharpkeras.runs import RunDirectory, files
 from sharpkeras.spaces import state_dict
 
-WEIGHTS = "weights"
 INITIAL = "a run of sharpkeras train, or a .safetensors or .h5 file whose arrays have the official names"
 
 
@@ -21,11 +20,11 @@ def of_run(run):
     Raises:
         RunError: there are none, or they are damaged or not finite.
     """
-    loaded = run.load_arrays(WEIGHTS)
+    loaded = run.load_arrays(files.WEIGHTS)
     if loaded is None:
         step = "let its training end: the command that began it goes on"
         raise RunError("has no trained weights", where=str(run.path), next_step=step)
-    where = run.path / f"{WEIGHTS}.safetensors"
+    where = run.path / files.WEIGHTS
     _refuse_not_finite(loaded[0], where)
     selection = loaded[1].get("selection", {"by": "last"})
     json_files.require(selection, {"by": str}, f"{where}: selection")

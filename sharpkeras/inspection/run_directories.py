@@ -14,14 +14,16 @@ from sharpkeras.inspection import text_files
 from sharpkeras.inspection.arrays import inspect_safetensors
 from sharpkeras.inspection.report import Report, names
 from sharpkeras.io import atomic_writes, json_files, regular_files
-from sharpkeras.runs import WRITTEN, RunDirectory, checkpoints
+from sharpkeras.runs import RunDirectory, checkpoints, files
+from sharpkeras.runs.files import CHECKPOINTS, DATA, DIVERGED, EPOCHS, LOCK, METRICS, RECIPE, RUN
 
 IN_USE = "in use by"  # a fact
-CHECKPOINTS, EPOCHS, METRICS, LOCK = "checkpoints", "epochs", "metrics.jsonl", "lock"
-WRITTEN_BY_ALL = ("recipe.json", "data.json")
-DIVERGED = "diverged.json"
+WRITTEN_BY_ALL = (RECIPE, DATA)
 DIVERGED_NEXT = "the sharpkeras {} that began it with a lower --learning-rate and with --overwrite or another --out"
-RESULTS = {"search": ("genotype.json", "path.json"), "train": ("weights.safetensors",)}  # one of them ends a run
+RESULTS = {
+    "search": (files.architecture("genotype"), files.architecture("path")),
+    "train": (files.WEIGHTS,),
+}  # one of them ends a run
 NEXT = {"search": "train", "train": "evaluate"}
 
 
@@ -47,7 +49,7 @@ def repair(path):
         RunError: it is no run directory, or a process holds it.
         SafetyError: a link stands where its lock should be.
     """
-    if not (path / "run.json").is_file():
+    if not (path / RUN).is_file():
         RunDirectory.read(path)  # which says so
     report, steps = _look(path)
     if not steps and IN_USE not in report.facts:
@@ -64,7 +66,7 @@ def repair(path):
 
 def _look(path, held_here=False):
     """The Report on a directory, and the steps of its repair; none while another process holds it."""
-    if not (path / "run.json").exists() and (path / checkpoints.MANIFEST).is_file():
+    if not (path / RUN).exists() and (path / files.MANIFEST).is_file():
         problem = _checkpoint_problem(path)
         return Report(str(path), "a checkpoint", {}, [problem] if problem else []), []
     facts, recipe, findings = _run(path)
@@ -99,13 +101,13 @@ def _run(path):
     try:
         RunDirectory.read(path)
     except (ConfigError, RunError) as error:
-        if not str(error.where).startswith(str(path / "recipe.json")):
+        if not str(error.where).startswith(str(path / RECIPE)):
             raise
-        findings.append(f"recipe.json: {text_files.problem_of(error)}")  # run.json is right
-    facts = {"finished": None, **json_files.load(path / "run.json")}
+        findings.append(f"{RECIPE}: {text_files.problem_of(error)}")  # run.json is right
+    facts = {"finished": None, **json_files.load(path / RUN)}
     told, more = None, []
-    if not findings and _is_own(path / "recipe.json"):
-        told, more = text_files.tried(lambda file: _recipe(file, facts["kind"]), path / "recipe.json", "recipe.json")
+    if not findings and _is_own(path / RECIPE):
+        told, more = text_files.tried(lambda file: _recipe(file, facts["kind"]), path / RECIPE, RECIPE)
     return facts, told or {}, findings + more
 
 
@@ -136,7 +138,7 @@ def _leftovers(path, facts):
     findings = [f"{part} was left half written" for part in parts]
     for entry in found:
         try:
-            if entry.name[0] != "." and not (_is_folder(entry) and entry.suffix not in WRITTEN):
+            if entry.name[0] != "." and not (_is_folder(entry) and entry.suffix not in files.SUFFIXES):
                 regular_files.refuse_other(entry)
         except regular_files.RefusedError as error:
             findings.append(f"{entry.relative_to(path)} {error.strerror}: it is not opened")
@@ -154,7 +156,7 @@ def _metrics(path, facts):
     findings = [f"{METRICS}: {finding}" for finding in findings]
     findings += [f"{METRICS}: the last line is cut off"] if cut_off else []
     if facts["kind"] == "search":
-        written = [f"{EPOCHS}/{row['epoch']:04d}.json" for row in rows]
+        written = [files.epoch(row["epoch"]) for row in rows]
         missing = [name for name in written if not _is_own(path / name)]
         findings += [f"missing: {names(missing)}"] if missing else []
     last = rows[-1]["epoch"] + 1 if rows else 0
@@ -171,7 +173,7 @@ def _files(path, facts):
         for file in _entries(folder) if folder == path or _is_folder(folder) else []:
             name = str(file.relative_to(path))
             look = {".json": json_files.load, ".safetensors": inspect_safetensors}.get(file.suffix)
-            if look and _is_own(file) and file.name[0] != "." and name not in ("run.json", "recipe.json"):
+            if look and _is_own(file) and file.name[0] != "." and name not in (RUN, RECIPE):
                 report, found = text_files.tried(look, file, name)
                 findings += found + [f"{name}: {finding}" for finding in getattr(report, "findings", [])]
     return {}, findings, []
@@ -210,8 +212,8 @@ def _behind(path, whole):
 def _evaluations(path, facts):
     """Whether the answers to the images of each evaluation are there, and of the same images."""
     findings = []
-    for file in sorted(path.glob("evaluation*.json")):
-        name = f"{file.stem.replace('evaluation', 'predictions', 1)}.safetensors"
+    for file in sorted(path.glob(files.EVALUATIONS)):
+        name = files.predictions_of(file.name)
         report, _ = text_files.tried(json_files.load, file, file.name) if _is_own(file) else (None, [])
         if not isinstance(report, dict):
             continue

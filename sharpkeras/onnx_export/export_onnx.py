@@ -61,7 +61,8 @@ def export_onnx(
         opset: ONNX operator set, 13 to 18.
         images: (N, H, W, C), real images as the model gets them, compared besides noise and constant images.
         test: (images, labels), on which the file's top-1 is reported beside the model's; needed for int8.
-        precision: "float32"; "float16", for GPUs, which has to agree within 2 % of the logits' size; or "int8", for CPUs.
+        precision: "float32"; "float16", for GPUs, which has to agree within 2 % of the logits' size; or "int8", for
+            CPUs.
         calibration: (N, H, W, C), images of training, which int8 needs and nothing else takes.
         weight_bits: of int8: 7, right on every processor, or 8, on x86 with VNNI and on ARM alone (see
             `measure.saturation`).

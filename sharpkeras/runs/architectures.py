@@ -6,7 +6,7 @@ from pathlib import Path as FilePath
 from sharpkeras.errors import ConfigError, RunError
 from sharpkeras.io import json_files
 from sharpkeras.paper import published
-from sharpkeras.runs import RunDirectory
+from sharpkeras.runs import RunDirectory, files
 from sharpkeras.spaces.cell import genotype as genotypes
 from sharpkeras.spaces.hypercuboid import path as paths
 
@@ -20,15 +20,11 @@ def from_dict(fields, where="architecture", ops=None):
     return genotypes.from_dict(fields, where, ops)
 
 
-def file_name(kind):
-    return f"{kind}.json"
-
-
 def in_run(run):
     """The architecture that a search has found or a training was given; None while there is none."""
     for kind in KINDS:
-        if run.has(file_name(kind)):
-            return from_dict(run.read_json(file_name(kind)), str(run.path / file_name(kind)))
+        if run.has(files.architecture(kind)):
+            return from_dict(run.read_json(files.architecture(kind)), str(run.path / files.architecture(kind)))
     return None
 
 
@@ -36,7 +32,7 @@ def of_recipe(run):
     """The architecture that a training run was given; None where its recipe has none."""
     for kind in KINDS:
         if kind in run.recipe:
-            return from_dict(run.recipe[kind], f"{run.path}/recipe.json: {kind}")
+            return from_dict(run.recipe[kind], f"{run.path / files.RECIPE}: {kind}")
     return None
 
 

@@ -20,13 +20,13 @@ from pathlib import Path
 
 from sharpkeras.errors import RunError, SharpKerasError, written_by_a_newer_version
 from sharpkeras.io import atomic_writes, json_files, regular_files
+from sharpkeras.runs.files import ARRAYS, MANIFEST, METRICS, PROGRESS
 
 SCHEMA_VERSION = 1
 KEPT = 2
-ARRAYS, FACTS, METRICS, MANIFEST = "arrays.safetensors", "progress.json", "metrics.jsonl", "manifest.json"
 LARGEST = {  # bytes
     ARRAYS: atomic_writes.LARGEST_ARRAYS,
-    FACTS: json_files.MAX_BYTES,
+    PROGRESS: json_files.MAX_BYTES,
     METRICS: json_files.MAX_BYTES_OF_LINES,
 }
 NAME = re.compile(r"\d{6,}-\d{6,}")  # epochs done, and steps of the next one
@@ -166,7 +166,7 @@ def refuse_links(path):
 
 def _files(arrays, facts, rows):
     """The contents of a checkpoint's files by name."""
-    files = {ARRAYS: atomic_writes.pack(arrays), FACTS: atomic_writes.dump_file(facts, FACTS)}
+    files = {ARRAYS: atomic_writes.pack(arrays), PROGRESS: atomic_writes.dump_file(facts, PROGRESS)}
     files[METRICS] = atomic_writes.dump_lines(rows, METRICS)
     hashes = {file: {"bytes": len(content), "sha256": _sha256(content)} for file, content in files.items()}
     manifest = {"schema_version": SCHEMA_VERSION, "files": hashes}
@@ -188,7 +188,7 @@ def read(path):
         if version > SCHEMA_VERSION:
             raise written_by_a_newer_version(str(path), version, SCHEMA_VERSION)
         contents = {name: _checked(path, name, largest, files[name]) for name, largest in LARGEST.items()}
-        facts = json_files.decoded(contents[FACTS], str(path / FACTS))
+        facts = json_files.decoded(contents[PROGRESS], str(path / PROGRESS))
         rows = json_files.decoded_lines(contents[METRICS], str(path / METRICS))
         return atomic_writes.unpack(contents[ARRAYS])[0], facts, rows
     except RunError:

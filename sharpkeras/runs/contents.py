@@ -4,8 +4,8 @@ import numpy as np
 
 from sharpkeras.errors import RunError
 from sharpkeras.io import json_files
+from sharpkeras.runs import files
 
-DATA = "data.json"
 IMAGES_FORM = {"fingerprint": str, "shape": [int], "class_names": [str]}
 LARGEST_SIDE = 65_536
 NOTHING = type(None)
@@ -28,13 +28,13 @@ AGAIN = "take another copy of the run, or make it anew with the command that wro
 def settings(run):
     """The settings in a run's recipe; raises ConfigError where it has none, or no number as its seed."""
     form = {"settings": {"seed": int}}
-    return json_files.require(run.recipe, form, str(run.path / "recipe.json"))["settings"]
+    return json_files.require(run.recipe, form, str(run.path / files.RECIPE))["settings"]
 
 
 def images(run):
     """What a run keeps of its images: fingerprint, shape, class names; raises ConfigError or RunError where damaged."""
-    where = str(run.path / DATA)
-    facts = json_files.require(run.read_json(DATA), IMAGES_FORM, where)
+    where = str(run.path / files.DATA)
+    facts = json_files.require(run.read_json(files.DATA), IMAGES_FORM, where)
     shape, classes = facts["shape"], facts["class_names"]
     if len(shape) != 3 or not all(1 <= side <= LARGEST_SIDE for side in shape):
         raise RunError("has no images of such a shape", where=f"{where}: shape", seen=shape, next_step=AGAIN)
@@ -45,7 +45,7 @@ def images(run):
 
 def data(run):
     """The same with the statistics that images are normalised by."""
-    where = str(run.path / DATA)
+    where = str(run.path / files.DATA)
     facts = json_files.require(images(run), {"mean": [float], "deviation": [float]}, where)
     deviation = facts["deviation"]
     if not len(facts["mean"]) == len(deviation) == facts["shape"][-1] or not all(number > 0 for number in deviation):
@@ -90,7 +90,7 @@ def numbers(run, names):
     rows = run.read_metrics()
     for number, row in enumerate(rows, 1):
         form = {name: (float, NOTHING) for name in names if name in row}
-        json_files.require(row, form, f"{run.path / 'metrics.jsonl'}, line {number}")
+        json_files.require(row, form, f"{run.path / files.METRICS}, line {number}")
     return rows
 
 
@@ -112,6 +112,6 @@ def answers(run, name):
     shapes = {name: array.shape for name, array in arrays.items()}
     labels, classes = shapes.get("labels", ()), shapes.get("classes", ())
     if len(labels) != 1 or len(classes) != 2 or labels[0] != classes[0] or not classes[1]:
-        allowed, where = "labels (N,) and classes (N, K)", str(run.path / f"{name}.safetensors")
+        allowed, where = "labels (N,) and classes (N, K)", str(run.path / name)
         raise RunError("holds no answers to images", where=where, seen=shapes, allowed=allowed, next_step=AGAIN)
     return arrays["labels"], arrays["classes"], meta

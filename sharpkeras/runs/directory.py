@@ -30,6 +30,7 @@ from sharpkeras.errors import (
     written_by_a_newer_version,
 )
 from sharpkeras.io import atomic_writes, json_files, regular_files
+from sharpkeras.runs import files
 from sharpkeras.runs.checkpoints import Checkpoints, refuse_links
 
 SCHEMA_VERSION = 1
@@ -37,8 +38,7 @@ PROGRAM = "sharpkeras"
 KINDS = ("search", "train")
 EPOCHS_FROM_0, STEPS_FROM_0 = {"epochs_counted_from": 0}, {"steps_counted_from": 0}
 RECORDED_PACKAGES = ("sharpkeras", "keras", "tensorflow", "tensorflow-cpu", "jax", "jaxlib", "numpy")
-WRITTEN = (".json", ".jsonl", ".safetensors", ".png", ".txt")  # names of a run's files end so
-FOLDERS = ("checkpoints", "epochs")
+FOLDERS = (files.CHECKPOINTS, files.EPOCHS)
 NAME_A_RUN = "name a directory that search or train wrote"
 OTHER_DIRECTORY = "choose another directory with --out"
 
@@ -64,7 +64,7 @@ class RunDirectory:
         self.kind, self._facts, self._lock_file, self._log_handler = facts["kind"], facts, lock_file, None
         # Open as long as the run is: so its number on the disk goes to no other directory.
         self._directory = None if lock_file is None else os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-        self.checkpoints = Checkpoints(path / "checkpoints", lock_file is not None, self.refuse_loss)
+        self.checkpoints = Checkpoints(path / files.CHECKPOINTS, lock_file is not None, self.refuse_loss)
         self._unwritten = {}  # files for which the disk was too full
 
     @classmethod
@@ -141,7 +141,7 @@ class RunDirectory:
     def mark_finished(self):
         """Records that the run came to its end, and when."""
         self._facts["finished"] = _now()
-        self.write_json("run.json", self._facts)
+        self.write_json(files.RUN, self._facts)
 
     def refuse_loss(self):
         """Raises RunError unless the directory, and the lock in it, are still those that this process holds.
@@ -163,9 +163,9 @@ class RunDirectory:
                 seen += f"; the run is now in {os.readlink(f'/proc/self/fd/{self._directory}')}"
             next_step = "move it back: the same command goes on from its last checkpoint"
             return "the directory was moved away", seen, next_step
-        if not _is_same(self.path / "lock", self._lock_file.fileno(), follow_symlinks=False):
+        if not _is_same(self.path / files.LOCK, self._lock_file.fileno(), follow_symlinks=False):
             next_step = "the same command goes on from the last checkpoint, once no other process uses the directory"
-            if not os.path.lexists(self.path / "lock"):
+            if not os.path.lexists(self.path / files.LOCK):
                 return "the lock was removed", "no file called lock", next_step
             return "the lock was replaced", _holder(self.path), next_step
         return None
@@ -179,8 +179,8 @@ class RunDirectory:
             self._log_handler = None
         if self._lock_file is not None:
             self._lock_file.truncate(0)  # a lock file with text in it tells of a process that died
-            if not self._lost() and os.listdir(self.path) == ["lock"]:  # never begun
-                (self.path / "lock").unlink()
+            if not self._lost() and os.listdir(self.path) == [files.LOCK]:  # never begun
+                (self.path / files.LOCK).unlink()
                 if self._directory_is_new:
                     self.path.rmdir()
             self._lock_file.close()
@@ -205,12 +205,12 @@ class RunDirectory:
         Raises:
             NumericalError: a value is NaN or infinite.
         """
-        self.write_soon("metrics.jsonl", atomic_writes.dump_lines(rows, str(self.path / "metrics.jsonl")))
+        self.write_soon(files.METRICS, atomic_writes.dump_lines(rows, str(self.path / files.METRICS)))
 
     def read_metrics(self):
         """The rows of `metrics.jsonl`."""
-        name, where = "metrics.jsonl", str(self.path / "metrics.jsonl")
-        raw = self.read_bytes(name, json_files.MAX_BYTES_OF_LINES) if self.has(name) else b""
+        where = str(self.path / files.METRICS)
+        raw = self.read_bytes(files.METRICS, json_files.MAX_BYTES_OF_LINES) if self.has(files.METRICS) else b""
         return json_files.require(json_files.decoded_lines(raw, where), [{"epoch": int}], where)
 
     # --- files ---
@@ -267,12 +267,12 @@ class RunDirectory:
         atomic_writes.write(self.path / name, content)
 
     def save_arrays(self, name, arrays, meta):
-        """Writes arrays and what belongs to them as `<name>.safetensors`; see `atomic_writes.save_arrays`."""
-        atomic_writes.save_arrays(self.place(f"{name}.safetensors"), arrays, meta)
+        """Writes arrays and what belongs to them as the file `name`; see `atomic_writes.save_arrays`."""
+        atomic_writes.save_arrays(self.place(name), arrays, meta)
 
     def load_arrays(self, name):
         """What `save_arrays` wrote, as (arrays, meta); None when it never wrote; raises RunError when it is damaged."""
-        return atomic_writes.load_arrays(f"{name}.safetensors", within=self.path)
+        return atomic_writes.load_arrays(name, within=self.path)
 
     def _replace(self, name, content):
         atomic_writes.write(self.place(name), content)
@@ -297,12 +297,12 @@ class RunDirectory:
         self.refuse_loss()
         if not self.resumed:
             _remove_contents(self.path)
-        self.write_json("run.json", self._facts)  # first: from here on the directory is ours
-        self.write_json("recipe.json", self.recipe)
+        self.write_json(files.RUN, self._facts)  # first: from here on the directory is ours
+        self.write_json(files.RECIPE, self.recipe)
         with atomic_writes.disk_errors(self.path):
-            (self.path / "diverged.json").unlink(missing_ok=True)  # of an attempt before this one
-            regular_files.refuse_other(self.path / "log.txt")
-            log = open(self.path / "log.txt", "a", encoding="utf-8", opener=_not_through_links)
+            (self.path / files.DIVERGED).unlink(missing_ok=True)  # of an attempt before this one
+            regular_files.refuse_other(self.path / files.LOG)
+            log = open(self.path / files.LOG, "a", encoding="utf-8", opener=_not_through_links)
             self._log_handler = logging.StreamHandler(log)
         self._log_handler.handleError = lambda record: None  # a full disk is told by the next checkpoint, once
         self._log_handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
@@ -323,11 +323,11 @@ def _read_facts(path, must_exist, advice=f"{NAME_A_RUN}; to begin one, drop --re
         advice: what is told then.
         instead: what is told where a run.json is not ours.
     """
-    if os.path.lexists(path / "run.json"):  # unlike a Path's, it knows no name that is too long to ask for
+    if os.path.lexists(path / files.RUN):  # unlike a Path's, it knows no name that is too long to ask for
         return _checked_facts(path, instead)
     if must_exist:
         problem, step = "is no run directory", advice
-    elif not os.path.exists(path) or path.is_dir() and set(os.listdir(path)) <= {"lock", ".run.json.part"}:
+    elif not os.path.exists(path) or path.is_dir() and set(os.listdir(path)) <= {files.LOCK, f".{files.RUN}.part"}:
         return None
     else:
         problem, step = "exists and is no run of ours", f"{OTHER_DIRECTORY}; --overwrite removes only runs"
@@ -335,9 +335,9 @@ def _read_facts(path, must_exist, advice=f"{NAME_A_RUN}; to begin one, drop --re
 
 
 def _checked_facts(path, instead):
-    where = str(path / "run.json")
+    where = str(path / files.RUN)
     try:
-        facts = _read_json(path, "run.json")
+        facts = _read_json(path, files.RUN)
     except SharpKerasError as error:
         raise RunError(f"{error.problem}, so it is no run of ours", where=where, next_step=instead) from None
     version = facts.get("schema_version") if isinstance(facts, dict) else None
@@ -353,10 +353,10 @@ def _checked_facts(path, instead):
 
 def _read_recipe(path):
     """The recipe of a run; None when it was killed before it had written one."""
-    file = path / "recipe.json"
+    file = path / files.RECIPE
     if not os.path.lexists(file):
         return None
-    recipe = json_files.require(_read_json(path, "recipe.json"), dict, str(file))
+    recipe = json_files.require(_read_json(path, files.RECIPE), dict, str(file))
     return json_files.require(recipe, {"settings": dict} if "settings" in recipe else {}, str(file))
 
 
@@ -394,7 +394,7 @@ def _refuse_links(path):
     """Raises RunError where one of the places that a run writes to is a link, a pipe or the like."""
     with atomic_writes.disk_errors(path):
         for entry in sorted(path.iterdir()):
-            if entry.suffix in WRITTEN:
+            if entry.suffix in files.SUFFIXES:
                 regular_files.refuse_other(entry)
     for name in FOLDERS:
         refuse_links(path / name)
@@ -478,15 +478,15 @@ def _flat(value, prefix=""):
 def _remove_contents(path):
     """Empties the directory of a run that we hold; `run.json` goes last, so that a kill leaves it known as ours."""
     with atomic_writes.disk_errors(path):
-        for entry in sorted(path.iterdir(), key=lambda entry: entry.name == "run.json"):
-            if entry.name != "lock":
+        for entry in sorted(path.iterdir(), key=lambda entry: entry.name == files.RUN):
+            if entry.name != files.LOCK:
                 atomic_writes.remove(entry)
 
 
 def _lock(path):
     """The open lock file: held until it is closed, at the latest by the end of the process, however that comes."""
-    regular_files.refuse_other(path / "lock")
-    file = open(path / "lock", "a+", encoding="utf-8", errors="replace", opener=_not_through_links)
+    regular_files.refuse_other(path / files.LOCK)
+    file = open(path / files.LOCK, "a+", encoding="utf-8", errors="replace", opener=_not_through_links)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -509,7 +509,7 @@ def _lock(path):
 
 def _holder(path):
     """What the lock file says of the process that holds a directory."""
-    with contextlib.suppress(OSError), regular_files.opened("lock", within=path) as file:
+    with contextlib.suppress(OSError), regular_files.opened(files.LOCK, within=path) as file:
         return file.read(1000).decode("utf-8", "replace").strip() or "a process that is just starting"
     return "a process that has just ended"
 

@@ -9,7 +9,7 @@ import numpy as np
 from sharpkeras.engine.epochs import accuracy_on, run_epochs
 from sharpkeras.engine.training_state import TrainingState
 from sharpkeras.io import atomic_writes
-from sharpkeras.runs import EPOCHS_FROM_0, RunDirectory
+from sharpkeras.runs import EPOCHS_FROM_0, RunDirectory, files
 from sharpkeras.searching import collapse
 from sharpkeras.searching.search_model import SearchModel
 
@@ -49,7 +49,7 @@ def search(
         architecture, decisions = extract(alphas), model.space.decisions(alphas)
         content = {"epoch": state.epoch, **EPOCHS_FROM_0, "alphas": [a.tolist() for a in alphas]}
         content |= {architecture.kind: architecture.as_dict()}
-        run.write_soon(f"epochs/{state.epoch:04d}.json", atomic_writes.dump_file(content, "alphas"))
+        run.write_soon(files.epoch(state.epoch), atomic_writes.dump_file(content, "alphas"))
         row = collapse.watch(decisions)
         warning = collapse.warning(row, decisions)
         if warning and not was_collapsed:

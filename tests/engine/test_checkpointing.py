@@ -29,7 +29,8 @@ from sharpkeras.errors import NumericalError, ResourceError, RunError
 from sharpkeras.experiment import builders, plots, run_options
 from sharpkeras.measure import cost
 from sharpkeras.runs import checkpoints
-from sharpkeras.runs.checkpoints import ARRAYS, FACTS, METRICS, Checkpoints
+from sharpkeras.runs.checkpoints import Checkpoints
+from sharpkeras.runs.files import ARRAYS, METRICS, PROGRESS
 from sharpkeras.spaces.cell.genotype import Genotype
 
 EACH_STEP = run_options.RunOptions(checkpoint_s=0.0)
@@ -240,7 +241,7 @@ def test_checkpoints_that_are_links_are_never_followed(trial, tmp_path):
     stop(trial, run, 1, 0)
     (run / "checkpoints").rename(outside)
     for name in Checkpoints(outside).names():
-        (outside / name / FACTS).unlink()  # damaged: they would be put aside
+        (outside / name / PROGRESS).unlink()  # damaged: they would be put aside
     before = sorted(path.name for path in outside.rglob("*"))
     (run / "checkpoints").symlink_to(outside)
     with pytest.raises(RunError, match="is a link"):
@@ -278,7 +279,7 @@ def leave_out(run, name):
     path = Checkpoints(run / "checkpoints").path / Checkpoints(run / "checkpoints").names()[-1]
     arrays, facts, rows = (dict(part) if isinstance(part, dict) else part for part in checkpoints.read(path))
     file, _, entry = name.partition(": ")
-    {ARRAYS: arrays, FACTS: facts}.get(file, {}).pop(entry, None)
+    {ARRAYS: arrays, PROGRESS: facts}.get(file, {}).pop(entry, None)
     rows = [] if file == METRICS else rows
     shutil.rmtree(path.parent)
     epoch, step = map(int, path.name.split("-"))
@@ -287,7 +288,7 @@ def leave_out(run, name):
 
 def entries(run):
     arrays, facts, _ = Checkpoints(run / "checkpoints").load()
-    return [*(f"{ARRAYS}: {name}" for name in arrays), *(f"{FACTS}: {name}" for name in facts), f"{METRICS}: all"]
+    return [*(f"{ARRAYS}: {name}" for name in arrays), *(f"{PROGRESS}: {name}" for name in facts), f"{METRICS}: all"]
 
 
 def without(values, name):

@@ -71,7 +71,7 @@ def evaluate(run, wrong, by="last", images="digits", suffix=""):
         "selection": "in words",
     }
     run.write_json(f"evaluation{suffix}.json", report)
-    run.save_arrays(f"predictions{suffix}", {"labels": labels, "classes": classes}, {"fingerprint": images})
+    run.save_arrays(f"predictions{suffix}.safetensors", {"labels": labels, "classes": classes}, {"fingerprint": images})
 
 
 def search(

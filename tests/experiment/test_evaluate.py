@@ -248,7 +248,7 @@ def untrained(path, dataset, size, names, **settings):
     with RunDirectory.open(path, "train", content) as run:
         run.write_json("data.json", facts)
         network = builders.build_network(recipe, found, shape, len(names))
-        run.save_arrays("weights", state_dict.state_dict(network), {})
+        run.save_arrays("weights.safetensors", state_dict.state_dict(network), {})
         run.mark_finished()
 
 

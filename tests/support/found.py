@@ -2,7 +2,7 @@
 
 from sharpkeras.data import load
 from sharpkeras.experiment import budgets, builders, search
-from sharpkeras.runs import RunDirectory, architectures
+from sharpkeras.runs import RunDirectory, files
 
 
 def make_found(path, recipe, spread=0.3, backend="tensorflow", accuracy=0.9, **metrics):
@@ -24,6 +24,6 @@ def make_found(path, recipe, spread=0.3, backend="tensorflow", accuracy=0.9, **m
         (path / "epochs").mkdir()
         run.write_json("epochs/0000.json", state)
         run.write_metrics([row | metrics])
-        run.write_json(architectures.file_name(architecture.kind), architecture.as_dict())
+        run.write_json(files.architecture(architecture.kind), architecture.as_dict())
         run.mark_finished()
     return path
