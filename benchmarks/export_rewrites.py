@@ -38,7 +38,7 @@ def main():
     sizes = {"init_channels": arguments.init_channels, "num_cells": arguments.num_cells}
     recipe = TrainRecipe(auxiliary_weight=0.0, **sizes)
     network = build_network(recipe, published.architecture(arguments.genotype), (32, 32, 3), 10)
-    plain = conversion.convert(network.deployed(), (32, 32, 3), 17)
+    plain = conversion.convert(network.inference_model(), (32, 32, 3), 17)
     kinds = {"as converted": ()}
     for index, name in enumerate(rewrites.DEFAULT):
         kinds[f"+ {name}"] = rewrites.DEFAULT[: index + 1]

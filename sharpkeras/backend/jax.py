@@ -31,9 +31,9 @@ def device_bytes_left():
 
 
 def gradient(function, argument):
-    """(value, what comes along, gradient) of `function` at a list of arrays."""
-    (value, along), slope = jax.value_and_grad(function, has_aux=True)(argument)
-    return value, along, slope
+    """(value, aux, gradients) at a list of arrays, of a function → (value, aux); aux is not differentiated."""
+    (value, aux), gradients = jax.value_and_grad(function, has_aux=True)(argument)
+    return value, aux, gradients
 
 
 def train_step(model, state, data):

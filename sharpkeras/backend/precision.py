@@ -17,7 +17,7 @@ GROWTH_STEPS = 2000  # good steps in a row after which the scale doubles
 class LossScale:
     """The loss scale of float16, which knows nothing below 6e-8: as large as the gradients allow.
 
-    A loss is multiplied by the scale before it is differentiated and its gradient divided by it afterwards, so that
+    A loss is multiplied by the scale before it is differentiated and its gradients divided by it afterwards, so that
     all algebra behind it, of any number of optimizers, sees true float32 gradients. The scale is a power of 2: neither
     rounds. It halves, down to 1, at each step that is skipped for a gradient that is not finite, and doubles after
     GROWTH_STEPS steps without such.
@@ -38,20 +38,20 @@ class LossScale:
         """`gradient` with the loss scaled on the way there and back.
 
         Args:
-            gradient: (function, argument) → (value, what comes along, gradient); see `StepModel`.
-            finite: a list; each call appends whether its value and all of its gradient are finite.
+            gradient: (function, argument) → (value, aux, gradients); see `StepModel`.
+            finite: a list; each call appends whether its value and all of its gradients are finite.
         """
         scale = ops.convert_to_tensor(self.scale)
 
         def scaled_gradient(function, argument):
             def scaled_function(values):
-                value, along = function(values)
-                return value * scale, (value, along)
+                value, aux = function(values)
+                return value * scale, (value, aux)
 
-            _, (value, along), slope = gradient(scaled_function, argument)
-            slope = [part / scale for part in slope]
-            finite.append(ops.all(ops.stack([ops.all(ops.isfinite(part)) for part in (value, *slope)])))
-            return value, along, slope
+            _, (value, aux), gradients = gradient(scaled_function, argument)
+            gradients = [part / scale for part in gradients]
+            finite.append(ops.all(ops.stack([ops.all(ops.isfinite(part)) for part in (value, *gradients)])))
+            return value, aux, gradients
 
         return scaled_gradient
 

@@ -49,11 +49,11 @@ def device_bytes_left():
 
 
 def gradient(function, argument):
-    """(value, what comes along, gradient) of `function` at a list of tensors; nothing else is differentiated."""
+    """(value, aux, gradients) at a list of tensors, of a function → (value, aux); nothing else is differentiated."""
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(argument)
-        value, along = function(argument)
-    return value, along, tape.gradient(value, argument, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+        value, aux = function(argument)
+    return value, aux, tape.gradient(value, argument, unconnected_gradients=tf.UnconnectedGradients.ZERO)
 
 
 def train_step(model, data):

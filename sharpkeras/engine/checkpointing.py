@@ -9,6 +9,7 @@ import numpy as np
 from sharpkeras.engine.step_model import StepModel
 from sharpkeras.engine.training_state import DivergenceError, TrainingState
 from sharpkeras.errors import NumericalError, ResourceError, RunError
+from sharpkeras.io import kinds
 from sharpkeras.runs import EPOCHS_FROM_0, STEPS_FROM_0, RunDirectory, files
 
 CHECKPOINT_S = 60.0  # between two checkpoints
@@ -146,7 +147,7 @@ def record_divergence(run: RunDirectory, state: TrainingState, divergence: Diver
     facts = {"epoch": state.epoch, "step": divergence.step, **EPOCHS_FROM_0, **STEPS_FROM_0}
     facts |= {"not_finite": divergence.not_finite}
     facts |= {"learning_rate": state.learning_rate, "checkpoint": checkpoints[-1] if checkpoints else None}
-    run.write_json(files.DIVERGED, facts)
+    run.write_json(files.DIVERGED, kinds.of_kind(kinds.DIVERGENCE, facts))
     return NumericalError(
         f"{names} became NaN or infinite in epoch {state.epoch + 1}, step {divergence.step + 1}",
         where=str(run.path / files.DIVERGED),

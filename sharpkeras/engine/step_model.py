@@ -21,15 +21,15 @@ class StepModel(keras.Model):
     """A keras.Model that trains by a step of its own.
 
     Subclasses set `optimizers`, a list of built optimizers, and define `update(gradient, data)` → logs, where
-    `gradient(function, argument)` returns (value, what comes along, gradient) of a function of a list of tensors.
+    `gradient(function, argument)` returns (value, aux, gradients) of a function: list of tensors → (value, aux).
 
     Where the network computes in float16 the losses are scaled, and a step with a gradient that is not finite changes
     nothing but the scale (see `precision.LossScale`, whose logs come with those of `update`).
 
     Args:
         network: the keras.Model that is trained, under the policy it was built with.
-        augment: (images uint8, draws) → images as the network takes them, run on the device; None takes images as they
-            are.
+        augment: (images uint8, uniforms) → images as the network takes them, run on the device; None takes images as
+            they are.
         normalize: images uint8 → images as the network takes them, for evaluation.
 
     Raises:
@@ -49,15 +49,15 @@ class StepModel(keras.Model):
         # What a step reads and keeps has the precision of the weights, also where the network computes in half of it.
         super().__init__(dtype=network.variable_dtype, **kwargs)
         self.loss_scale = LossScale(self) if network.compute_dtype == "float16" else None
-        self._augment = augment or (lambda images, draws: images)
+        self._augment = augment or (lambda images, uniforms: images)
         self._normalize = normalize or (lambda images: images)
         self._step = backend_step()
         self.tell = lambda stage: None  # called with what begins while a step is made ready, in a word
 
     def prepared(self, batch):
-        """(images, labels) of a batch (images, labels) or (images, labels, draws)."""
-        images, labels, *draws = batch
-        return self._augment(images, draws[0] if draws else None), labels
+        """(images, labels) of a batch (images, labels) or (images, labels, uniforms)."""
+        images, labels, *uniforms = batch
+        return self._augment(images, uniforms[0] if uniforms else None), labels
 
     def get_config(self):
         """Raises NotImplementedError: what is trained is saved, and what trains it is made anew from a recipe."""

@@ -110,7 +110,7 @@ def count_cost(architecture, recipe, input_shape, num_classes, space=None):
 def counted_network(architecture, recipe, input_shape, num_classes, space=None):
     """The network of an architecture that the paper counts."""
     recipe = dataclasses.replace(recipe, auxiliary_weight=0.0, drop_path=0.0)  # which a path has not
-    return build_network(recipe, architecture, input_shape, num_classes, space).counted()
+    return build_network(recipe, architecture, input_shape, num_classes, space).without_auxiliary()
 
 
 def search_model(recipe, space, dataset, steps, penalty=None):
@@ -165,7 +165,7 @@ def batches(recipe, dataset, indices, epoch, step=0):
         recipe.batch_size,
         recipe.seed,
         epoch,
-        draws=augment.NUM_DRAWS,
+        num_uniforms=augment.NUM_DRAWS,
         first_batch=step,
         random_crops=recipe.random_resized_crop,
     )

@@ -6,7 +6,6 @@ counts it.
 
 import dataclasses
 import functools
-import hashlib
 import json
 import shlex
 from pathlib import Path
@@ -14,6 +13,8 @@ from pathlib import Path
 from sharpkeras.errors import ConfigError, RunError, UsageError
 from sharpkeras.experiment.builders import count_cost
 from sharpkeras.experiment.evaluate import TEST_SELECTED
+from sharpkeras.io import atomic_writes
+from sharpkeras.io.hashes import sha256
 from sharpkeras.measure.cost import Cost
 from sharpkeras.measure.statistics import mcnemar, mean_interval, median_half_range
 from sharpkeras.recipes import TrainRecipe
@@ -152,7 +153,7 @@ def _training(run):
 def _name(found):
     """An architecture's name, or what tells it from others that have none."""
     text = json.dumps(found.as_dict())
-    return found.name or f"{found.kind} {hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    return found.name or f"{found.kind} {sha256(text.encode())[:8]}"
 
 
 def _cost(run, found):
@@ -282,8 +283,7 @@ def _refuse_picture(path, searches, overwrite):
         raise UsageError("a picture shows searches, and there is none", where="--picture", allowed="a search run")
     if path.suffix != ".png":
         raise UsageError("a picture is a PNG file", where="--picture", seen=str(path), allowed="a name in .png")
-    if path.exists() and not overwrite:
-        raise RunError("exists already", where=str(path), next_step="another --picture, or --overwrite")
+    atomic_writes.refuse_to_replace(path, overwrite, "another --picture, or --overwrite")
 
 
 def _draw(path, searches, runs):

@@ -16,7 +16,8 @@ from sharpkeras.errors import DataError, ResourceError, RunError
 from sharpkeras.experiment import result_checks, setup
 from sharpkeras.experiment.builders import image_options
 from sharpkeras.experiment.paper_tables import trained_network
-from sharpkeras.io import atomic_writes
+from sharpkeras.io import atomic_writes, kinds
+from sharpkeras.io.hashes import sha256
 from sharpkeras.measure.accuracy import ErrorRate, top_k_errors
 from sharpkeras.optimizers import SGD
 from sharpkeras.runs import RunDirectory, files
@@ -89,7 +90,9 @@ def evaluate(path, dataset=None, batch_size=256, data_options=None, space=None, 
         logger.warning("%s", finding)
     try:  # the answers first: a report never stands without them
         run.add(files.predictions(suffix), atomic_writes.pack_with_checksums(answers, meta))
-        run.add(files.evaluation(suffix), atomic_writes.dump_file(report, "evaluation"))
+        run.add(
+            files.evaluation(suffix), atomic_writes.dump_file(kinds.of_kind(kinds.EVALUATION, report), "evaluation")
+        )
     except (ResourceError, RunError) as error:
         error.problem = f"the evaluation was not kept in the run: {error.problem}"
         error.next_step = "evaluate a copy of the run in a place that can be written and has room"
@@ -149,7 +152,7 @@ def _suffix(spec, trained_on):
     if spec == trained_on:
         return ""
     plain = re.sub(r"[^A-Za-z0-9.]+", "-", spec).strip("-.")[-48:]
-    code = hashlib.sha256(spec.encode(errors="surrogateescape")).hexdigest()[:8]
+    code = sha256(spec.encode(errors="surrogateescape"))[:8]
     return f"-{plain}" if plain == spec else f"-{plain}-{code}"
 
 

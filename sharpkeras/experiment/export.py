@@ -162,9 +162,9 @@ def _run_source(path, sizes, space):
     network, recipe, facts, found, selected = trained_network(path, space)
     preprocessing = {"scale": "x / 255", "mean": facts["mean"], "deviation": facts["deviation"], "layout": "NHWC"}
     settings = {"classes": facts["class_names"], "recipe": recipe.as_dict(), "selected": selected}
-    metadata = _metadata(network.counted(), preprocessing, **{found.kind: found.as_dict()}, **settings)
+    metadata = _metadata(network.without_auxiliary(), preprocessing, **{found.kind: found.as_dict()}, **settings)
     load_images = functools.partial(_load, recipe, facts)
-    return ExportSource(network.deployed(), metadata, _deployed_addmults(network, metadata), load_images)
+    return ExportSource(network.inference_model(), metadata, _deployed_addmults(network, metadata), load_images)
 
 
 def _load(recipe, facts, split, limit, options):
@@ -189,8 +189,8 @@ def _architecture_source(source, sizes, space):
     network = build_network(recipe, found, input_shape, num_classes, space)
     classes = [str(number) for number in range(num_classes)]
     settings = {"classes": classes, "recipe": recipe.as_dict(), "selected": UNTRAINED}
-    metadata = _metadata(network.counted(), {}, **{found.kind: found.as_dict()}, **settings)
-    return ExportSource(network.deployed(), metadata, _deployed_addmults(network, metadata))
+    metadata = _metadata(network.without_auxiliary(), {}, **{found.kind: found.as_dict()}, **settings)
+    return ExportSource(network.inference_model(), metadata, _deployed_addmults(network, metadata))
 
 
 def _keras_source(source, sizes, space):
@@ -225,7 +225,7 @@ def _metadata(counted, preprocessing, **others):
 def _deployed_addmults(network, metadata):
     """Of convolutions and dense layers; states that nothing reads count for the paper and are not in the file."""
     if network.output.get("unread"):
-        return cost.count(network.deployed()).addmults_conv_dense
+        return cost.count(network.inference_model()).addmults_conv_dense
     return metadata["cost"]["addmults_conv_dense"]
 
 

@@ -143,7 +143,7 @@ def forecast_training(recipe, architecture, options=DEFAULT_OPTIONS, data_option
     dataset = setup.training_data(recipe, NullProgress(), data_options)
     build = setup.building(recipe, architecture, space, initial, init)
     made = setup.training(recipe, build, dataset, options.remat, data_options)
-    return forecast(made, recipe.epochs, cost.count(made.model.network.counted()).addmults_paper)
+    return forecast(made, recipe.epochs, cost.count(made.model.network.without_auxiliary()).addmults_paper)
 
 
 def refuse_too_large(recipe, remat, step, batch):

@@ -25,7 +25,7 @@ from sharpkeras.data import load as load_dataset
 from sharpkeras.errors import RunError, SharpKerasError
 from sharpkeras.experiment.budgets import cost_sizes, costed_space
 from sharpkeras.experiment.builders import image_options, search_space
-from sharpkeras.io import atomic_writes
+from sharpkeras.io import atomic_writes, kinds
 from sharpkeras.layers import Identity
 from sharpkeras.measure.latency import primitive_table
 from sharpkeras.measure.latency.benchmark import benchmark_onnx
@@ -77,7 +77,7 @@ def measure(recipe, out, *, space=None, overwrite=False, progress=iter, runs=60,
         "warnings": call["warnings"],
         "table": table,
     }
-    atomic_writes.write(out, atomic_writes.dump_file(result, str(out)))
+    atomic_writes.write(out, atomic_writes.dump_file(kinds.of_kind(kinds.LATENCY_TABLE, result), str(out)))
     return result
 
 
@@ -162,8 +162,7 @@ def _check_destination(out, overwrite):
         raise RunError("the directory can not be written to", where=str(out.parent))
     if not out.exists():
         return
-    if not overwrite:
-        raise RunError("exists already", where=str(out), next_step="another --out, or --overwrite")
+    atomic_writes.refuse_to_replace(out, overwrite, "another --out, or --overwrite")
     try:
         primitive_table.load_table(out)
     except SharpKerasError as error:

@@ -1,16 +1,13 @@
 """How a run is carried out, beside its recipe, and what the last bits of its results depend on."""
 
-import contextlib
 import os
-import platform
 from dataclasses import dataclass
-from pathlib import Path
 
 import keras
 
 from sharpkeras.engine.checkpointing import CHECKPOINT_S
 from sharpkeras.engine.step_model import backend_step
-from sharpkeras.measure.machine import available_cores
+from sharpkeras.measure.machine import available_cores, device_name
 from sharpkeras.runs import RunDirectory
 
 # Variables that choose other kernels, another number of threads or other roundings. Those of TensorFlow's threads are
@@ -73,7 +70,7 @@ def _machine():
         available_cores(),
     )
     return {
-        "processor": _processor(),
+        "processor": device_name(),
         "devices": ", ".join(keras.distribution.list_devices()),
         "cores": cores if allowed >= cores else f"{cores}, with a quota of {allowed}",
         **backend_step().conditions(),
@@ -87,12 +84,3 @@ def _environment():
         flags = sorted({flag for flag in found["XLA_FLAGS"].split() if not flag.startswith(IDLE_FLAGS)})
         found["XLA_FLAGS"] = " ".join(flags)
     return {"environment": {name: value for name, value in found.items() if value}}
-
-
-def _processor():
-    """The processor's name, where the system tells it."""
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()

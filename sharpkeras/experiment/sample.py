@@ -43,9 +43,7 @@ def refuse_to_lose(path, overwrite):
     """Raises RunError where an architecture is to be written over another one, or over what is none."""
     if not path.exists():
         return
-    if not overwrite:
-        steps = ("another --out", "another --seed", "--overwrite")
-        raise RunError("exists already", where=str(path), next_step=steps)
+    atomic_writes.refuse_to_replace(path, overwrite, ("another --out", "another --seed", "--overwrite"))
     try:
         architectures.from_dict(json_files.load(path), str(path))
     except SharpKerasError as error:

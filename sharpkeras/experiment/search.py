@@ -9,7 +9,7 @@ from sharpkeras.engine.epochs import NullProgress
 from sharpkeras.errors import SharpKerasError
 from sharpkeras.experiment import budgets, builders, plots, result_checks, setup, shared_steps
 from sharpkeras.experiment.run_options import DEFAULT_OPTIONS
-from sharpkeras.io import json_files
+from sharpkeras.io import json_files, kinds
 from sharpkeras.recipes import SearchRecipe
 from sharpkeras.runs import RunDirectory, architectures, files
 from sharpkeras.searching.loop import search as run_search
@@ -39,7 +39,7 @@ def search(recipe, out, options=DEFAULT_OPTIONS, progress=None, data_options=Non
             run.begin()
         else:
             found = _search(recipe, space, run, options, progress, data_options)
-            run.write_json(files.architecture(found.kind), found.as_dict())
+            architectures.write(run, found)
             run.mark_finished()
         found = _last_found(run)
         with plots.missing_on_a_full_disk():
@@ -110,5 +110,5 @@ def _last_found(run):
         epoch = run.read_json(plots.last_epoch(run))
         kind = next((kind for kind in architectures.KINDS if kind in epoch), "genotype")
         json_files.require(epoch, {kind: dict}, str(run.path / plots.last_epoch(run)))
-        run.write_json(files.architecture(kind), epoch[kind])
+        run.write_json(files.architecture(kind), kinds.of_kind(kind, epoch[kind]))
     return architectures.in_run(run)

@@ -57,7 +57,7 @@ def search(recipe, space, dataset, remat=False, penalty=None):
     images, labels, batch_size = dataset.images, dataset.labels, recipe.batch_size
 
     def data(epoch, step):
-        place = {"first_step": epoch * steps + step, "draws": augment.NUM_DRAWS}
+        place = {"first_step": epoch * steps + step, "num_uniforms": augment.NUM_DRAWS}
         validation = batches.endless(images, labels, alphas_half, batch_size, recipe.seed, **place)
         return zip(builders.batches(recipe, dataset, weights_half, epoch, step), validation)
 

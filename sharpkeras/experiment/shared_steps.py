@@ -7,6 +7,7 @@ import logging
 from sharpkeras.engine.epochs import refuse_full_disk
 from sharpkeras.errors import ResourceError, RunError, UsageError, is_out_of_memory, printable
 from sharpkeras.experiment import forecast, setup
+from sharpkeras.io import kinds
 from sharpkeras.runs import contents, files
 
 logger = logging.getLogger("sharpkeras")
@@ -71,7 +72,7 @@ def begin(run, recipe, dataset, made, options, progress):
         "notes": list(dataset.notes),
         "skipped_files": list(dataset.skipped_files),
     }
-    run.write_json(files.DATA, facts)
+    run.write_json(files.DATA, kinds.of_kind(kinds.DATA, facts))
 
 
 @contextlib.contextmanager

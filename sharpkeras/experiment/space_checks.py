@@ -33,8 +33,8 @@ def check_space(space, input_shape):
 
 def check_network(network):
     """The same of the network of a path."""
-    cost.count(network.counted())
-    _try(network.deployed(), network.input_shape[1:], network.output["logits"].shape, "network")
+    cost.count(network.without_auxiliary())
+    _try(network.inference_model(), network.input_shape[1:], network.output["logits"].shape, "network")
 
 
 def _try(layer, shape, declared, where):

@@ -59,11 +59,11 @@ def train(recipe, architecture, out, options=DEFAULT_OPTIONS, progress=None, dat
                 files.WEIGHTS, trained, {"keys": "official PyTorch names and layouts", "selection": selection}
             )
             run.mark_finished()
-        run.write_json(files.architecture(architecture.kind), architecture.as_dict())
+        architectures.write(run, architecture)
         with plots.missing_on_a_full_disk():
             plots.draw_training(run, architecture)
         shared_steps.warn(result_checks.of_training(run))
-        return cost.count(network.counted())
+        return cost.count(network.without_auxiliary())
 
 
 def _train(recipe, build, run, options, progress, data_options):

@@ -1,6 +1,5 @@
 """The weights of a network as arrays by their official names: those of a training run, and those it begins with."""
 
-import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +7,7 @@ import numpy as np
 from sharpkeras.errors import RunError, UsageError
 from sharpkeras.inspection import read_h5, refuse_foreign_model
 from sharpkeras.io import atomic_writes, json_files, regular_files
+from sharpkeras.io.hashes import sha256
 from sharpkeras.runs import RunDirectory, files
 from sharpkeras.spaces import state_dict
 
@@ -71,7 +71,7 @@ def put_into(network, weights, path):
 def fingerprint(weights):
     """A hash of all arrays and their names."""
     lines = "".join(f"{name} {atomic_writes.checksum(weights[name])}\n" for name in sorted(weights))
-    return hashlib.sha256(lines.encode()).hexdigest()
+    return sha256(lines.encode())
 
 
 def _read_safetensors(path):

@@ -1,13 +1,13 @@
 """JSON, TOML and lines of JSON: architectures, recipes, metrics, and the reports that commands write."""
 
-import hashlib
 import itertools
 import os
 from pathlib import Path
 
 from sharpkeras.errors import ConfigError, SharpKerasError, printable
 from sharpkeras.inspection.report import Report, names
-from sharpkeras.io import atomic_writes, json_files, regular_files, toml_files
+from sharpkeras.io import atomic_writes, json_files, kinds, regular_files, toml_files
+from sharpkeras.io.hashes import sha256_of_file
 from sharpkeras.recipes import MULTICHANNEL, SearchRecipe, TrainRecipe
 from sharpkeras.runs import EPOCHS_FROM_0
 from sharpkeras.spaces.hypercuboid import path as paths
@@ -23,9 +23,12 @@ def inspect_json(path):
     if not isinstance(content, dict):
         seen = type(content).__name__
         raise ConfigError("is JSON, but no object", where=str(path), seen=seen, allowed="an object")
-    for key, inspect in TELLING.items():
+    said = KINDS.get(content["kind"]) if isinstance(content.get("kind"), str) else None
+    if said is not None and said not in content:
+        raise ConfigError(f"is no {content['kind']}, though it says so", where=str(path), allowed=f"with {said}")
+    for key in (said, *TELLING):
         if key in content:
-            return inspect(content, path)
+            return TELLING[key](content, path)
     return _config(content, path)
 
 
@@ -220,7 +223,7 @@ def _export(content, path):
         ) as file:  # the name is a stranger's: no link to another file
             size, same = os.fstat(file.fileno()).st_size, False
             if size == content.get("bytes"):
-                same = hashlib.file_digest(file, "sha256").hexdigest() == content.get("sha256")
+                same = sha256_of_file(file) == content.get("sha256")
             findings += [] if same else [f"{name} is not the file that was checked"]
     except FileNotFoundError:
         findings.append(f"{name} is not there")
@@ -268,6 +271,19 @@ TELLING = {
     "opset": _export,
     "class_names": _data,
     "not_finite": _divergence,
+}
+# What a file says that it is → the key that it must have then; before them all, and before the keys of others.
+KINDS = {
+    kinds.RECIPE: "settings",
+    kinds.EPOCH: "alphas",
+    "path": "routes",
+    "genotype": "normal",
+    **dict.fromkeys(RECIPES, "program"),
+    kinds.LATENCY_TABLE: "table",
+    kinds.EVALUATION: "interval",
+    kinds.EXPORT: "opset",
+    kinds.DATA: "class_names",
+    kinds.DIVERGENCE: "not_finite",
 }
 
 

@@ -5,7 +5,6 @@ A kill or a full disk in the middle leaves the file that was there before.
 
 import contextlib
 import errno
-import hashlib
 import io
 import json
 import math
@@ -20,6 +19,7 @@ import safetensors.numpy
 
 from sharpkeras.errors import NumericalError, ResourceError, RunError, printable
 from sharpkeras.io import regular_files
+from sharpkeras.io.hashes import sha256
 
 FULL = (errno.ENOSPC, errno.EDQUOT)  # the disk, or what one may have of it
 
@@ -348,7 +348,19 @@ def pack(arrays, metadata=None):
     return safetensors.numpy.save(contiguous, metadata)
 
 
+def refuse_to_replace(path: Path, overwrite: bool, next_step: str | tuple) -> None:
+    """Raise RunError where a file is to be written over one that is there, unless `overwrite` allows it.
+
+    Args:
+        path: the file to be written.
+        overwrite: whether a file may be replaced.
+        next_step: what is told.
+    """
+    if path.exists() and not overwrite:
+        raise RunError("exists already", where=str(path), next_step=next_step)
+
+
 def checksum(array):
     """The SHA-256 of an array's type, shape and numbers, in hexadecimal digits."""
     head = f"{array.dtype.str} {array.shape} ".encode()
-    return hashlib.sha256(head + np.ascontiguousarray(array).tobytes()).hexdigest()
+    return sha256(head + np.ascontiguousarray(array).tobytes())

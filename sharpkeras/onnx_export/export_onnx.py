@@ -1,19 +1,20 @@
 """Keras → ONNX, refused unless the file's structure is plain and its answers are the model's."""
 
 import contextlib
+import hashlib
 import importlib
 import json
 import os
 import sys
 import time
-from hashlib import sha256
 from pathlib import Path
 
 import keras
 import numpy as np
 
 from sharpkeras.errors import ConfigError, DataError, RunError, UsageError, VerificationError
-from sharpkeras.io import atomic_writes
+from sharpkeras.io import atomic_writes, kinds
+from sharpkeras.io.hashes import sha256
 from sharpkeras.measure import saturation
 from sharpkeras.measure.machine import device_name
 
@@ -147,8 +148,10 @@ def export_onnx(
             report["quantization"] = lost
         report |= agreement
         content = aside.read_bytes()
-        report |= {"bytes": len(content), "sha256": sha256(content).hexdigest(), "nodes": len(onnx_model.graph.node)}
-        atomic_writes.write_through(aside.with_suffix(".json"), json.dumps(report, indent=2).encode())
+        report |= {"bytes": len(content), "sha256": sha256(content), "nodes": len(onnx_model.graph.node)}
+        atomic_writes.write_through(
+            aside.with_suffix(".json"), json.dumps(kinds.of_kind(kinds.EXPORT, report), indent=2).encode()
+        )
     return report
 
 
@@ -266,8 +269,8 @@ def check_destination(path, opset, overwrite):
     if not os.access(path.parent, os.W_OK | os.X_OK):
         raise RunError("the directory does not exist or can not be written to", where=path.parent)
     for present in (path, path.with_suffix(".json")):
-        if present.is_dir() or (present.exists() and not overwrite):
-            raise RunError("exists already", where=present, next_step="choose another path, or use --overwrite")
+        replaceable = overwrite and not present.is_dir()
+        atomic_writes.refuse_to_replace(present, replaceable, "choose another path, or use --overwrite")
 
 
 def require_packages():
@@ -289,7 +292,7 @@ def require_packages():
 
 def weights_hash(model):
     """SHA-256 of all weights of a Keras model, in its own order: files of the same network have the same."""
-    digest = sha256()
+    digest = hashlib.sha256()
     for variable in model.weights:  # without the state of a dropout
         digest.update(atomic_writes.checksum(keras.ops.convert_to_numpy(variable)).encode())
     return digest.hexdigest()

@@ -4,7 +4,7 @@ import os
 from pathlib import Path as FilePath
 
 from sharpkeras.errors import ConfigError, RunError
-from sharpkeras.io import json_files
+from sharpkeras.io import json_files, kinds
 from sharpkeras.paper import published
 from sharpkeras.runs import RunDirectory, files
 from sharpkeras.spaces.cell import genotype as genotypes
@@ -26,6 +26,11 @@ def in_run(run):
         if run.has(files.architecture(kind)):
             return from_dict(run.read_json(files.architecture(kind)), str(run.path / files.architecture(kind)))
     return None
+
+
+def write(run, architecture):
+    """Writes the architecture's file of a run."""
+    run.write_json(files.architecture(architecture.kind), kinds.of_kind(architecture.kind, architecture.as_dict()))
 
 
 def of_recipe(run):

@@ -11,7 +11,6 @@ A directory is written aside, flushed and renamed, and the one before stays unti
 process, the newest whole directory is the state before or the state after.
 """
 
-import hashlib
 import logging
 import os
 import re
@@ -20,6 +19,7 @@ from pathlib import Path
 
 from sharpkeras.errors import RunError, SharpKerasError, written_by_a_newer_version
 from sharpkeras.io import atomic_writes, json_files, regular_files
+from sharpkeras.io.hashes import sha256
 from sharpkeras.runs.files import ARRAYS, MANIFEST, METRICS, PROGRESS
 
 SCHEMA_VERSION = 1
@@ -168,7 +168,7 @@ def _files(arrays, facts, rows):
     """The contents of a checkpoint's files by name."""
     files = {ARRAYS: atomic_writes.pack(arrays), PROGRESS: atomic_writes.dump_file(facts, PROGRESS)}
     files[METRICS] = atomic_writes.dump_lines(rows, METRICS)
-    hashes = {file: {"bytes": len(content), "sha256": _sha256(content)} for file, content in files.items()}
+    hashes = {file: {"bytes": len(content), "sha256": sha256(content)} for file, content in files.items()}
     manifest = {"schema_version": SCHEMA_VERSION, "files": hashes}
     return {**files, MANIFEST: atomic_writes.dump_file(manifest, MANIFEST)}
 
@@ -202,13 +202,9 @@ def _checked(path, name, largest, expected):
     content = regular_files.read(name, min(largest, expected["bytes"]), within=path)
     if len(content) != expected["bytes"]:
         raise ValueError(f"{name} has {len(content)} bytes, {expected['bytes']} were written")
-    if _sha256(content) != expected["sha256"]:
+    if sha256(content) != expected["sha256"]:
         raise ValueError(f"{name} has another hash than when it was written")
     return content
-
-
-def _sha256(content):
-    return hashlib.sha256(content).hexdigest()
 
 
 def _in_words(error):

@@ -29,7 +29,7 @@ from sharpkeras.errors import (
     printable,
     written_by_a_newer_version,
 )
-from sharpkeras.io import atomic_writes, json_files, regular_files
+from sharpkeras.io import atomic_writes, json_files, kinds, regular_files
 from sharpkeras.runs import files
 from sharpkeras.runs.checkpoints import Checkpoints, refuse_links
 
@@ -100,7 +100,7 @@ class RunDirectory:
         """
         if overwrite and must_exist:
             raise UsageError("to go on and to begin anew contradict each other", where="--resume, --overwrite")
-        path, recipe = Path(path), _as_json(recipe)
+        path, recipe = Path(path), kinds.without_kind(_as_json(recipe))
         _read_facts(path, must_exist)  # refuses before anything is touched
         is_new = not os.path.exists(path)
         with atomic_writes.disk_errors(path, by=" with --out"):
@@ -298,7 +298,7 @@ class RunDirectory:
         if not self.resumed:
             _remove_contents(self.path)
         self.write_json(files.RUN, self._facts)  # first: from here on the directory is ours
-        self.write_json(files.RECIPE, self.recipe)
+        self.write_json(files.RECIPE, kinds.of_kind(kinds.RECIPE, self.recipe))
         with atomic_writes.disk_errors(self.path):
             (self.path / files.DIVERGED).unlink(missing_ok=True)  # of an attempt before this one
             regular_files.refuse_other(self.path / files.LOG)
@@ -356,7 +356,7 @@ def _read_recipe(path):
     file = path / files.RECIPE
     if not os.path.lexists(file):
         return None
-    recipe = json_files.require(_read_json(path, files.RECIPE), dict, str(file))
+    recipe = kinds.without_kind(json_files.require(_read_json(path, files.RECIPE), dict, str(file)))
     return json_files.require(recipe, {"settings": dict} if "settings" in recipe else {}, str(file))
 
 

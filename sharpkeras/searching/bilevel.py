@@ -1,7 +1,7 @@
 """The bilevel update of DARTS as algebra: α minimises the validation loss where w minimises the training loss.
 
-Nothing here knows a framework. `loss(weights, alphas, batch)` returns a scalar and something that comes along;
-`gradient(function, argument)` returns (value, what comes along, gradient) of a function of lists of tensors.
+Nothing here knows a framework. `loss(weights, alphas, batch)` returns a scalar and an aux value, which is not
+differentiated; `gradient(function, argument)` returns (value, aux, gradients) of such a function of a list of tensors.
 """
 
 from keras import ops
@@ -15,7 +15,7 @@ def first_order(loss, gradient, weights, alphas, validation):
     """∇α L_valid(w, α), the weights taken as they are.
 
     Returns:
-        The validation loss, what comes along, and the gradient as a list like `alphas`.
+        The validation loss, its aux value, and the gradients, a list like `alphas`.
     """
     return gradient(lambda a: loss(weights, a, validation), alphas)
 
@@ -35,9 +35,9 @@ def second_order(loss, gradient, weights, alphas, training, validation, buffers,
         As `first_order`; the loss is the one at w'.
     """
     learning_rate = ops.cast(learning_rate, weights[0].dtype)
-    _, _, slope = gradient(lambda w: loss(w, alphas, training), weights)
-    ahead = [w - learning_rate * (momentum * b + g + l2 * w) for w, b, g in zip(weights, buffers, slope)]
-    value, along, both = gradient(
+    _, _, gradients = gradient(lambda w: loss(w, alphas, training), weights)
+    ahead = [w - learning_rate * (momentum * b + g + l2 * w) for w, b, g in zip(weights, buffers, gradients)]
+    value, aux, both = gradient(
         lambda joined: loss(joined[: len(weights)], joined[len(weights) :], validation), [*ahead, *alphas]
     )
     direction, direct = both[: len(weights)], both[len(weights) :]
@@ -50,4 +50,4 @@ def second_order(loss, gradient, weights, alphas, training, validation, buffers,
         )
     )
     implicit = [(p - m) / (2.0 * epsilon) for p, m in zip(plus, minus)]
-    return value, along, [d - learning_rate * i for d, i in zip(direct, implicit)]
+    return value, aux, [d - learning_rate * i for d, i in zip(direct, implicit)]

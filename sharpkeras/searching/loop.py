@@ -8,7 +8,7 @@ import numpy as np
 
 from sharpkeras.engine.epochs import accuracy_on, run_epochs
 from sharpkeras.engine.training_state import TrainingState
-from sharpkeras.io import atomic_writes
+from sharpkeras.io import atomic_writes, kinds
 from sharpkeras.runs import EPOCHS_FROM_0, RunDirectory, files
 from sharpkeras.searching import collapse
 from sharpkeras.searching.search_model import SearchModel
@@ -48,7 +48,7 @@ def search(
         alphas = [np.asarray(a) for a in model.alphas]
         architecture, decisions = extract(alphas), model.space.decisions(alphas)
         content = {"epoch": state.epoch, **EPOCHS_FROM_0, "alphas": [a.tolist() for a in alphas]}
-        content |= {architecture.kind: architecture.as_dict()}
+        content = kinds.of_kind(kinds.EPOCH, {**content, architecture.kind: architecture.as_dict()})
         run.write_soon(files.epoch(state.epoch), atomic_writes.dump_file(content, "alphas"))
         row = collapse.watch(decisions)
         warning = collapse.warning(row, decisions)

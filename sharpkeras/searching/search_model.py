@@ -10,7 +10,7 @@ from sharpkeras.searching import bilevel
 class SearchModel(StepModel):
     """Differentiable architecture search over any space.
 
-    Data is a pair of batches: (images, labels) for the weights and (images, labels) for the alphas, each with draws
+    Data is a pair of batches: (images, labels) for the weights and (images, labels) for the alphas, each with uniforms
     behind it if there is an augmentation. `fit` works, and so does `searching.loop`, which adds checkpoints and the
     architecture of each epoch.
 
@@ -65,18 +65,18 @@ class SearchModel(StepModel):
             number that is not finite shows even where a ReLU has swallowed it.
         """
         training, validation = (self.prepared(batch) for batch in data)
-        validation_loss, (validation_logits, _), slope = self._architecture_gradient(gradient, training, validation)
+        validation_loss, (validation_logits, _), gradients = self._architecture_gradient(gradient, training, validation)
         penalty = {}
         if self.penalty is not None:  # of the alphas alone, so that its gradient simply adds to that of either order
             penalty["penalty"], _, more = gradient(lambda a: (self.penalty(a), ()), values(self.alphas))
-            slope = [part + extra for part, extra in zip(slope, more)]
-        self.arch_optimizer.apply(slope, self.alphas)
-        norms = {"alpha_norm": global_norm(values(self.alphas)), "alpha_gradient_norm": global_norm(slope)}
+            gradients = [part + extra for part, extra in zip(gradients, more)]
+        self.arch_optimizer.apply(gradients, self.alphas)
+        norms = {"alpha_norm": global_norm(values(self.alphas)), "alpha_gradient_norm": global_norm(gradients)}
 
         weights, alphas = self.supernet.trainable_variables, values(self.alphas)
-        loss, (logits, others), slope = gradient(lambda w: self.supernet_loss(w, alphas, training), values(weights))
-        self.weight_optimizer.apply(slope, weights)
-        norms |= {"weight_gradient_norm": global_norm(slope), "image_rms": root_mean_square(training[0])}
+        loss, (logits, others), gradients = gradient(lambda w: self.supernet_loss(w, alphas, training), values(weights))
+        self.weight_optimizer.apply(gradients, weights)
+        norms |= {"weight_gradient_norm": global_norm(gradients), "image_rms": root_mean_square(training[0])}
         for variable, value in zip(self.supernet.non_trainable_variables, others):
             variable.assign(value)
         return {

@@ -47,7 +47,7 @@ def check_fields(fields, where, names, expected):
     if type(version) is not int or version != SCHEMA_VERSION:
         raise ConfigError("unknown version", where=f"{where}: schema_version", seen=version, allowed=SCHEMA_VERSION)
     missing = [name for name in names if name not in fields]
-    unknown = sorted(set(fields) - {*names, "schema_version", "name"})
+    unknown = sorted(set(fields) - {*names, "kind", "schema_version", "name"})
     if missing or unknown:
         problem = f"missing {', '.join(missing)}" if missing else f"unknown key {printable(repr(unknown[0]), 80)}"
         raise ConfigError(problem, where=where, allowed=expected)

@@ -6,7 +6,7 @@ from sharpkeras.engine.step_model import StepModel, accuracy, cross_entropy, glo
 
 
 class TrainingModel(StepModel):
-    """A network under training. Data is a batch (images, labels), with draws behind it if there is an augmentation.
+    """A network under training. Data is a batch (images, labels), with uniforms behind it if there is an augmentation.
 
     Args:
         network: keras.Model of images → {"logits": …, "auxiliary": … if it has an auxiliary head}.
@@ -54,9 +54,9 @@ class TrainingModel(StepModel):
     def update(self, gradient, data):
         """One step of the optimizer; the logs are loss and share of right answers, in training mode, and norms."""
         batch, weights = self.prepared(data), self.network.trainable_variables
-        loss, (logits, others), slope = gradient(lambda w: self.network_loss(w, batch), values(weights))
-        self.weight_optimizer.apply(slope, weights)
+        loss, (logits, others), gradients = gradient(lambda w: self.network_loss(w, batch), values(weights))
+        self.weight_optimizer.apply(gradients, weights)
         for variable, value in zip(self.network.non_trainable_variables, others):
             variable.assign(value)
-        norms = {"weight_gradient_norm": global_norm(slope), "image_rms": root_mean_square(batch[0])}
+        norms = {"weight_gradient_norm": global_norm(gradients), "image_rms": root_mean_square(batch[0])}
         return {"train_loss": loss, "train_accuracy": accuracy(batch[1], logits), **norms}

@@ -218,7 +218,7 @@ def epoch(n=10, batch_size=4, seed=3, epoch=1, indices=None, **options):
 
 
 def test_batches_cover_an_epoch():
-    found = epoch(drop_remainder=False, draws=5)
+    found = epoch(drop_remainder=False, num_uniforms=5)
     assert sorted(np.concatenate([images.ravel() for images, _, _ in found])) == list(range(10))
     assert [len(images) for images, _, _ in found] == [4, 4, 2] and len(epoch()) == 2
     images, labels, draws = found[0]
@@ -229,7 +229,7 @@ def test_batches_cover_an_epoch():
 
 def test_draws_belong_to_the_example():
     def draws_by_example(**options):
-        found = epoch(draws=2, **options)
+        found = epoch(num_uniforms=2, **options)
         return {int(i): tuple(row) for images, _, draws in found for i, row in zip(images.ravel(), draws)}
 
     whole = draws_by_example(drop_remainder=False)
@@ -240,7 +240,7 @@ def test_draws_belong_to_the_example():
 
 
 def test_a_resumed_epoch_goes_on():
-    whole, rest = epoch(n=20, draws=1), epoch(n=20, draws=1, first_batch=2)
+    whole, rest = epoch(n=20, num_uniforms=1), epoch(n=20, num_uniforms=1, first_batch=2)
     assert len(whole) == 5 and len(rest) == 3
     for expected, found in zip(whole[2:], rest):
         for a, b in zip(expected, found):
@@ -256,7 +256,7 @@ def test_too_few_for_a_batch():
 
 def take(n, **options):
     images = np.arange(10, dtype=np.uint8).reshape(10, 1, 1, 1)
-    stream = batches.endless(images, np.zeros(10), np.arange(10), 3, seed=5, draws=2, **options)
+    stream = batches.endless(images, np.zeros(10), np.arange(10), 3, seed=5, num_uniforms=2, **options)
     return [next(stream) for _ in range(n)]
 
 
@@ -390,7 +390,7 @@ for k, options in enumerate(json.loads(sys.argv[2])):
     step = jax.jit(lambda x, u: augment(x, u, stored["mean"], stored["deviation"], **options))
     np.testing.assert_allclose(step(stored["images"], stored["draws"]), stored[f"expected{k}"], atol=2e-6)
 digits = load("digits", "train", limit=20)
-next(streams.batches(digits.images, digits.labels, np.arange(20), 4, 0, 0, draws=5))
+next(streams.batches(digits.images, digits.labels, np.arange(20), 4, 0, 0, num_uniforms=5))
 assert "tensorflow" not in sys.modules
 print("equal")
 """

@@ -20,7 +20,7 @@ def export(source, folder, *options):
     result = sharpkeras("export", source, "--out", path, "--json", *options)
     assert result.code == 0, result.err
     report = result.json
-    assert json.loads(path.with_suffix(".json").read_text()) == report
+    assert json.loads(path.with_suffix(".json").read_text()) == {"kind": "export", **report}
     return report, path
 
 

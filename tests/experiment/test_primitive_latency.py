@@ -37,7 +37,7 @@ def convolutions(path, **_):
 
 
 @pytest.fixture
-def counted(monkeypatch):
+def without_auxiliary(monkeypatch):
     monkeypatch.setattr(primitive_latency, "benchmark_onnx", convolutions)
 
 

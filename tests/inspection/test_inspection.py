@@ -20,7 +20,7 @@ from PIL import Image
 from support.command_line import files_below, sharpkeras
 
 from sharpkeras import inspection
-from sharpkeras.errors import RunError, SafetyError
+from sharpkeras.errors import ConfigError, RunError, SafetyError
 from sharpkeras.inspection import signatures, text_files
 from sharpkeras.io import atomic_writes
 from sharpkeras.runs import RunDirectory
@@ -728,3 +728,16 @@ def test_what_commands_leave_is_sound(finished, monkeypatch):
     monkeypatch.chdir(finished)
     for name in ("search", "train", "model.onnx", "model.json", "train/weights.safetensors", "train/evaluation.json"):
         assert inspected(name, "--strict")["sound"], name
+
+
+@pytest.mark.parametrize("kind", sorted(text_files.KINDS))
+def test_a_file_that_is_not_what_it_says_is_refused(tmp_path, kind):
+    (tmp_path / "a.json").write_text(json.dumps({"kind": kind, "epochs": 3}))
+    with pytest.raises(ConfigError, match=f"is no {kind}, though it says so"):
+        text_files.inspect_json(tmp_path / "a.json")
+
+
+def test_the_kind_of_a_file_goes_before_its_keys(tmp_path):
+    report = {"n": 4, "errors": 1, "error": 0.25, "interval": [0.1, 0.6], "settings": {}}
+    (tmp_path / "a.json").write_text(json.dumps({"kind": "evaluation", **report}))
+    assert text_files.inspect_json(tmp_path / "a.json").kind == "an evaluation"

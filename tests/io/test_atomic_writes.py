@@ -13,6 +13,7 @@ from support.command_line import sharpkeras
 
 from sharpkeras.errors import ResourceError, RunError
 from sharpkeras.io import atomic_writes
+from sharpkeras.io.hashes import sha256
 from sharpkeras.runs import RunDirectory, checkpoints, files
 
 FOUR = {"dtype": "F32", "shape": [4], "data_offsets": [0, 16]}
@@ -97,7 +98,7 @@ def initial(path):
 def checkpoint(path):
     """As a checkpoint whose manifest says that this is what was written."""
     contents = {files.ARRAYS: Path(path).read_bytes(), files.PROGRESS: b"{}", files.METRICS: b""}
-    listed = {name: {"bytes": len(text), "sha256": checkpoints._sha256(text)} for name, text in contents.items()}
+    listed = {name: {"bytes": len(text), "sha256": sha256(text)} for name, text in contents.items()}
     contents[files.MANIFEST] = json.dumps({"schema_version": 1, "files": listed}).encode()
     folder = Path("checkpoints", "000001-000000")
     folder.mkdir(parents=True)

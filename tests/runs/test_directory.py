@@ -552,3 +552,14 @@ def test_files_that_can_not_be_read(tmp_path):
         with pytest.raises(UsageError) as caught:
             json_files.load(tmp_path / name)
         assert caught.value.exit_code == 2
+
+
+def test_files_have_a_kind_and_a_run_of_before_without_one_goes_on(tmp_path):
+    recipe = {"settings": {"epochs": 3}}
+    with RunDirectory.open(tmp_path / "run", "search", recipe) as run:
+        path = tmp_path / "run" / "recipe.json"
+        assert run.recipe == recipe and json.loads(path.read_text()) == {"kind": "recipe", **recipe}
+    path.write_text(json.dumps(recipe))
+    with RunDirectory.open(tmp_path / "run", "search", recipe) as run:
+        assert run.resumed and run.recipe == recipe
+    assert RunDirectory.read(tmp_path / "run").recipe == recipe

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from sharpkeras import primitives
 from sharpkeras.errors import ConfigError
-from sharpkeras.io import json_files
+from sharpkeras.io import json_files, kinds
 from sharpkeras.spaces import SCHEMA_VERSION, check_fields, check_name
 
 MAX_NODES = 32
@@ -50,7 +50,8 @@ class Genotype:
 
     def as_json(self):
         """One line per cell, so that a difference between two files can be read."""
-        lines = [f"  {json.dumps(key)}: {json.dumps(value)}" for key, value in self.as_dict().items()]
+        fields = kinds.of_kind(self.kind, self.as_dict())
+        lines = [f"  {json.dumps(key)}: {json.dumps(value)}" for key, value in fields.items()]
         return "{\n" + ",\n".join(lines) + "\n}\n"
 
 

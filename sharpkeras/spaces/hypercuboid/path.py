@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass
 
 from sharpkeras.errors import ConfigError, printable
-from sharpkeras.io import json_files
+from sharpkeras.io import json_files, kinds
 from sharpkeras.spaces import SCHEMA_VERSION, check_fields, check_name
 
 MAX_ROUTES, MAX_STEPS, MAX_AXES = 64, 256, 16
@@ -40,7 +40,7 @@ class Path:
 
     def as_json(self):
         """One line per choice, so that a difference between two files can be read."""
-        fields = self.as_dict()
+        fields = kinds.of_kind(self.kind, self.as_dict())
         routes = [",\n".join(f"      {json.dumps(choice)}" for choice in route) for route in fields.pop("routes")]
         lines = [f"  {json.dumps(key)}: {json.dumps(value)}" for key, value in fields.items()]
         lines.append('  "routes": [\n' + ",\n".join(f"    [\n{route}\n    ]" for route in routes) + "\n  ]")

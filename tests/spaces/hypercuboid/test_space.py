@@ -341,7 +341,7 @@ def costs():
 def test_the_cost_of_a_path_is_that_of_its_network(name, costs):
     cuboid = CUBOIDS[name]
     for path in random_paths(cuboid, 4):
-        exact = cost.count(cuboid.network(path, SHAPE, CLASSES).counted())
+        exact = cost.count(cuboid.network(path, SHAPE, CLASSES).without_auxiliary())
         for measure in MEASURES:
             assert cuboid.cost_of(path, costs(name, measure)) == getattr(exact, measure), (path, measure)
     tables = costs(name, "parameters").choices
@@ -796,7 +796,7 @@ def test_there_are_nine_published_paths():
 )
 def test_the_networks_of_table_4_have_their_size(name, parameters, addmults):
     path = published.path(f"MULTI_CHANNEL_{name}_PATH")
-    counted = cost.count(multichannel.of_path(path).network(path).counted())
+    counted = cost.count(multichannel.of_path(path).network(path).without_auxiliary())
     assert (counted.parameters, counted.addmults_paper) == (parameters, addmults)
 
 
