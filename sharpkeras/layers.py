@@ -69,7 +69,7 @@ def fan_in_uniform(fan_in):
 
 
 class AsPyTorch:
-    """What the layers of Keras that compute as PyTorch's do here have in common: some options are no choice of theirs.
+    """Common part of Keras layers that compute as PyTorch's do: some options of Keras are fixed.
 
     One that would be ignored is refused; one that says what is done anyway is taken. How they pad has no name in Keras.
     """
@@ -280,7 +280,7 @@ def _frozen_parts(layer):
 
 
 class Composite(keras.layers.Layer):
-    """A layer made of others, which it has to `adopt`; a policy that is set later reaches them too.
+    """Layer made of other layers, which it has to `adopt`; a dtype policy that is set later reaches them too.
 
     Which of its parts alone are frozen is kept in its config.
     """
@@ -304,7 +304,7 @@ class Composite(keras.layers.Layer):
         return layer
 
     def freeze(self, places):
-        """Freezes parts, each named by its place among the parts, and by places within those."""
+        """Freeze parts, each named by its place among the parts, and by places within those."""
         self._to_freeze = tuple(map(tuple, places))  # some may be made in `build`
         for index, part in enumerate(_parts(self)):
             within = [place[1:] for place in self._to_freeze if place[0] == index]
@@ -325,7 +325,7 @@ class Composite(keras.layers.Layer):
 
 
 class LayerSequence(Composite):
-    """Layers one after the other. Subclasses fill `steps` in the order of PyTorch's `nn.Sequential`.
+    """Sequence of layers. Subclasses fill `steps` in the order of PyTorch's `nn.Sequential`.
 
     Args:
         steps: list of layers.

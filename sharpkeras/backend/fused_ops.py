@@ -1,4 +1,4 @@
-"""The fast forms that a framework has and `keras.ops` has not, each beside the clear form it equals.
+"""Fused operations of the backends, each beside the equal form in `keras.ops`.
 
 Only this module of the building blocks may import a framework, and only the one Keras runs on.
 """
@@ -8,7 +8,7 @@ from keras import ops
 
 
 def batch_normalization(inputs, scale, offset, epsilon):
-    """Normalises by the statistics of the batch, as PyTorch's BatchNorm2d does in training.
+    """Normalise by the statistics of the batch, as PyTorch's BatchNorm2d does in training.
 
     Args:
         inputs: (B, H, W, C), any float type.

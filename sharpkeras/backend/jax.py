@@ -1,4 +1,4 @@
-"""The training step on JAX: a pure function from state to state."""
+"""Training step on JAX: a compiled pure function (state, data) → (logs, state)."""
 
 import os
 
@@ -10,12 +10,12 @@ JIT_COMPILE = True
 
 
 def make_deterministic():
-    """From here on every operation gives the same bits again; on CPU it does anyway. To be called before any other."""
+    """Make every operation deterministic (on CPU it is anyway); to be called before any other operation."""
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_deterministic_ops=true"
 
 
 def conditions():
-    """What decides the last bits of a result, and is set for the process or depends on its machine, by name."""
+    """Settings of the process and the machine on which the last bits of a result depend, by name."""
     return {
         "gpus": [device.device_kind for device in jax.local_devices() if device.platform == "gpu"],
         "matmul_precision": jax.config.jax_default_matmul_precision,
@@ -25,7 +25,7 @@ def conditions():
 
 
 def device_bytes_left():
-    """What is left of the first GPU's memory for this process; None without one."""
+    """Free memory of the first GPU in bytes; None without a GPU."""
     sizes = jax.local_devices()[0].memory_stats() or {}
     return sizes["bytes_limit"] - sizes["bytes_in_use"] if "bytes_limit" in sizes else None
 
@@ -65,7 +65,7 @@ class CompiledStep:
         return logs
 
     def sync(self):
-        """Writes the state into the model's variables."""
+        """Write the state into the model's variables."""
         if self._state is not None:
             for variables, values in zip(self._groups, self._state):
                 for variable, value in zip(variables, values):
@@ -73,7 +73,7 @@ class CompiledStep:
             self._state = None
 
     def peak_bytes(self, data):
-        """An estimate of the memory that a step needs for such data, its state and the data included; nothing is run.
+        """Estimate of a step's peak memory in bytes, with its state and the data; nothing is run.
 
         The step is compiled, once for this and for the steps. The numbers are XLA's own plan of its buffers, which does
         not have what its convolutions on CPU take for themselves: two trainings there took 1.5 and 1.7 times as much.

@@ -1,4 +1,4 @@
-"""Mixed precision: the loss scale that float16 needs, and a way back to float32 where half the bits do not do.
+"""Mixed precision: loss scaling for float16, and float32 for computations that half precision is too coarse for.
 
 A policy that is set by `keras.config.set_dtype_policy` while a network is built makes its convolutions run in half
 precision. Weights, optimizers, alphas, mixing weights, BatchNorm statistics, logits and losses stay float32.
@@ -15,7 +15,7 @@ GROWTH_STEPS = 2000  # good steps in a row after which the scale doubles
 
 
 class LossScale:
-    """The loss scale of float16, which knows nothing below 6e-8: as large as the gradients allow.
+    """Dynamic loss scaling for float16, whose smallest positive number is 6e-8.
 
     A loss is multiplied by the scale before it is differentiated and its gradients divided by it afterwards, so that
     all algebra behind it, of any number of optimizers, sees true float32 gradients. The scale is a power of 2: neither
@@ -35,7 +35,7 @@ class LossScale:
         self.skipped_in_a_row = scalar(0, "int32", "skipped_in_a_row")
 
     def scaled(self, gradient, finite):
-        """`gradient` with the loss scaled on the way there and back.
+        """`gradient` of the scaled loss, with the gradients scaled back.
 
         Args:
             gradient: (function, argument) → (value, aux, gradients); see `StepModel`.
@@ -56,7 +56,7 @@ class LossScale:
         return scaled_gradient
 
     def adapt(self, finite):
-        """Sets the scale of the next step by whether this one was `finite`.
+        """Update the scale, by whether the gradients of this step were `finite`.
 
         Returns:
             The logs: this step's `loss_scale`, whether it was `skipped` (0 or 1), and `skipped_in_a_row` with it.
@@ -75,7 +75,7 @@ class LossScale:
 
 @contextlib.contextmanager
 def full_precision(model):
-    """What is traced of `model` while this lasts computes in the precision of its variables: float32 under any policy.
+    """Context in which what is traced of `model` computes in the precision of its variables, whatever its policy.
 
     Nothing changes where that is the policy anyway.
     """

@@ -1,4 +1,4 @@
-"""Rematerialisation: activations that are computed again in the backward pass take no memory in between."""
+"""Rematerialisation (gradient checkpointing): activations are computed again in the backward pass instead of kept."""
 
 import math
 
@@ -7,7 +7,7 @@ from keras import ops
 
 
 def recomputed(function, variables):
-    """`function`, of whose calls only arguments and results are kept for the gradient; it is run again for the rest.
+    """`function` with rematerialisation: for the gradient only its arguments and results are kept, and it is run again.
 
     Both runs see the same variables, random states included, and what the function writes is written once.
 

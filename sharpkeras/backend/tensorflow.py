@@ -1,4 +1,4 @@
-"""The training step on TensorFlow: variables are updated in place."""
+"""Training step on TensorFlow: a compiled function data → logs that updates variables in place."""
 
 import os
 
@@ -21,12 +21,12 @@ NUMBERLESS = (tf.resource, tf.variant, tf.string)
 
 
 def make_deterministic():
-    """From here on every operation gives the same bits again, or an error where it can not."""
+    """Make every operation deterministic; one that cannot be raises an error."""
     tf.config.experimental.enable_op_determinism()
 
 
 def conditions():
-    """What decides the last bits of a result, and is set for the process or depends on its machine, by name."""
+    """Settings of the process and the machine on which the last bits of a result depend, by name."""
     threading, gpus = tf.config.threading, tf.config.list_physical_devices("GPU")
     threads = [
         chosen or os.environ.get(f"TF_NUM_{kind}_THREADS") or "as many as cores"
@@ -43,7 +43,7 @@ def conditions():
 
 
 def device_bytes_left():
-    """What is left of the first GPU's memory for this process; None without one."""
+    """Free memory of the first GPU in bytes; None without a GPU."""
     limits = [device.memory_limit for device in device_lib.list_local_devices() if device.device_type == "GPU"]
     return limits[0] - tf.config.experimental.get_memory_info("GPU:0")["current"] if limits else None
 
@@ -80,7 +80,7 @@ class CompiledStep:
         """Nothing to do: the variables are up to date after each step."""
 
     def peak_bytes(self, data):
-        """An estimate of the memory that a step needs for such data, its variables included; nothing is run.
+        """Estimate of a step's peak memory in bytes, with its variables; nothing is run.
 
         The graph is traced, once for this and for the steps: what that takes is already held afterwards. On CPU, steps
         that ran took 0.92 to 1.13 times the estimate (supernets and networks of 0.15 to 7.4 GB, two cores).
@@ -104,7 +104,7 @@ def inference(model):
 
 
 def live_bytes(graph):
-    """What the tensors of a graph take at the fullest moment, and how many operations it has.
+    """Peak memory of a graph's tensors in bytes, and its number of operations.
 
     A tensor lives from its operation to the last that reads it. The order is that of the graph's making; a CPU runs
     several operations at once and in another order, which has added 13 % at most. A function that is called (If, While)

@@ -1,4 +1,4 @@
-"""Which example comes when: splits, orders and batches, each a function of its arguments and of nothing else.
+"""Splits, orders and batches of examples, each a deterministic function of its arguments.
 
 No generator object outlives a call. A run that stops at (epoch, batch) or at a step goes on there with the very
 examples and random draws that it would have had, and nothing but that position has to be saved.
@@ -18,7 +18,7 @@ def _generator(seed, epoch, stream, use, *example):
 
 
 def search_split(n, train_portion, batch_size=1):
-    """The two halves of the training images that the bilevel search needs: for weights and for alphas.
+    """Split of the training images for the bilevel search: for the weights and for the alphas.
 
     A fixed permutation that depends on `n` alone is cut in two: the same for every seed, and with all classes in both
     halves although class folders come sorted by class (the official code cuts the unshuffled list, which it can
@@ -158,7 +158,7 @@ def batches(
 
 
 def endless(images, labels, indices, batch_size, seed, *, first_step=0, num_uniforms=0, stream=1, random_crops=False):
-    """Epoch after epoch of `batches`, without end: the validation stream of the bilevel search.
+    """Endless stream of the `batches` of one epoch after another: the validation stream of the bilevel search.
 
     The batch of a step is a function of the step's number. Re-opening an iterator every step would be slow and, with
     a fixed seed, give the same batch for ever.
@@ -214,7 +214,7 @@ def _ahead_of_disk(images, batches):
 
 
 def check(dataset, batch_size):
-    """Raises DataError, with the counts per class, unless there are two classes and one full batch at least."""
+    """Raise DataError, with the counts per class, unless there are two classes and one full batch at least."""
     counts = np.bincount(dataset.labels, minlength=len(dataset.class_names))
     per_class = ", ".join(f"{printable(name, 40)}: {n}" for name, n in zip(dataset.class_names, counts))
     if np.count_nonzero(counts) < 2:

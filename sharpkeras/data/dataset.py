@@ -1,4 +1,4 @@
-"""A Dataset, what every loader takes and returns to make one, and what is done to images that come as arrays."""
+"""Dataset, the arguments and results of its loaders, and preprocessing of images that come as arrays."""
 
 import hashlib
 from dataclasses import dataclass
@@ -53,7 +53,7 @@ class Dataset:
 
 
 class Options(NamedTuple):
-    """What `load` was asked for, for the loaders."""
+    """Arguments of `load` that are handed to a loader."""
 
     image_size: int | None = None
     resize_size: int | None = None
@@ -66,7 +66,7 @@ class Options(NamedTuple):
 
 
 class LoadedSplit(NamedTuple):
-    """What a loader returns; the fields are those of Dataset."""
+    """Result of a loader; the fields are those of Dataset."""
 
     images: np.ndarray | EncodedImages
     labels: np.ndarray
@@ -76,7 +76,7 @@ class LoadedSplit(NamedTuple):
 
 
 def adapt(images, labels, class_names, options):
-    """Applies limit, size and channels to a dataset that comes as arrays; returns its LoadedSplit."""
+    """Apply limit, size and channels to a dataset that comes as arrays; return its LoadedSplit."""
     chosen, notes = limited(labels, options.limit, class_names)
     images, labels = images[chosen], labels[chosen]
     channels = options.channels or images.shape[-1]

@@ -1,4 +1,4 @@
-"""Image files to arrays: which files are images, and what becomes of each kind of pixel.
+"""Decoding of image files: which files are images, and how each pixel format is converted.
 
 Every file is decoded before the first image is handed out, so that a broken one shows up at once, in a list with all
 others, and not in the middle of an epoch.
@@ -62,7 +62,7 @@ FILES_NAMED = 20  # in the message about broken ones
 
 
 class Look(NamedTuple):
-    """What the header of an image says.
+    """Facts in the header of an image.
 
     Attributes:
         size: height and width, of the upright image where it is made upright.
@@ -76,7 +76,7 @@ class Look(NamedTuple):
 
 
 def read_images(files, root, *, image_size=None, resize_size=None, channels=None, skip_bad_images=False, upright=True):
-    """Decodes all files, large ones on all cores.
+    """Decode all files, large ones on all cores.
 
     Args:
         files: paths, at least one.
@@ -201,7 +201,7 @@ def _try_read(path, *settings):
 
 
 def _fill(images, index, pixels, look, problem):
-    """Puts one image into its row, if it has the size; returns its size there, its Look and what is wrong."""
+    """Put one image into its row, if it has the size; return its size there, its Look and what is wrong."""
     if pixels is None:
         return None, None, problem
     if pixels.shape[:2] == images.shape[1:3]:
@@ -254,7 +254,7 @@ def broken_files(files, root, problems):
 
 
 def require_one_size(sizes):
-    """Raises DataError when images differ in size."""
+    """Raise DataError when images differ in size."""
     if len(sizes) > 1:
         common = ", ".join(f"{height} x {width} ({number:,})" for (height, width), number in sizes.most_common(5))
         raise DataError(

@@ -210,7 +210,7 @@ def _content(file):
 
 
 def _refuse_empty(empty, folder, ignored=None):
-    """Raises DataError when there are names of classes without images."""
+    """Raise DataError when there are names of classes without images."""
     if empty:
         raise DataError(
             f"no images in {count(len(empty), 'class folder')}: {names(empty)}",

@@ -1,7 +1,20 @@
-"""A training step that is written once and runs on each backend.
+"""Training step, written once for all backends.
+
+The order in which a step happens, by file and function:
+
+1. `backend/tensorflow.py` or `backend/jax.py`: `CompiledStep.__call__` → `train_step`, compiled with the `gradient` of
+   the backend.
+2. `engine/step_model.py`: `StepModel.guarded_update`, which under float16 scales the losses; `prepared`, which augments
+   a batch.
+3. `searching/search_model.py`: `SearchModel.update`, the alphas first, then the weights, each by a gradient of
+   `supernet_loss` and by `apply` of an optimizer (or `training/training_model.py`: `TrainingModel.update`).
+4. `searching/bilevel.py`: `first_order` or `second_order`, the gradient of the alphas.
+
+What these call are formulas that call nothing of theirs back: `optimizers.py`, `backend/precision.py`, `weighting.py`.
+`engine/epochs.py`: `run_epochs` calls a step for each batch.
 
 A model's `update` reads and assigns variables. On TensorFlow that is what happens; on JAX the same code runs with the
-variables standing for entries of a state. `backend.tensorflow` and `backend.jax` hold what differs, one file each.
+variables standing for entries of a state.
 """
 
 import importlib
@@ -18,7 +31,7 @@ BACKENDS = ("tensorflow", "jax")
 
 
 class StepModel(keras.Model):
-    """A keras.Model that trains by a step of its own.
+    """Base class of models with a custom training step.
 
     Subclasses set `optimizers`, a list of built optimizers, and define `update(gradient, data)` → logs, where
     `gradient(function, argument)` returns (value, aux, gradients) of a function: list of tensors → (value, aux).
@@ -60,7 +73,7 @@ class StepModel(keras.Model):
         return self._augment(images, uniforms[0] if uniforms else None), labels
 
     def get_config(self):
-        """Raises NotImplementedError: what is trained is saved, and what trains it is made anew from a recipe."""
+        """Raise NotImplementedError: what is trained is saved, and what trains it is made anew from a recipe."""
         name = type(self).__name__
         raise NotImplementedError(f"a {name} has no config; save its network or supernet, or its weights alone")
 
@@ -71,12 +84,12 @@ class StepModel(keras.Model):
         return super().non_trainable_variables + extra
 
     def step_variables(self):
-        """All that a step reads and writes, in Keras' four groups: what a checkpoint must hold."""
+        """All variables that a step reads and writes, in Keras' four groups: the contents of a checkpoint."""
         groups = (self.trainable_variables, self.non_trainable_variables, self.optimizers[0].variables)
         return (*groups, self.metrics_variables)
 
     def compile(self, **kwargs):
-        """Readies the model for `fit`; the optimizers are those of the constructor."""
+        """Prepare the model for `fit`; the optimizers are those of the constructor."""
         settings = {"jit_compile": self._step.JIT_COMPILE, "auto_scale_loss": False}
         super().compile(optimizer=self.optimizers[0], **settings, **kwargs)
 
@@ -85,7 +98,7 @@ class StepModel(keras.Model):
         return self._step.train_step(self, *arguments)
 
     def guarded_update(self, gradient, data):
-        """`update`; under float16 all or nothing of it, whatever it assigned and in whatever order."""
+        """`update`; under float16 its assignments take effect only if all gradients are finite."""
         if self.loss_scale is None:
             return self.update(gradient, data)
         variables = [variable for group in self.step_variables() for variable in group]
@@ -124,12 +137,12 @@ def values(variables):
 
 
 def global_norm(tensors):
-    """The Euclidean norm of all numbers in a list of tensors, a scalar: not finite if one of them is not."""
+    """Global Euclidean norm of a list of tensors, a scalar; not finite if one of their numbers is not."""
     return ops.sqrt(sum(ops.sum(ops.square(_at_least_float32(tensor))) for tensor in tensors))
 
 
 def root_mean_square(images):
-    """That of all numbers in a batch of images, a scalar; about 1 for images as networks take them."""
+    """Root mean square of a batch of images, a scalar; about 1 for normalised images."""
     return ops.sqrt(ops.mean(ops.square(_at_least_float32(images))))
 
 
@@ -145,7 +158,7 @@ def cross_entropy(labels, logits, label_smoothing=0.0):
 
 
 def accuracy(labels, logits):
-    """The share of right answers, a scalar; labels (B,), logits (B, classes)."""
+    """Accuracy, a scalar; labels (B,), logits (B, classes)."""
     right = ops.equal(ops.argmax(logits, axis=-1), ops.cast(labels, "int32"))
     return ops.mean(ops.cast(right, "float32"))
 

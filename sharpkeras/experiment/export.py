@@ -1,4 +1,4 @@
-"""What is exported, and with what: a trained network, an architecture with random weights, or a model of Keras'."""
+"""Export of a trained network, an architecture with random weights, or a model of keras.applications."""
 
 import difflib
 import functools
@@ -67,7 +67,7 @@ def export(
     space=None,
     data_options=None,
 ):
-    """Writes a model as ONNX, refused unless it agrees with Keras; see `onnx_export.export_onnx`.
+    """Write a model as ONNX, refused unless it agrees with Keras; see `onnx_export.export_onnx`.
 
     Args:
         source: a training run; an architecture (a file, a published name), which gets random weights; or

@@ -40,7 +40,7 @@ class KerasRun:
         return f"{self.backend}:{self.path}"
 
     def launch(self, batch_size, threads, providers):
-        """How the network is timed.
+        """Launch of the process that times the network.
 
         A GPU has to be used where `providers` has more than ONNX Runtime's CPU.
 

@@ -1,4 +1,4 @@
-"""What was found, and the numbers of it: trained networks, and the tables of the paper."""
+"""Trained networks, and the tables of the paper beside their measured numbers."""
 
 import functools
 import os
@@ -66,7 +66,7 @@ def trained_network(path, space=None):
 
 
 def _refuse_another_space(run, space):
-    """Raises ConfigError where a space is given that is not the one of the training."""
+    """Raise ConfigError where a space is given that is not the one of the training."""
     trained_in = run.recipe.get("space")
     if space is None or trained_in is None and space.name == multichannel.NAME:
         return  # that this is a space which only Python knows is told where the network is built

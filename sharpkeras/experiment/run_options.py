@@ -1,4 +1,4 @@
-"""How a run is carried out, beside its recipe, and what the last bits of its results depend on."""
+"""Options of a run beside its recipe, and the conditions on which the last bits of its results depend."""
 
 import os
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ IDLE_FLAGS = ("--xla_dump", "--xla_gpu_deterministic_ops", "--xla_hlo_profile")
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How a run is carried out: nothing in it is part of the recipe.
+    """Options of a run that are no part of its recipe.
 
     Attributes:
         overwrite, must_exist, strict_resume: see `RunDirectory.reserve`.
@@ -51,7 +51,7 @@ class RunOptions:
     remat: bool = False
 
     def reserve(self, out, kind, settings):
-        """The RunDirectory `out`, locked, with what the last bits of its results depend on."""
+        """The RunDirectory `out`, locked, with the conditions on which the last bits of its results depend."""
         if self.deterministic:
             backend_step().make_deterministic()
         conditions = {"deterministic": self.deterministic, "remat": self.remat, **_machine(), **_environment()}

@@ -1,4 +1,4 @@
-"""What a run computes with: its images, its model and its batches, as they are before the first step."""
+"""Setup of a run: its images, its model and its batches, as they are before the first step."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -14,7 +14,7 @@ SELECTING = {"held_out": "held out", "test": "of the test split, which select th
 
 
 class RunSetup(NamedTuple):
-    """A run that can begin.
+    """Model, data and facts of a run before its first step.
 
     Attributes:
         model: SearchModel or TrainingModel.
@@ -120,7 +120,7 @@ def _selection(recipe, dataset, data_options):
 
 
 def in_words(dataset, uses, precision):
-    """What a run works on and with, in a line.
+    """One line on the images, backend, devices and precision of a run.
 
     Args:
         dataset: Dataset.

@@ -1,4 +1,4 @@
-"""What a search and a training share: checks and records before the first epoch, and what is told after the last."""
+"""Steps that a search and a training share: checks and records before the first epoch, warnings after the last."""
 
 import contextlib
 import functools
@@ -50,7 +50,7 @@ def check_dataset(run, dataset):
 
 
 def begin(run, recipe, dataset, made, options, progress):
-    """Begins the run, now that all that can be wrong with recipe and data would have been found, and says on what."""
+    """Begin the run, now that all that can be wrong with recipe and data would have been found, and say on what."""
     if options.check_disk:
         refuse_full_disk(made.model, run.path)
     run.begin()
@@ -77,7 +77,7 @@ def begin(run, recipe, dataset, made, options, progress):
 
 @contextlib.contextmanager
 def memory_errors(recipe, options):
-    """Turns a framework's error for want of memory into one that says what was tried and what to lower."""
+    """Turn a framework's error for want of memory into one that says what was tried and what to lower."""
     try:
         yield
     except Exception as error:

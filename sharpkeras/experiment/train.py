@@ -14,7 +14,7 @@ from sharpkeras.training.loop import train as run_training
 
 
 def train(recipe, architecture, out, options=DEFAULT_OPTIONS, progress=None, data_options=None, space=None, init=None):
-    """Trains the network of an architecture and leaves its weights in the run directory `out`.
+    """Train the network of an architecture and leave its weights in the run directory `out`.
 
     Args:
         recipe: TrainRecipe.

@@ -60,7 +60,7 @@ def initial(path):
 
 
 def put_into(network, weights, path):
-    """Sets every weight of a network; raises RunError, which names the arrays, where they are not its own."""
+    """Set every weight of a network; raise RunError, which names the arrays, where they are not its own."""
     try:
         state_dict.load_state(network, weights)
     except RunError as error:

@@ -1,4 +1,4 @@
-"""What a file or a run directory is, and whether it is sound: nothing in it is run, and Keras is not needed to tell.
+"""Inspection of files and run directories: what they are and whether they are sound; nothing in them is run.
 
 magic         what a file's first bytes say that it is
 report        what an inspection tells, and the limits that all of it keeps
@@ -64,7 +64,7 @@ def inspect(path, repair=False):
 
 
 def refuse_foreign_model(path):
-    """Raises SafetyError for a model file that can run code or reach beyond itself when it is opened.
+    """Raise SafetyError for a model file that can run code or reach beyond itself when it is opened.
 
     Every `.keras` file is one, since a model would be made from a configuration in it; a pickle is one, and so is a
     file of PyTorch. An HDF5 file is one if a member of it is not plain numbers of its own. Other paths pass.

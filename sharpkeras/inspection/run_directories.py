@@ -1,4 +1,4 @@
-"""Run directories: what a kill or a full disk left in them, and the repair that makes them tidy again.
+"""Inspection and repair of run directories, after a kill or a full disk.
 
 Looking changes nothing. A repair does what the plan says while it holds the lock, and nothing else: it removes what was
 only half written, drops a line of metrics that was cut off, and puts damaged checkpoints where no run looks for them.
@@ -284,7 +284,7 @@ def _holder(path, held_here):
 
 @contextlib.contextmanager
 def _held(path):
-    """Holds a run directory while it is repaired."""
+    """Hold a run directory while it is repaired."""
     try:
         number = os.open(path / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Files that are either whole or not there: written aside, flushed to the disk, then renamed.
+"""Atomic writes: files are written aside, flushed to the disk, then renamed.
 
 A kill or a full disk in the middle leaves the file that was there before.
 """
@@ -25,7 +25,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT)  # the disk, or what one may have of it
 
 
 def write(path, content):
-    """Writes the bytes `content` as the file `path`, with its folders.
+    """Write the bytes `content` as the file `path`, with its folders.
 
     Raises:
         ResourceError: the disk is full.
@@ -35,7 +35,7 @@ def write(path, content):
 
 
 def write_aside(path, content):
-    """Writes `content` beside `path` and returns where; the first half of `write`, which says what it raises."""
+    """Write `content` beside `path` and return where; the first half of `write`, which says what it raises."""
     path = Path(path)
     temporary = path.with_name(f".{path.name}.part")
     with disk_errors(path):
@@ -50,14 +50,14 @@ def write_aside(path, content):
 
 
 def put_in_place(temporary, path):
-    """Renames what `write_aside` wrote; a rename is on the disk only when its directory is."""
+    """Rename what `write_aside` wrote; a rename is on the disk only when its directory is."""
     with disk_errors(path):
         os.replace(temporary, path)
         flush_directory(Path(path).parent)
 
 
 def write_through(path, content):
-    """Writes the bytes `content` as `path` and waits until they are on the disk; a kill can leave a part of them."""
+    """Write the bytes `content` as `path` and wait until they are on the disk; a kill can leave a part of them."""
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)  # what a kill left, or what a stranger put there: a link to any file, a pipe that nobody reads
     with open(path, "wb", opener=_anew) as file:
@@ -71,13 +71,13 @@ def _anew(path, flags):
 
 
 def remove(path):
-    """Removes what stands at `path`, a directory with all in it; of a link the link, never what it leads to."""
+    """Remove what stands at `path`, a directory with all in it; of a link the link, never what it leads to."""
     if os.path.lexists(path):
         (shutil.rmtree if stat.S_ISDIR(os.lstat(path).st_mode) else os.unlink)(path)
 
 
 def flush_directory(path):
-    """Waits until the names in the directory `path` are on the disk."""
+    """Wait until the names in the directory `path` are on the disk."""
     directory = os.open(path, os.O_RDONLY)
     try:
         os.fsync(directory)
@@ -87,7 +87,7 @@ def flush_directory(path):
 
 @contextlib.contextmanager
 def disk_errors(path, by=""):
-    """Turns an OSError into a message that its reader can act on.
+    """Turn an OSError into a message that its reader can act on.
 
     Args:
         path: what is read or written.
@@ -182,7 +182,7 @@ class Declared(NamedTuple):
 
 
 def save_arrays(path, arrays, meta):
-    """Writes the safetensors file `path`.
+    """Write the safetensors file `path`.
 
     Args:
         path: the file.
@@ -226,7 +226,7 @@ def load_arrays(path, within=None):
 
 @contextlib.contextmanager
 def array_errors(path, next_step=AGAIN):
-    """Turns what reading a safetensors file raises on one that is none, is damaged or was made to do harm."""
+    """Turn what reading a safetensors file raises on one that is none, is damaged or was made to do harm."""
     try:
         yield
     except (ValueError, RecursionError) as error:

@@ -1,4 +1,4 @@
-"""JSON as a file format that strangers write: one meaning per text, and a clear message for everything else.
+"""Strict JSON for files that strangers write: one meaning per text, and a clear message for everything else.
 
 Python's own reader lets a repeated key win silently, accepts NaN, and runs out of stack on deep nesting.
 """
@@ -103,7 +103,7 @@ def decoded_lines(raw, where):
 
 
 def require(value, form, where):
-    """Raises ConfigError, with the JSON path, unless a JSON value has a form; returns it.
+    """Raise ConfigError, with the JSON path, unless a JSON value has a form; return it.
 
     Args:
         value: the value.

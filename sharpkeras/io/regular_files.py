@@ -69,7 +69,7 @@ def read(path, largest, within=None):
 
 
 def refuse_other(path):
-    """Raises RefusedError where something else than a regular file stands at `path`, a link too."""
+    """Raise RefusedError where something else than a regular file stands at `path`, a link too."""
     if os.path.lexists(path):
         _refuse_other(os.lstat(path), path)
 

@@ -1,4 +1,4 @@
-"""TOML as a file format that strangers write, with the limits of `json_files`."""
+"""TOML for files that strangers write, with the limits of `json_files`."""
 
 import tomllib
 

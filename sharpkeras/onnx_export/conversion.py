@@ -102,7 +102,7 @@ def output_padding(graph):
 
 
 def named_by_layers(graph, layers):
-    """Gives what a layer computes the layer's name, behind those of the layers around it.
+    """Give what a layer computes the layer's name, behind those of the layers around it.
 
     TensorFlow's scopes have them with a number behind each, and operations of its own below: of
     `network_1/cells.3._ops.2_1/batch_normalization_8_1/batchnorm/mul_1:0` is left
@@ -200,7 +200,7 @@ HANDLERS = {"Erfc": (_erfc, []), "Expm1": (_expm1, [])}  # TensorFlow's operatio
 
 @contextlib.contextmanager
 def silent_converter():
-    """Keeps tf2onnx from printing; gives the list of the errors that it logs."""
+    """Keep tf2onnx from printing; give the list of the errors that it logs."""
     logger, complaints = logging.getLogger("tf2onnx"), []
     handler = logging.Handler(level=logging.ERROR)
     handler.emit = lambda record: complaints.append(record.getMessage())

@@ -50,7 +50,7 @@ def export_onnx(
     optimize=True,
     addmults=None,
 ):
-    """Writes `path` (`.onnx`) and a report beside it (`.json`), or neither of them.
+    """Write `path` (`.onnx`) and a report beside it (`.json`), or neither of them.
 
     The file has one input `images` (batch, H, W, C) with a free batch size, of the model's own type: float32,
     preprocessed, or uint8 of a model `with_preprocessing`; and one output `logits` (batch, classes). It is written
@@ -241,7 +241,7 @@ def _sums_that_fit(quantized, weight_bits):
 
 
 def _opened(onnx_model, aside):
-    """Writes a model and opens it, with all that `verification.open_session` refuses."""
+    """Write a model and open it, with all that `verification.open_session` refuses."""
     from sharpkeras.onnx_export import verification
 
     atomic_writes.write_through(aside, onnx_model.SerializeToString())
@@ -260,7 +260,7 @@ def _tidied_like(onnx_model, other):
 
 
 def check_destination(path, opset, overwrite):
-    """Raises UsageError or RunError."""
+    """Raise UsageError or RunError."""
     if opset not in OPSETS:
         allowed = f"{OPSETS[0]} to {OPSETS[-1]}"
         raise UsageError("this opset is not supported", where="--opset", seen=opset, allowed=allowed)
@@ -274,7 +274,7 @@ def check_destination(path, opset, overwrite):
 
 
 def require_packages():
-    """Raises ConfigError with the command that helps, unless TensorFlow is the backend and the converter is there."""
+    """Raise ConfigError with the command that helps, unless TensorFlow is the backend and the converter is there."""
     if keras.backend.backend() != "tensorflow":
         raise ConfigError(
             "export runs on the TensorFlow backend only; it takes the weights of any backend",

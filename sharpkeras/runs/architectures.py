@@ -29,7 +29,7 @@ def in_run(run):
 
 
 def write(run, architecture):
-    """Writes the architecture's file of a run."""
+    """Write the architecture's file of a run."""
     run.write_json(files.architecture(architecture.kind), kinds.of_kind(architecture.kind, architecture.as_dict()))
 
 

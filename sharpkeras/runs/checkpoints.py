@@ -1,4 +1,4 @@
-"""The checkpoints of a run: directories that are either whole or not there.
+"""Checkpoints of a run: directories that are either complete or not there.
 
     <epoch>-<step>/arrays.safetensors   all arrays
                    progress.json        all else
@@ -54,7 +54,7 @@ class Checkpoints:
             return sorted(e.name for e in entries if NAME.fullmatch(e.name) and e.is_dir(follow_symlinks=False))
 
     def save(self, epoch, step, arrays, facts, rows):
-        """Writes a checkpoint and removes all but the newest KEPT; does nothing where it is there and whole.
+        """Write a checkpoint and removes all but the newest KEPT; does nothing where it is there and whole.
 
         Args:
             epoch, step: epochs done and steps done of the next one, which are its name.
@@ -151,7 +151,7 @@ class DamagedError(Exception):
 
 
 def refuse_links(path):
-    """Raises RunError where a directory, what is in it, or in that, is no directory and no regular file.
+    """Raise RunError where a directory, what is in it, or in that, is no directory and no regular file.
 
     A run makes no others. What a link leads to is not ours to rename or to remove, and what a pipe holds never ends.
     """

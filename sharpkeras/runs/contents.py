@@ -1,4 +1,4 @@
-"""What a run has left beside its architecture, checked when it is read: a stranger may have written it."""
+"""Contents of a run's files, checked when they are read: a stranger may have written them."""
 
 import numpy as np
 
@@ -32,7 +32,7 @@ def settings(run):
 
 
 def images(run):
-    """What a run keeps of its images: fingerprint, shape, class names; raises ConfigError or RunError where damaged."""
+    """Fingerprint, shape and class names of a run's images; raises ConfigError or RunError where damaged."""
     where = str(run.path / files.DATA)
     facts = json_files.require(run.read_json(files.DATA), IMAGES_FORM, where)
     shape, classes = facts["shape"], facts["class_names"]
@@ -44,7 +44,7 @@ def images(run):
 
 
 def data(run):
-    """The same with the statistics that images are normalised by."""
+    """`images`, with the mean and standard deviation that images are normalised by."""
     where = str(run.path / files.DATA)
     facts = json_files.require(images(run), {"mean": [float], "deviation": [float]}, where)
     deviation = facts["deviation"]
@@ -61,7 +61,7 @@ def number_of_images(run):
 
 
 def chance(run):
-    """The share of right answers that the same answer to every image gives, where a run is evaluated in training.
+    """Accuracy of the same answer to every image, on what a run is evaluated on in training.
 
     That of the commonest class, where the run has kept it; else that of classes of one size.
     """

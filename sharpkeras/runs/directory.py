@@ -1,4 +1,4 @@
-"""The run directory: what a search or a training leaves, so that it can be resumed, evaluated and trusted.
+"""Run directory: recipe, metrics, checkpoints and results of a search or a training.
 
     run.json             kind, schema version, what it runs on, when it was created and finished
     recipe.json          everything that decides the result
@@ -69,7 +69,7 @@ class RunDirectory:
 
     @classmethod
     def open(cls, path, kind, recipe, **options):
-        """Begins a run in `path`, or resumes the one that has the same kind and recipe; arguments as in `reserve`."""
+        """Begin a run in `path`, or resumes the one that has the same kind and recipe; arguments as in `reserve`."""
         run = cls.reserve(path, kind, recipe, **options)
         try:
             run.begin()
@@ -80,7 +80,7 @@ class RunDirectory:
 
     @classmethod
     def reserve(cls, path, kind, recipe, overwrite=False, must_exist=False, conditions=None, strict=False):
-        """Locks `path` for a run that begins or resumes with `begin`.
+        """Lock `path` for a run that begins or resumes with `begin`.
 
         Args:
             path: the directory; it is created with its parents.
@@ -139,12 +139,12 @@ class RunDirectory:
         return self._facts["finished"] is not None
 
     def mark_finished(self):
-        """Records that the run came to its end, and when."""
+        """Record that the run came to its end, and when."""
         self._facts["finished"] = _now()
         self.write_json(files.RUN, self._facts)
 
     def refuse_loss(self):
-        """Raises RunError unless the directory, and the lock in it, are still those that this process holds.
+        """Raise RunError unless the directory, and the lock in it, are still those that this process holds.
 
         Somebody may remove or move them while a run goes on for days. What is written then would make a directory that
         is no run, or spoil that of another process.
@@ -171,7 +171,7 @@ class RunDirectory:
         return None
 
     def close(self):
-        """Closes the log and lets the directory go; the process's end does the same."""
+        """Close the log and lets the directory go; the process's end does the same."""
         if self._log_handler is not None:
             logger.removeHandler(self._log_handler)
             with contextlib.suppress(OSError):  # of a full disk
@@ -200,7 +200,7 @@ class RunDirectory:
     # --- metrics ---
 
     def write_metrics(self, rows):
-        """Writes `metrics.jsonl`: rows of finite numbers and strings, each with its `epoch`; as `write_soon`.
+        """Write `metrics.jsonl`: rows of finite numbers and strings, each with its `epoch`; as `write_soon`.
 
         Raises:
             NumericalError: a value is NaN or infinite.
@@ -216,7 +216,7 @@ class RunDirectory:
     # --- files ---
 
     def write_json(self, name, value):
-        """Writes `value` as the JSON file `name`.
+        """Write `value` as the JSON file `name`.
 
         Raises:
             NumericalError: a number in it is NaN or infinite.
@@ -224,13 +224,13 @@ class RunDirectory:
         self._replace(name, atomic_writes.dump_file(value, str(self.path / name)))
 
     def write_soon(self, name, content):
-        """Writes the bytes `content` as the file `name`, on a full disk with the next `flush`."""
+        """Write the bytes `content` as the file `name`, on a full disk with the next `flush`."""
         self._unwritten[name] = content
         with contextlib.suppress(ResourceError):
             self.flush()
 
     def flush(self):
-        """Writes what a full disk kept from being written; raises ResourceError while it still does."""
+        """Write what a full disk kept from being written; raises ResourceError while it still does."""
         for name, content in list(self._unwritten.items()):
             self._replace(name, content)
             del self._unwritten[name]
@@ -256,7 +256,7 @@ class RunDirectory:
             return regular_files.read(name, largest, within=self.path)
 
     def add(self, name, content):
-        """Writes the bytes `content` as the file `name` into a run that was opened for reading, such as a report on it.
+        """Write the bytes `content` as the file `name` into a run that was opened for reading, such as a report on it.
 
         Raises:
             ResourceError: the disk is full.
@@ -267,7 +267,7 @@ class RunDirectory:
         atomic_writes.write(self.path / name, content)
 
     def save_arrays(self, name, arrays, meta):
-        """Writes arrays and what belongs to them as the file `name`; see `atomic_writes.save_arrays`."""
+        """Write arrays and what belongs to them as the file `name`; see `atomic_writes.save_arrays`."""
         atomic_writes.save_arrays(self.place(name), arrays, meta)
 
     def load_arrays(self, name):
@@ -293,7 +293,7 @@ class RunDirectory:
         return path
 
     def begin(self):
-        """Makes the directory that of the run: removes a run that it replaces, and opens the log."""
+        """Make the directory that of the run: removes a run that it replaces, and open the log."""
         self.refuse_loss()
         if not self.resumed:
             _remove_contents(self.path)
@@ -391,7 +391,7 @@ def _versions():
 
 
 def _refuse_links(path):
-    """Raises RunError where one of the places that a run writes to is a link, a pipe or the like."""
+    """Raise RunError where one of the places that a run writes to is a link, a pipe or the like."""
     with atomic_writes.disk_errors(path):
         for entry in sorted(path.iterdir()):
             if entry.suffix in files.SUFFIXES:
@@ -401,7 +401,7 @@ def _refuse_links(path):
 
 
 def _tell_changes(path, facts, conditions, strict):
-    """Warns of other conditions than those a run began under; raises RunError for them if `strict`.
+    """Warn of other conditions than those a run began under; raises RunError for them if `strict`.
 
     A run that goes on all the same keeps what had changed: later, under the conditions of its beginning, it is no
     longer what it would have been. Conditions that an older sharpkeras did not record are not compared.
@@ -476,7 +476,7 @@ def _flat(value, prefix=""):
 
 
 def _remove_contents(path):
-    """Empties the directory of a run that we hold; `run.json` goes last, so that a kill leaves it known as ours."""
+    """Empty the directory of a run that we hold; `run.json` goes last, so that a kill leaves it known as ours."""
     with atomic_writes.disk_errors(path):
         for entry in sorted(path.iterdir(), key=lambda entry: entry.name == files.RUN):
             if entry.name != files.LOCK:
@@ -523,7 +523,7 @@ def _is_same(path, number, follow_symlinks):
 
 
 def _not_through_links(path, flags):
-    """Opens what is to be appended to: in a directory that a stranger made, it could be a link or a pipe."""
+    """Open what is to be appended to: in a directory that a stranger made, it could be a link or a pipe."""
     return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
 
 

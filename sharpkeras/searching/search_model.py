@@ -1,4 +1,4 @@
-"""The search model: a supernet, its alphas, two optimizers, and a training step that does the bilevel update."""
+"""Search model: a supernet, its alphas, two optimizers, and a training step with the bilevel update."""
 
 from keras.initializers import Constant
 

@@ -43,7 +43,7 @@ def train(
             model.network.drop_path_rate.assign(drop_path * epoch / epochs)
 
     def after_epoch(state: TrainingState) -> dict:
-        """Evaluates the epoch; the best weights so far are extra entries of every checkpoint."""
+        """Evaluate the epoch; the best weights so far are extra entries of every checkpoint."""
         if selected_on is None:
             return {}
         with model.averaged_weights():

@@ -27,7 +27,7 @@ class TrainingModel(StepModel):
 
     @contextlib.contextmanager
     def averaged_weights(self):
-        """While it lasts, the network has the moving average of its weights, if the optimizer keeps one.
+        """Context in which the network has the moving average of its weights, if the optimizer keeps one.
 
         The statistics of BatchNorm are moving averages of their own. Not for use within a step; call `sync` before.
         """

@@ -1,4 +1,4 @@
-"""Milliseconds of networks, measured so that the figures can be believed, and whether one is faster than another.
+"""Latency benchmark of several networks, with intervals, and whether one is faster than another.
 
 `interleaving` has the processes, `statistics` the intervals, `io.onnx_files` what a file must not be; this file puts
 them together.
