@@ -383,14 +383,14 @@ JAX_HALF = """
 import json, sys
 import jax
 import numpy as np
-from sharpkeras.data import load, streams
+from sharpkeras.data import batches, load
 from sharpkeras.data.augment import augment
 stored = np.load(sys.argv[1])
 for k, options in enumerate(json.loads(sys.argv[2])):
     step = jax.jit(lambda x, u: augment(x, u, stored["mean"], stored["deviation"], **options))
     np.testing.assert_allclose(step(stored["images"], stored["draws"]), stored[f"expected{k}"], atol=2e-6)
 digits = load("digits", "train", limit=20)
-next(streams.batches(digits.images, digits.labels, np.arange(20), 4, 0, 0, num_uniforms=5))
+next(batches.batches(digits.images, digits.labels, np.arange(20), 4, 0, 0, num_uniforms=5))
 assert "tensorflow" not in sys.modules
 print("equal")
 """

@@ -195,7 +195,7 @@ def test_other_data_stand_beside_the_own(train):
     (name,) = (path.stem for path in train.glob("evaluation-*.json"))
     assert re.fullmatch(r"evaluation-folder-photos-[0-9a-f]{8}", name)
     report, arrays, meta = answers(train, name.removeprefix("evaluation"))
-    assert report == result.json and report["n"] == len(arrays["labels"]) == 40
+    assert report == {"kind": "evaluation", **result.json} and report["n"] == len(arrays["labels"]) == 40
     assert report["fingerprint"] == meta["fingerprint"] != json.loads(before["evaluation.json"])["fingerprint"]
 
 

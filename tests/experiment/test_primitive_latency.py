@@ -37,7 +37,7 @@ def convolutions(path, **_):
 
 
 @pytest.fixture
-def without_auxiliary(monkeypatch):
+def counted(monkeypatch):
     monkeypatch.setattr(primitive_latency, "benchmark_onnx", convolutions)
 
 
