@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from sharpkeras.recipes import SearchRecipe
-from sharpkeras.spaces import space_entry
+from sharpkeras.spaces import find_space
 from sharpkeras_cli import options
 
 
@@ -63,6 +63,6 @@ def _tell(found, cost, recipe, training, out, as_json):
         click.echo(json.dumps({**names, **cost._asdict()}))
         return
     click.echo(found.as_json(), nl=False)
-    own = f"as a network of {space_entry(recipe.space).load().size_in_words(training)}"
+    own = f"as a network of {find_space(recipe.space).load().size_in_words(training)}"
     network = f"as the network of {recipe.cost_of} (--cost-of names another)" if recipe.cost_of else own
     click.echo(f"{cost.parameters:,} parameters, {cost.addmults_paper:,} AddMults (the paper's count), {network}")

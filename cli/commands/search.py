@@ -7,7 +7,7 @@ import click
 
 from sharpkeras.recipes import SEARCHES, SearchRecipe
 from sharpkeras.runs import RunDirectory
-from sharpkeras.spaces import space_entry
+from sharpkeras.spaces import find_space
 from sharpkeras_cli import options
 
 UNITS = {"addmults": "AddMults", "parameters": "parameters", "latency": "ms"}
@@ -67,6 +67,6 @@ def _tell_cost(recipe, out, cost_of, training):
     found = f"{row[f'found_{recipe.cost}']:,.10g} {unit}"
     limit = f"budget {recipe.limit_of_cost:,.10g}, " if recipe.limit_of_cost else ""
     expected = f"the alphas expect {row[f'expected_{recipe.cost}']:{',.4g' if recipe.cost == 'latency' else ',.0f'}}"
-    size = space_entry(recipe.space).load().size_in_words(training)
+    size = find_space(recipe.space).load().size_in_words(training)
     network = f"the network of {cost_of}" if cost_of else f"a network of {size}"
     click.echo(f"As {network}: {found} ({limit}{expected})")

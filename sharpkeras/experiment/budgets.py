@@ -10,7 +10,7 @@ from keras import ops
 from sharpkeras.measure import cost
 from sharpkeras.measure.latency import primitive_table
 from sharpkeras.recipes import IMAGENET, SearchRecipe, TrainRecipe, training_of
-from sharpkeras.spaces import Architecture, Costs, SearchSpace, space_entry
+from sharpkeras.spaces import Architecture, Costs, SearchSpace, find_space
 from sharpkeras.spaces.network_spec import NetworkSpec
 
 IMAGENET_CLASSES = 1000
@@ -84,7 +84,7 @@ def costed_network(
     as of a search that nothing limits, one as wide and deep as the search.
     """
     if recipe.cost_of is None:
-        names = space_entry(recipe.space).load().network_settings
+        names = find_space(recipe.space).load().network_settings
         training = TrainRecipe(**{name: getattr(recipe, name) for name in names if name in recipe.as_dict()})
         return NetworkSpec(training, input_shape, num_classes, space)
     training = training_of(recipe, shape=input_shape)

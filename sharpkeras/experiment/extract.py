@@ -62,7 +62,7 @@ def extract(
     name = _epoch_file(run, epoch)
     alphas = contents.alphas(run, name, space)
     if not space.strategies and (strategy != DEFAULT or routes > 1):
-        problem = f"a {spaces.space_entry(recipe.space).architecture} is no path"
+        problem = f"a {spaces.find_space(recipe.space).architecture} is no path"
         raise UsageError(problem, where="--strategy, --routes", allowed="a search of multichannel")
     if strategy != DEFAULT and (routes > 1 or recipe.limit_of_cost is not None):
         problem = "several routes and budgets have an extraction of their own"

@@ -10,7 +10,7 @@ from typing import Any
 from sharpkeras import primitives, weighting
 from sharpkeras.errors import ConfigError
 from sharpkeras.recipes.settings import Settings, setting
-from sharpkeras.spaces import ARCHITECTURES, space_entry
+from sharpkeras.spaces import ARCHITECTURES, find_space
 from sharpkeras.spaces.network_spec import NetworkSpec
 
 DIGITS = "digits"  # the training of a search whose own name none has
@@ -141,7 +141,7 @@ class SearchRecipe(Recipe):
         That is the network of `cost_of`, by default the training recipe of the row's name; where the search decides
         sizes of the network itself, one of these sizes.
         """
-        if self.cost_of is not None or space_entry(self.space).searched_sizes:
+        if self.cost_of is not None or find_space(self.space).searched_sizes:
             return self
         return dataclasses.replace(self, cost_of=self.training)
 
@@ -465,7 +465,7 @@ def training_of(search, name=None, shape=None, images=None):
         images: how many these are.
     """
     row = TRAININGS[name or search.cost_of or search.training].settings
-    changes, space = {"ops": search.ops}, space_entry(search.space)
+    changes, space = {"ops": search.ops}, find_space(search.space)
     changes |= dict.fromkeys(ARCHITECTURES[space.architecture].without, 0.0)
     changes |= {} if search.cost_of else {name: getattr(search, name) for name in space.searched_sizes}
     if row.stem == IMAGENET and search.dataset.partition(":")[0] != IMAGENET:

@@ -26,7 +26,7 @@ __all__ = [
     "SpaceEntry",
     "of_architecture",
     "of_recipe",
-    "space_entry",
+    "find_space",
 ]
 
 CELL = "cell"
@@ -93,14 +93,14 @@ ARCHITECTURES = {
 }
 
 
-def space_entry(name: str) -> SpaceEntry:
+def find_space(name: str) -> SpaceEntry:
     """The row of the space that a recipe names; a name that has no row is a list of primitives for cells."""
     return SPACES.get(name, SPACES[CELL])
 
 
 def of_recipe(recipe: Any) -> SearchSpace:
     """The space of a SearchRecipe; raises UsageError for an unknown one."""
-    return space_entry(recipe.space).load().from_recipe(recipe)
+    return find_space(recipe.space).load().from_recipe(recipe)
 
 
 def of_architecture(architecture: Architecture, recipe: Any) -> SearchSpace:
