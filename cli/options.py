@@ -278,8 +278,23 @@ def read_config(path):
     return settings.get("settings", settings) if isinstance(settings, dict) else settings
 
 
-class Names(click.Choice):
-    """A click.Choice that guesses what a mistyped name meant."""
+class RowNames(click.Choice):
+    """A click.Choice of the names in a table, which is read when it is used: a user's module may add rows to it.
+
+    Args:
+        table: an iterable of names, such as a dictionary, or () → such a table.
+    """
+
+    def __init__(self, table):
+        self.table, self.case_sensitive = table, True
+
+    @property
+    def choices(self):
+        return tuple(self.table() if callable(self.table) else self.table)
+
+
+class Names(RowNames):
+    """The same, which guesses what a mistyped name meant."""
 
     def convert(self, value, parameter, context):
         near = difflib.get_close_matches(str(value), self.choices, n=1)
@@ -400,7 +415,7 @@ def _option(field):
     if "bool" in str(field.type):
         return click.option(f"{flag}/--no-{flag[2:]}", field.name, default=None, help=text)
     if rule["choices"]:
-        kind = click.Choice(rule["choices"])
+        kind = RowNames(rule["choices"])
     elif "int" in str(field.type):
         kind = CountRange(rule["low"], rule["high"])
     elif "float" in str(field.type):

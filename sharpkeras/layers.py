@@ -325,7 +325,7 @@ class Composite(keras.layers.Layer):
 
 
 class LayerSequence(Composite):
-    """Sequence of layers. Subclasses fill `steps` in the order of PyTorch's `nn.Sequential`.
+    """LayerSequence of layers. Subclasses fill `steps` in the order of PyTorch's `nn.Sequential`.
 
     Args:
         steps: list of layers.

@@ -121,7 +121,7 @@ def final_numbers(meta, golden):
 
 def final_network(meta, golden):
     if "architecture" in meta:
-        genotype = genotypes.from_dict(meta["architecture"], ops=meta["ops"])
+        genotype = genotypes.Genotype.from_dict(meta["architecture"], ops=meta["ops"])
     else:
         genotype = published.genotype(meta["genotype"])
     x, y = golden["x"], golden["y"].astype("int32")
@@ -157,8 +157,8 @@ def check_supernet(meta, golden):
     close(weight_gradients(supernet, golden, slope[2:]), golden, GRADIENT)
 
     golden_alphas = [golden["alphas_normal"], golden["alphas_reduce"]]
-    assert space.extract(golden_alphas) == genotypes.from_dict(meta["genotype"])
-    assert space.extract(golden_alphas, skip_none=False) == genotypes.from_dict(meta["genotype_with_none"])
+    assert space.extract(golden_alphas) == genotypes.Genotype.from_dict(meta["genotype"])
+    assert space.extract(golden_alphas, skip_none=False) == genotypes.Genotype.from_dict(meta["genotype_with_none"])
     assert parameters(supernet) == meta["params"]
 
 
@@ -237,7 +237,7 @@ CHECKS = {
 def check_cost(row):
     input_shape, num_classes = COST_SETTINGS[row["kind"]]
     network = Network(
-        genotypes.from_dict(row["genotype"]),
+        genotypes.Genotype.from_dict(row["genotype"]),
         ops=row.get("ops", "sharp"),
         stem=row["kind"],
         input_shape=input_shape,

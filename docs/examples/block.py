@@ -40,7 +40,7 @@ BLOCK = HyperCuboid(
     positions=4,
     name="block",
 )
-SHARP_SEP_CONV = paths.from_dict(
+SHARP_SEP_CONV = paths.Path.from_dict(
     {
         "space": "block",
         "name": "SharpSepConv",

@@ -11,7 +11,6 @@ import shlex
 from pathlib import Path
 
 from sharpkeras.errors import ConfigError, RunError, UsageError
-from sharpkeras.experiment.builders import count_cost
 from sharpkeras.experiment.evaluate import TEST_SELECTED
 from sharpkeras.io import atomic_writes
 from sharpkeras.io.hashes import sha256
@@ -20,15 +19,14 @@ from sharpkeras.measure.statistics import mcnemar, mean_interval, median_half_ra
 from sharpkeras.recipes import TrainRecipe
 from sharpkeras.runs import RunDirectory, architectures, contents, files
 from sharpkeras.searching.collapse import FREE_KINDS
+from sharpkeras.spaces.network_spec import NetworkSpec
 
 OTHER_IMAGES, OTHER_SELECTION, SAME_SEED = "OTHER IMAGES", "OTHER SELECTION", "SAME SEED"
 KEPT = ("dataset", "fingerprint", "n", "errors", "error", "interval", "text", "top5", "label", "selected", "selection")
 WEIGHTLESS = tuple(f"{kind}_share" for kind in FREE_KINDS)
-WATCHED = (
-    *WEIGHTLESS,
-    "entropy_normal",
-    "entropy_reduce",
-    "entropy_grids",
+ENTROPY = "entropy_"  # begins the names of a metric for each kind of decisions, of which each space has its own
+ENTROPIES = ("entropy_normal", "entropy_reduce", "entropy_grids")  # of the spaces of the paper
+FOUND = (
     "found_skips",
     "found_pools",
     "found_convs",
@@ -163,10 +161,10 @@ def _cost(run, found):
         return dict.fromkeys(Cost._fields)
     recipe = TrainRecipe.from_dict({**contents.settings(run), "seed": 0}, str(run.path / files.RECIPE))
     facts = contents.data(run)
-    return _counted(found, recipe, tuple(facts["shape"]), len(facts["class_names"]))._asdict()
+    return _counted(NetworkSpec(recipe, facts["shape"], len(facts["class_names"])), found)._asdict()
 
 
-_counted = functools.lru_cache(count_cost)  # once for the seeds of a group
+_counted = functools.lru_cache(NetworkSpec.cost)  # once for the seeds of a group
 
 
 def _evaluations(run):
@@ -243,7 +241,7 @@ def _right(run, evaluation):
 
 def _search(run):
     """Its settings, and the collapse watch of its last epoch and of the worst one."""
-    settings, rows = contents.settings(run) if run.recipe else {}, contents.numbers(run, WATCHED)
+    settings, rows = contents.settings(run) if run.recipe else {}, contents.numbers(run, _watched(run.read_metrics()))
     own = run.recipe.get("space")  # of a search in a HyperCuboid of one's own, and not what the settings say
     if isinstance(own, dict):
         settings = settings | {"space": str(own.get("name")), "weighting": str(own.get("weighting"))}
@@ -258,8 +256,14 @@ def _search(run):
     }
 
 
+def _watched(rows):
+    """The names of the metrics that are shown: those of the collapse watch, and what was found."""
+    entropies = [*ENTROPIES, *(name for row in rows for name in row if str(name).startswith(ENTROPY))]
+    return (*WEIGHTLESS, *dict.fromkeys(entropies), *FOUND)
+
+
 def _watch(row):
-    there = [name for name in WATCHED if name in row or not name.startswith("entropy_")]  # each space has its own
+    there = [name for name in _watched([row]) if name in row or not name.startswith(ENTROPY)]
     return {"epoch": row["epoch"] + 1, "epochs_counted_from": 1, **{name: row.get(name) for name in there}}
 
 
@@ -268,7 +272,8 @@ def _search_groups(rows):
     groups = []
     for group, members in _grouped(rows):
         last = [row["last"] if row["status"] == "finished" else None for row in members]
-        values = {name: [epoch and epoch.get(name) for epoch in last] for name in WATCHED}
+        watched = _watched([epoch for epoch in last if epoch])
+        values = {name: [epoch and epoch.get(name) for epoch in last] for name in watched}
         numbers = {name: mean_interval(v) if any(x is not None for x in v) else None for name, v in values.items()}
         common = {name: members[0][name] for name in ("space", "ops", "weighting")}
         runs = {"runs": [row["name"] for row in members], "seeds": [row["seed"] for row in members]}

@@ -1,5 +1,6 @@
 """Export of a trained network, an architecture with random weights, or a model of keras.applications."""
 
+import dataclasses
 import difflib
 import functools
 import inspect
@@ -13,7 +14,7 @@ import numpy as np
 from sharpkeras import __version__
 from sharpkeras.data import load
 from sharpkeras.errors import DataError, RunError, UsageError
-from sharpkeras.experiment.builders import build_network, seed_initializers
+from sharpkeras.experiment.builders import seed_initializers
 from sharpkeras.experiment.evaluate import options_as_trained
 from sharpkeras.experiment.paper_tables import trained_network
 from sharpkeras.io import atomic_writes
@@ -79,7 +80,7 @@ def export(
         precision: of the file: "float32", "float16" or "int8".
         calibration_images: on how many training images int8 is calibrated.
         weight_bits: of int8: 7, right on every processor, or 8, on x86 with VNNI and on ARM alone.
-        sizes: of the network of an architecture, as `recipes.network_sizes` gives them; None are those of table 2.
+        sizes: NetworkSpec of an architecture, as `recipes.network_sizes` gives it; None is that of table 2.
         space: the HyperCuboid of a path, where it is not MultiChannelNet.
         data_options: further arguments of `data.load`, such as skip_bad_images.
 
@@ -184,11 +185,11 @@ def _load(recipe, facts, split, limit, options):
 
 def _architecture_source(source, sizes, space):
     found = architectures.architecture(source)
-    recipe, input_shape, num_classes = sizes or network_sizes()
-    seed_initializers(recipe.seed)
-    network = build_network(recipe, found, input_shape, num_classes, space)
-    classes = [str(number) for number in range(num_classes)]
-    settings = {"classes": classes, "recipe": recipe.as_dict(), "selected": UNTRAINED}
+    spec = dataclasses.replace(sizes or network_sizes(), space=space)
+    seed_initializers(spec.recipe.seed)
+    network = spec.build(found)
+    classes = [str(number) for number in range(spec.num_classes)]
+    settings = {"classes": classes, "recipe": spec.recipe.as_dict(), "selected": UNTRAINED}
     metadata = _metadata(network.without_auxiliary(), {}, **{found.kind: found.as_dict()}, **settings)
     return ExportSource(network.inference_model(), metadata, _deployed_addmults(network, metadata))
 

@@ -7,11 +7,13 @@ import statistics
 import time
 from dataclasses import dataclass
 
+from sharpkeras import spaces
 from sharpkeras.engine.checkpointing import model_arrays
 from sharpkeras.engine.epochs import CHECKPOINTS_ON_DISK, NullProgress
 from sharpkeras.engine.step_model import backend_step
 from sharpkeras.errors import ResourceError
-from sharpkeras.experiment import budgets, builders, setup, weights
+from sharpkeras.experiment import setup, weights
+from sharpkeras.experiment.budgets import Budget
 from sharpkeras.experiment.run_options import DEFAULT_OPTIONS
 from sharpkeras.measure import cost
 from sharpkeras.measure.memory import available_bytes
@@ -128,9 +130,9 @@ def forecast_search(recipe, options=DEFAULT_OPTIONS, data_options=None, space=No
     """The Forecast of a search; `options` counts as far as it changes what a step needs."""
     dataset = setup.training_data(recipe, NullProgress(), data_options)
     recipe = recipe if space or recipe.cost == "none" else recipe.priced()
-    space = space or builders.search_space(recipe)
-    costs = budgets.costs(recipe, space, dataset.images.shape[1:], len(dataset.class_names))
-    made = setup.search(recipe, space, dataset, options.remat, budgets.penalty(recipe, space, costs))
+    space = space or spaces.of_recipe(recipe)
+    budget = Budget.of(recipe, space, dataset.images.shape[1:], len(dataset.class_names))
+    made = setup.search(recipe, space, dataset, options.remat, budget.penalty if budget.costs else None)
     return forecast(made, recipe.epochs)
 
 

@@ -17,18 +17,19 @@ import tempfile
 from pathlib import Path
 
 import keras
-import numpy as np
 from keras import ops
 
+from sharpkeras import spaces
 from sharpkeras.data import DATASETS
 from sharpkeras.data import load as load_dataset
 from sharpkeras.errors import RunError, SharpKerasError
-from sharpkeras.experiment.budgets import cost_sizes, costed_space
-from sharpkeras.experiment.builders import image_options, search_space
+from sharpkeras.experiment.budgets import costed_network, mean_cost
+from sharpkeras.experiment.builders import image_options
 from sharpkeras.io import atomic_writes, kinds
 from sharpkeras.layers import Identity
 from sharpkeras.measure.latency import primitive_table
 from sharpkeras.measure.latency.benchmark import benchmark_onnx
+from sharpkeras.spaces.network_spec import NetworkSpec
 
 OPSET = 17
 WARMUP_S, PROCESSES = 0.1, 3  # for each of some hundred parts
@@ -40,7 +41,7 @@ def measure(recipe, out, *, space=None, overwrite=False, progress=iter, runs=60,
     Args:
         recipe: SearchRecipe; `cost_of` says which final network, by default that of its training.
         out: the JSON file.
-        space: the HyperCuboid, where it is not one that a recipe names.
+        space: a SearchSpace, where it is not one that a recipe names.
         overwrite: whether a table that is there is replaced.
         progress: list of parts → the same, one at a time.
         runs: timed runs of each part.
@@ -61,18 +62,16 @@ def measure(recipe, out, *, space=None, overwrite=False, progress=iter, runs=60,
     _check_destination(Path(out), overwrite)
     export_onnx.require_packages()
     recipe = recipe if space else recipe.priced()
-    space = costed_space(recipe, space or search_space(recipe))
-    sizes = cost_sizes(recipe, space, *_images(recipe))
+    network = costed_network(recipe, *_images(recipe), space or spaces.of_recipe(recipe))
     timing |= {"runs": runs, "warmup_s": WARMUP_S, "processes": PROCESSES}
-    found = parts_of(space, sizes)
-    call, table, unstable = _time_all(found, sizes["input_shape"], progress, timing)
+    call, table, unstable = _time_all(parts_of(network), network.input_shape, progress, timing)
     result = {
         "schema_version": primitive_table.SCHEMA_VERSION,
         **{name: call[name] for name in ("device", "cores", "threads", "batch_size", "runs", "providers")},
         "versions": {name: sys.modules[name].__version__ for name in ("sharpkeras", "keras", *export_onnx.PACKAGES)},
-        "network": sizes,
+        "network": network.cost_sizes(),
         "call_ms": call["p50_ms"],
-        "random_ms": _mean(space, space.costs(primitive_table.lookup(table, out), **sizes)),
+        "random_ms": mean_cost(network.space, network.costs(primitive_table.lookup(table, out))),
         "unstable": unstable,
         "warnings": call["warnings"],
         "table": table,
@@ -94,20 +93,15 @@ def _time_all(found, image_shape, progress, timing):
     return call, table, 2 * unstable > len(table)
 
 
-def parts_of(space, sizes):
-    """Key → (layer, input shape): the distinct parts of all final networks of a space.
-
-    Args:
-        space: of which `costs` names the parts.
-        sizes: its arguments beside the measure.
-    """
+def parts_of(network: NetworkSpec) -> dict[str, tuple]:
+    """Key → (layer, input shape): the distinct parts of the networks of all architectures of a space."""
     found = {}
 
     def collect(layer, input_shape):
         found.setdefault(primitive_table.key(layer, input_shape), (layer, tuple(input_shape)))
         return 0.0
 
-    space.costs(collect, **sizes)
+    network.costs(collect)
     return found
 
 
@@ -146,12 +140,6 @@ def _images(recipe):
     spec = generated if generated in DATASETS else recipe.dataset
     dataset = load_dataset(spec, "train", **image_options(recipe))
     return tuple(dataset.images.shape[1:]), len(dataset.class_names)
-
-
-def _mean(space, costs):
-    """What a random architecture costs in the mean."""
-    equal = [np.zeros(np.shape(a), "float32") for a in space.init_alphas(0)]
-    return float(space.expected_cost(equal, costs))
 
 
 def _check_destination(out, overwrite):

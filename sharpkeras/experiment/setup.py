@@ -9,6 +9,7 @@ import numpy as np
 from sharpkeras.data import augment, batches, load
 from sharpkeras.errors import printable
 from sharpkeras.experiment import builders, space_checks, step_checks, weights
+from sharpkeras.spaces.network_spec import NetworkSpec
 
 SELECTING = {"held_out": "held out", "test": "of the test split, which select the epoch"}
 
@@ -92,8 +93,8 @@ def training(recipe, build, dataset, remat=False, data_options=None):
 def building(recipe, architecture, space=None, initial=None, init=None):
     """(input shape, number of classes) → the network of an architecture, with the arrays `initial` out of `init`."""
 
-    def build(*shapes):
-        network = builders.build_network(recipe, architecture, *shapes, space)
+    def build(input_shape, num_classes):
+        network = NetworkSpec(recipe, input_shape, num_classes, space).build(architecture)
         if space is not None:
             space_checks.check_network(network)
         if initial is not None:

@@ -4,12 +4,13 @@ import keras
 
 from sharpkeras.engine.epochs import NullProgress
 from sharpkeras.errors import UsageError
-from sharpkeras.experiment import builders, plots, result_checks, setup, shared_steps, weights
+from sharpkeras.experiment import plots, result_checks, setup, shared_steps, weights
 from sharpkeras.experiment.run_options import DEFAULT_OPTIONS
 from sharpkeras.measure import cost
 from sharpkeras.recipes import TrainRecipe
 from sharpkeras.runs import architectures, contents, files
-from sharpkeras.spaces import state_dict
+from sharpkeras.spaces import ARCHITECTURES, state_dict
+from sharpkeras.spaces.network_spec import NetworkSpec
 from sharpkeras.training.loop import train as run_training
 
 
@@ -18,9 +19,9 @@ def train(recipe, architecture, out, options=DEFAULT_OPTIONS, progress=None, dat
 
     Args:
         recipe: TrainRecipe.
-        architecture: Genotype or Path.
+        architecture: an Architecture, such as a Genotype or a Path.
         out, options, progress, data_options: as in `search`.
-        space: the HyperCuboid of a Path, where it is not MultiChannelNet.
+        space: the space of the architecture, where it is a HyperCuboid of one's own.
         init: weights to begin with, a training run or a file; see `weights.initial`.
 
     Raises:
@@ -30,11 +31,10 @@ def train(recipe, architecture, out, options=DEFAULT_OPTIONS, progress=None, dat
         The cost of the network (see `measure.cost`).
     """
     shared_steps.check_recipe(recipe, TrainRecipe)
-    if getattr(architecture, "kind", None) not in architectures.KINDS:
+    if getattr(architecture, "kind", None) not in ARCHITECTURES:
         step = "sharpkeras.architecture(…) reads one from a run or a file, or has the published ones"
-        raise UsageError(
-            "no architecture", seen=type(architecture).__name__, allowed="a Genotype or a Path", next_step=step
-        )
+        allowed = " or ".join(f"a {kind.capitalize()}" for kind in ARCHITECTURES)
+        raise UsageError("no architecture", seen=type(architecture).__name__, allowed=allowed, next_step=step)
     settings = {
         "settings": recipe.as_dict(),
         architecture.kind: architecture.as_dict(),
@@ -51,7 +51,7 @@ def train(recipe, architecture, out, options=DEFAULT_OPTIONS, progress=None, dat
             progress.complete()
             run.begin()
             facts = contents.data(run)
-            network = builders.build_network(recipe, architecture, facts["shape"], len(facts["class_names"]), space)
+            network = NetworkSpec(recipe, facts["shape"], len(facts["class_names"]), space).build(architecture)
         else:
             build = setup.building(recipe, architecture, space, initial, init)
             network, trained, selection = _train(recipe, build, run, options, progress, data_options)

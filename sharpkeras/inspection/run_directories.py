@@ -16,14 +16,11 @@ from sharpkeras.inspection.report import Report, names
 from sharpkeras.io import atomic_writes, json_files, regular_files
 from sharpkeras.runs import RunDirectory, checkpoints, files
 from sharpkeras.runs.files import CHECKPOINTS, DATA, DIVERGED, EPOCHS, LOCK, METRICS, RECIPE, RUN
+from sharpkeras.spaces import ARCHITECTURES
 
 IN_USE = "in use by"  # a fact
 WRITTEN_BY_ALL = (RECIPE, DATA)
 DIVERGED_NEXT = "the sharpkeras {} that began it with a lower --learning-rate and with --overwrite or another --out"
-RESULTS = {
-    "search": (files.architecture("genotype"), files.architecture("path")),
-    "train": (files.WEIGHTS,),
-}  # one of them ends a run
 NEXT = {"search": "train", "train": "evaluate"}
 
 
@@ -119,6 +116,13 @@ def _recipe(path, kind):
     return {**facts, **own, "dataset": settings.get("dataset"), "epochs": settings.get("epochs")}
 
 
+def _results(kind):
+    """The files of which one ends a run."""
+    if kind == "train":
+        return [files.WEIGHTS]
+    return [files.architecture(kind) for kind in ARCHITECTURES]
+
+
 # --- what may be wrong: each returns facts, findings and steps ---
 
 
@@ -167,8 +171,8 @@ def _files(path, facts):
     """JSON and arrays, and what every run has."""
     findings, present = [], set(os.listdir(path))
     findings += [f"{name} is missing" for name in WRITTEN_BY_ALL if name not in present]
-    if facts["finished"] and not present & set(RESULTS[facts["kind"]]):
-        findings.append(f"finished, but {' or '.join(RESULTS[facts['kind']])} is missing: the same command makes it")
+    if facts["finished"] and not present & set(_results(facts["kind"])):
+        findings.append(f"finished, but {' or '.join(_results(facts['kind']))} is missing: the same command makes it")
     for folder in (path, path / EPOCHS):
         for file in _entries(folder) if folder == path or _is_folder(folder) else []:
             name = str(file.relative_to(path))

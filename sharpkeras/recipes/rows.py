@@ -5,11 +5,14 @@
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Any
 
+from sharpkeras import primitives, weighting
 from sharpkeras.errors import ConfigError
 from sharpkeras.recipes.settings import Settings, setting
+from sharpkeras.spaces import ARCHITECTURES, find_space
+from sharpkeras.spaces.network_spec import NetworkSpec
 
-MULTICHANNEL = "multichannel"  # the `space` of the one HyperCuboid that recipes know
 DIGITS = "digits"  # the training of a search whose own name none has
 IMAGENET = "imagenet"  # a stem, and the dataset that it is made for
 
@@ -56,7 +59,7 @@ class Recipe(Settings):
 
 @dataclass(frozen=True)
 class SearchRecipe(Recipe):
-    """A bilevel search in the cell space (§3, §4.2, §4.3)."""
+    """A bilevel search (§3, §4.2, §4.3); what sizes mean for a space, its `from_recipe` says."""
 
     dataset: str = setting("digits", f"images: {SPECS}")
     limit: int | None = setting(None, "use that many training images, balanced over the classes", low=2)
@@ -64,8 +67,8 @@ class SearchRecipe(Recipe):
     space: str = setting(
         "sharp", "primitives: darts, sharp, sharper, table1 (Table 1 as printed), multichannel, or some with commas"
     )
-    ops: str = setting("sharp", "what a primitive's name stands for", choices=("sharp", "darts"))
-    weighting: str = setting("max_w", "how primitives are weighted in the sum (Eq. 3)", choices=("scalar", "max_w"))
+    ops: str = setting("sharp", "what a primitive's name stands for", choices=primitives.OPS)
+    weighting: str = setting("max_w", "how primitives are weighted in the sum (Eq. 3)", choices=weighting.WEIGHTINGS)
     order: int = setting(1, "of the gradient of the alphas", low=1, high=2)
     num_nodes: int = setting(4, "intermediate nodes of a cell", low=1, high=16)
     init_channels: int = setting(8, "channels of the first cell; fewest filters of multichannel", low=2, high=1024)
@@ -135,10 +138,10 @@ class SearchRecipe(Recipe):
     def priced(self):
         """The same, its costs and budgets those of the network that is trained next.
 
-        That is the network of `cost_of`, by default the training recipe of the row's name. A path is as wide as it was
-        searched, and has the final filters of its search unless `cost_of` names others.
+        That is the network of `cost_of`, by default the training recipe of the row's name; where the search decides
+        sizes of the network itself, one of these sizes.
         """
-        if self.cost_of is not None or self.space == MULTICHANNEL:
+        if self.cost_of is not None or find_space(self.space).searched_sizes:
             return self
         return dataclasses.replace(self, cost_of=self.training)
 
@@ -153,7 +156,7 @@ class TrainRecipe(Recipe):
     resize_size: int | None = setting(
         None, "of the short side, before the centre of image_size is cut out for evaluation", low=4, high=2048
     )
-    ops: str = setting("sharp", "what a primitive's name stands for", choices=("sharp", "darts"))
+    ops: str = setting("sharp", "what a primitive's name stands for", choices=primitives.OPS)
     stem: str = setting("cifar", "stem of the network, by image size", choices=("cifar", "imagenet"))
     init_channels: int = setting(16, "channels of the first cell", low=2, high=1024)
     num_cells: int = setting(5, "cells of the network", low=1, high=64)
@@ -239,7 +242,7 @@ _MULTICHANNEL_NOTE = (
 
 
 def _multichannel(**settings):
-    sizes = {"space": MULTICHANNEL, "init_channels": 32, "num_scales": 4, "num_cells": 4}
+    sizes = {"space": "multichannel", "init_channels": 32, "num_scales": 4, "num_cells": 4}
     return _search(**sizes, cutout_px=16, **settings)
 
 
@@ -454,7 +457,8 @@ def training_of(search, name=None, shape=None, images=None):
     """The TrainRecipe by which the find of a SearchRecipe is trained: it reads the images of the search.
 
     A recipe of ImageNet keeps its own images, as costs and budgets that name it mean ImageNet, unless the search read
-    ImageNet's too. A path has the final filters of its search, unless the search's costs are those of a recipe.
+    ImageNet's too. Sizes of the network that the search has decided are its own, unless the search's costs are those of
+    a recipe; what such a network has no layers for is 0.
 
     Args:
         search: SearchRecipe.
@@ -463,10 +467,9 @@ def training_of(search, name=None, shape=None, images=None):
         images: how many these are.
     """
     row = TRAININGS[name or search.cost_of or search.training].settings
-    changes = {"ops": search.ops}
-    if search.space == MULTICHANNEL:
-        changes |= {"auxiliary_weight": 0.0, "drop_path": 0.0}  # which the network of a path has not
-        changes |= {} if search.cost_of else {"final_filters": search.final_filters}
+    changes, space = {"ops": search.ops}, find_space(search.space)
+    changes |= dict.fromkeys(ARCHITECTURES[space.architecture].without, 0.0)
+    changes |= {} if search.cost_of else {name: getattr(search, name) for name in space.searched_sizes}
     if row.stem == IMAGENET and search.dataset.partition(":")[0] != IMAGENET:
         return dataclasses.replace(row, **changes)
     kept = [field for field in DATA if field != "image_size" or row.stem != IMAGENET]
@@ -495,14 +498,12 @@ NETWORKS = {  # stem, pixels, classes, init_channels, num_cells (Table 2 and 3)
 }
 
 
-def network_sizes(name=None, num_classes=None, input_size=None, **settings):
-    """A row of NETWORKS, by default the first, with what is given instead.
-
-    Returns:
-        (TrainRecipe, (H, W, C), number of classes).
-    """
+def network_sizes(
+    name: str | None = None, num_classes: int | None = None, input_size: int | None = None, **settings: Any
+) -> NetworkSpec:
+    """The NetworkSpec of a row of NETWORKS, by default the first, with what is given instead."""
     stem, pixels, classes, channels, cells = NETWORKS[name or next(iter(NETWORKS))]
     sizes = {"stem": stem, "init_channels": channels, "num_cells": cells}
     recipe = TrainRecipe(auxiliary_weight=0.0, **(sizes | settings))
     side = input_size or pixels
-    return recipe, (side, side, 3), num_classes or classes
+    return NetworkSpec(recipe, (side, side, 3), num_classes or classes)

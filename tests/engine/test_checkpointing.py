@@ -32,6 +32,7 @@ from sharpkeras.runs import checkpoints
 from sharpkeras.runs.checkpoints import Checkpoints
 from sharpkeras.runs.files import ARRAYS, METRICS, PROGRESS
 from sharpkeras.spaces.cell.genotype import Genotype
+from sharpkeras.spaces.network_spec import NetworkSpec
 
 EACH_STEP = run_options.RunOptions(checkpoint_s=0.0)
 RARE = run_options.RunOptions(checkpoint_s=3600.0)
@@ -42,18 +43,20 @@ class Trial:
 
     def __init__(self, kind):
         self.kind, self.made, self.model = kind, {}, None
-        self.count_cost = functools.cache(builders.count_cost)
-        self.makers = ["search_model"] if kind == "search" else ["build_network", "training_model"]
+        self.count_cost = functools.cache(NetworkSpec.cost)
+        self.makers = {"search_model": builders}
+        if kind == "train":
+            self.makers = {"build": NetworkSpec, "training_model": builders}
 
     def __call__(self, out, options=EACH_STEP, progress=None):
         """A run in the directory `out`, from its beginning or its newest checkpoint on."""
         progress = Overflows(self, progress or NullProgress())
         with pytest.MonkeyPatch.context() as patch:
-            for name in self.makers:
-                patch.setattr(builders, name, self.once(name, getattr(builders, name)))
+            for name, home in self.makers.items():
+                patch.setattr(home, name, self.once(name, getattr(home, name)))
             for name in ("draw_search", "draw_training"):  # which take longer than all else
                 patch.setattr(plots, name, lambda *_: None)
-            patch.setattr(builders, "count_cost", self.count_cost)
+            patch.setattr(NetworkSpec, "cost", self.count_cost)
             if self.kind == "train":
                 patch.setattr(cost, "count", lambda network: None)
             patch.setattr("sharpkeras.engine.epochs.PROGRESS_S", -1.0)  # progress after every step
@@ -67,7 +70,7 @@ class Trial:
         def made(*arguments, **options):
             if name not in self.made:
                 self.made[name] = make(*arguments, **options)
-            if name == self.makers[-1]:
+            if name == [*self.makers][-1]:
                 self.begin(self.made[name])
             return self.made[name]
 

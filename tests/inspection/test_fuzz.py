@@ -191,6 +191,6 @@ def test_a_run_is_refused(template, name, content, words):
 
 def test_a_path_of_more_filters_than_a_machine_holds_is_refused():
     route = [{"filters": 10**9}, *[{"filters": 10**9, "primitive": "SharpSepConv"}] * 2]
-    found = paths.from_dict({"space": multichannel.NAME, "routes": [route]})
+    found = paths.Path.from_dict({"space": multichannel.NAME, "routes": [route]})
     with pytest.raises(ConfigError, match="1 to 65536 filters"):
         multichannel.of_path(found)

@@ -574,7 +574,7 @@ def test_only_runs_are_repaired(place):
 
 # --- what it knows ---
 
-OBJECTS = {  # key of `text_files.TELLING` → a sound file of that kind, and a fact that is told
+OBJECTS = {  # key of `text_files._telling()` → a sound file of that kind, and a fact that is told
     "settings": ({"settings": {"epochs": 3}, "backend": "jax"}, {"settings of": "search or train", "backend": "jax"}),
     "alphas": ({"alphas": [], "genotype": GENOTYPE}, {"architecture": "a genotype"}),
     "routes": ({"space": "multichannel", "routes": [ROUTE]}, {"space": "multichannel", "choices": 2}),
@@ -593,7 +593,7 @@ OBJECTS = {  # key of `text_files.TELLING` → a sound file of that kind, and a 
 UNSOUND = {"opset": "a.onnx is not there", "not_finite": "NaN"}  # what these kinds always say
 
 
-@pytest.mark.parametrize("key", text_files.TELLING)
+@pytest.mark.parametrize("key", text_files._telling())
 def test_json_by_the_key_that_tells(place, key):
     if key == "reduce":  # a genotype without its normal cells
         Path("a.json").write_text(json.dumps({"reduce": CELL}))
@@ -730,7 +730,7 @@ def test_what_commands_leave_is_sound(finished, monkeypatch):
         assert inspected(name, "--strict")["sound"], name
 
 
-@pytest.mark.parametrize("kind", sorted(text_files.KINDS))
+@pytest.mark.parametrize("kind", sorted(text_files._key_of_kind()))
 def test_a_file_that_is_not_what_it_says_is_refused(tmp_path, kind):
     (tmp_path / "a.json").write_text(json.dumps({"kind": kind, "epochs": 3}))
     with pytest.raises(ConfigError, match=f"is no {kind}, though it says so"):

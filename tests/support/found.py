@@ -1,5 +1,6 @@
 """A finished search without its minutes: a run directory with drawn alphas, as `search` would have left it."""
 
+from sharpkeras import spaces
 from sharpkeras.data import load
 from sharpkeras.experiment import budgets, builders, search
 from sharpkeras.runs import RunDirectory, files
@@ -10,11 +11,11 @@ def make_found(path, recipe, spread=0.3, backend="tensorflow", accuracy=0.9, **m
     recipe = recipe.priced() if recipe.cost != "none" else recipe
     dataset = load(recipe.dataset, "train", limit=recipe.limit, **builders.image_options(recipe))
     shape, classes = dataset.images.shape[1:], len(dataset.class_names)
-    space = builders.search_space(recipe)
+    space = spaces.of_recipe(recipe)
     alphas = [a * spread / 1e-3 for a in space.init_alphas(recipe.seed)]
-    costs = budgets.costs(recipe, space, shape, classes)
-    architecture = budgets.extraction(recipe, space, costs)(alphas)
-    rows = search._description(recipe, space, shape, classes, costs)(architecture, alphas)
+    budget = budgets.Budget.of(recipe, space, shape, classes)
+    architecture = budget.extract(alphas)
+    rows = search._description(budget)(architecture, alphas)
     row = {"epoch": 0, "train_loss": 1.0, "train_accuracy": 0.9, "seconds": 1.0, "held_out_images": 400, **rows}
     row |= {"held_out_accuracy": accuracy, "skip_share": 0.1, "pool_share": 0.1, "none_share": 0.1}
     facts = {name: getattr(dataset, name) for name in ("fingerprint", "class_names", "mean", "deviation")}

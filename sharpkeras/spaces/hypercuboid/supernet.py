@@ -1,6 +1,7 @@
 """The supernet of a HyperCuboid: every choice at every position, mixed by weights that come in as an input."""
 
 import inspect
+from collections.abc import Iterator
 
 import keras
 import numpy as np
@@ -10,6 +11,7 @@ from sharpkeras.backend import fused_ops
 from sharpkeras.backend.rematerialization import recomputed
 from sharpkeras.layers import AveragePool, BatchNormalization, LayerSequence, MaxPool
 from sharpkeras.spaces.final_network import dense
+from sharpkeras.spaces.state_dict import Slot, layer_slots
 
 # First steps that layers share, and the settings that tell them apart (`get_config` imports TensorFlow under JAX).
 SHARED = {
@@ -81,6 +83,12 @@ class CuboidSupernet(keras.Model):
             for h, s in zip(self.heads, states)
         ]
         return self.classifier(sum(pooled[1:], pooled[0]))
+
+    def state_slots(self) -> Iterator[tuple[str, Slot]]:
+        """Where the arrays of an official state dict go."""
+        layers = [layer for grid in self.grids for row in grid for layer in row]
+        for layer in (*self.stems, *layers, *self.heads, self.classifier):
+            yield from layer_slots(layer, layer.name)
 
     def _position(self, states, grid, outcomes, weights, training):
         """The states after a position: for each the sum of w · layer(state) over what leads to it."""

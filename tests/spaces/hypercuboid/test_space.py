@@ -435,7 +435,7 @@ def test_a_path_comes_back_from_its_file(name):
     cuboid = CUBOIDS[name]
     several = together(random_paths(cuboid, 3))
     for path in (cuboid.sample(0, "my-path_1.0"), several):
-        again = paths.from_dict(as_written(path))
+        again = paths.Path.from_dict(as_written(path))
         assert again == path and again.as_dict() == path.as_dict()
         assert routes_of(cuboid, again) == routes_of(cuboid, path)
         assert max(len(line) for line in path.as_json().splitlines()) < 100
@@ -452,7 +452,7 @@ GOOD = {"space": "multichannel", "routes": [[{"filters": 2}, *[{"filters": 4, "p
 
 
 def test_the_good_file_is_good():
-    CUBOIDS["multichannel"].network(paths.from_dict(GOOD), SHAPE, CLASSES)
+    CUBOIDS["multichannel"].network(paths.Path.from_dict(GOOD), SHAPE, CLASSES)
 
 
 def changed(change):
@@ -519,7 +519,7 @@ def test_alphas_of_another_space_have_no_path():
 @pytest.mark.parametrize("fields, where, problem", BROKEN.values(), ids=BROKEN)
 def test_a_broken_file_is_refused_with_its_place(fields, where, problem):
     with pytest.raises(ConfigError, match=problem) as caught:
-        paths.from_dict(fields)
+        paths.Path.from_dict(fields)
     assert caught.value.exit_code == 3 and caught.value.where == where
 
 
@@ -547,7 +547,7 @@ FOREIGN_PATHS = {
 @pytest.mark.parametrize("fields, where, problem, hint", FOREIGN_PATHS.values(), ids=FOREIGN_PATHS)
 def test_a_path_of_another_cuboid_is_refused_with_its_place(fields, where, problem, hint):
     with pytest.raises(ConfigError, match=problem) as caught:
-        CUBOIDS["multichannel"].network(paths.from_dict(fields), SHAPE, CLASSES)
+        CUBOIDS["multichannel"].network(paths.Path.from_dict(fields), SHAPE, CLASSES)
     assert caught.value.exit_code == 3 and caught.value.where == where
     assert hint is None or hint in caught.value.next_step
 
@@ -568,7 +568,7 @@ def test_files_that_are_no_strict_json_are_refused(tmp_path):
                 read(file)
             assert caught.value.exit_code == 3 and str(file) in caught.value.where
     file.write_text(text)
-    assert paths.load(file) == paths.from_dict(GOOD)
+    assert paths.load(file) == paths.Path.from_dict(GOOD)
 
 
 def test_architectures_come_from_files_and_by_name(tmp_path):
@@ -781,7 +781,7 @@ def test_a_published_path_is_read_and_written(name):
     names = published._paper("genotypes.json")["path_genotypes"][name]
     path = published.path(name)
     assert MultiChannelNet().node_names(path) == names and path.name == name
-    assert paths.from_dict(as_written(path)) == path
+    assert paths.Path.from_dict(as_written(path)) == path
     small = multichannel.of_path(path)
     assert set(small.filters) <= {32, 64, 128, 256} and len(small.positions) == 8
 
