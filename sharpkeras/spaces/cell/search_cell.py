@@ -37,23 +37,15 @@ from sharpkeras.layers import (
     strided_shape,
 )
 from sharpkeras.spaces.cell import topology
+from sharpkeras.spaces.mixing import CachedState, weigh
 from sharpkeras.spaces.state_dict import CONV, DEPTHWISE, VECTOR, Slot, layer_slots
 
 STACKED = (keras.layers.ReLU, Conv2D, DepthwiseConv2D, BatchNormalization)  # the steps that StackedSequence knows
 SHARED_POOLS = (MaxPool, AveragePool)
 
 
-class CachedState:
-    """A state of a search cell with what the edges that leave it share, each computed when it is first asked for."""
-
-    def __init__(self, tensor):
-        self.tensor = tensor
-        self._shared = {}
-
-    def shared(self, key, compute):
-        if key not in self._shared:
-            self._shared[key] = compute()
-        return self._shared[key]
+class CellState(CachedState):
+    """A state of a search cell, with the computations that the edges that leave it share."""
 
     @property
     def rectified(self):
@@ -312,11 +304,6 @@ class LayerPerEdge:
             yield from layer_slots(self.norms[edge], f"{name}.1")
 
 
-def weigh(outputs, weight):
-    """weight · outputs. The product is as precise as the weight, and so is the weight's gradient, a sum over it."""
-    return ops.cast(ops.cast(outputs, weight.dtype) * weight, outputs.dtype)
-
-
 def stacked_kernel(cell, layer, num_edges, channels, name):
     """A variable (E, k_h, k_w, C, …) for `layer` on E edges, drawn as PyTorch draws it."""
     shape = layer.kernel_shape(channels)
@@ -396,7 +383,7 @@ class SearchCell(Composite):
             return topology.add(terms) if terms else None
 
         inputs = self.preprocess0(older, training=training), self.preprocess1(newer, training=training)
-        outputs, _ = topology.run_cell(inputs, self.nodes, apply, self.concat, CachedState, lambda state: state.tensor)
+        outputs, _ = topology.run_cell(inputs, self.nodes, apply, self.concat, CellState, lambda state: state.tensor)
         if training:
             run.update_moving_statistics()
         return outputs

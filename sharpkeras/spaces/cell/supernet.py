@@ -11,8 +11,9 @@ from sharpkeras.backend import fused_ops
 from sharpkeras.backend.rematerialization import recomputed
 from sharpkeras.layers import BatchNormalization, Composite, Conv2D, adopt
 from sharpkeras.spaces.cell import network, topology
-from sharpkeras.spaces.cell.search_cell import SearchCell, weigh
+from sharpkeras.spaces.cell.search_cell import SearchCell
 from sharpkeras.spaces.final_network import dense
+from sharpkeras.spaces.mixing import weigh
 from sharpkeras.spaces.state_dict import Slot, layer_slots
 
 

@@ -11,6 +11,7 @@ from sharpkeras.backend import fused_ops
 from sharpkeras.backend.rematerialization import recomputed
 from sharpkeras.layers import AveragePool, BatchNormalization, LayerSequence, MaxPool
 from sharpkeras.spaces.final_network import dense
+from sharpkeras.spaces.mixing import CachedState, weigh
 from sharpkeras.spaces.state_dict import Slot, layer_slots
 
 # First steps that layers share, and the settings that tell them apart (`get_config` imports TensorFlow under JAX).
@@ -19,21 +20,6 @@ SHARED = {
     MaxPool: ("pool_size", "strides"),
     AveragePool: ("pool_size", "strides", "counted_padding"),
 }
-
-
-class CachedState:
-    """A state with what the layers that read it have in common: a first step without weights is computed once."""
-
-    def __init__(self, tensor):
-        self.tensor = tensor
-        self._shared = {}
-
-    def after(self, step):
-        """The output of a step in SHARED, by what it computes."""
-        key = type(step), *(getattr(step, setting) for setting in SHARED[type(step)])
-        if key not in self._shared:
-            self._shared[key] = step(self.tensor)
-        return self._shared[key]
 
 
 class CuboidSupernet(keras.Model):
@@ -104,16 +90,16 @@ class CuboidSupernet(keras.Model):
 def apply(layer, state, weight, training=None):
     """weight · layer(state), with the state's shared first steps, and the weight in the scale of a last BatchNorm."""
     if not isinstance(layer, LayerSequence):
-        return _weigh(_call(layer, state.tensor, training), weight)
+        return weigh(_call(layer, state.tensor, training), weight)
     first, *rest = layer.steps
-    outputs = state.after(first) if type(first) in SHARED else _call(first, state.tensor, training)
+    outputs = _shared_output(first, state) if type(first) in SHARED else _call(first, state.tensor, training)
     if rest and isinstance(rest[-1], BatchNormalization):
         for step in rest[:-1]:
             outputs = _call(step, outputs, training)
         return rest[-1](outputs, training=training, weight=weight)
     for step in rest:
         outputs = _call(step, outputs, training)
-    return _weigh(outputs, weight)
+    return weigh(outputs, weight)
 
 
 def _add(before, layer, state, weight, training):
@@ -141,8 +127,10 @@ def takes_training(layer):
     return "training" in inspect.signature(layer.call).parameters
 
 
-def _weigh(outputs, weight):
-    return ops.cast(ops.cast(outputs, weight.dtype) * weight, outputs.dtype)
+def _shared_output(step, state):
+    """The output of a step in SHARED for a state, computed once for all layers that begin with an equal step."""
+    key = type(step), *(getattr(step, setting) for setting in SHARED[type(step)])
+    return state.shared(key, lambda: step(state.tensor))
 
 
 def _built(layer, shape):
