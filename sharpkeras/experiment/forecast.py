@@ -65,17 +65,17 @@ class Forecast:
         return {**dataclasses.asdict(self), "fits": self.fits}
 
 
-def forecast(made, epochs, addmults=None):
+def forecast(run_setup, epochs, addmults=None):
     """The Forecast of a run that is assembled and not begun; leaves no file. The model has trained a little afterwards.
 
     Args:
-        made: setup.RunSetup.
+        run_setup: setup.RunSetup.
         epochs: of the run.
         addmults: of the network; None for a search.
     """
-    model, steps = made.model, made.steps
+    model, steps = run_setup.model, run_setup.steps
     numbers = {"steps": steps, "epochs": epochs, "addmults": addmults, **_sizes(model)}
-    data = itertools.chain.from_iterable(made.data(epoch, 0) for epoch in itertools.count())
+    data = itertools.chain.from_iterable(run_setup.data(epoch, 0) for epoch in itertools.count())
     step, batch, started = model.compiled_step(), next(data), time.perf_counter()
     peak, left = step.peak_bytes(batch), memory_left()
     numbers |= {"peak_memory_bytes": peak, "available_memory_bytes": left}
@@ -84,7 +84,7 @@ def forecast(made, epochs, addmults=None):
     float(step(batch)["train_loss"])  # waits for the device
     first_step_s, step_s = time.perf_counter() - started, _seconds_of_a_step(step, data)
     step.sync()
-    compile_s, evaluation_s = _evaluation_seconds(made) if made.held_out else (0.0, 0.0)
+    compile_s, evaluation_s = _evaluation_seconds(run_setup) if run_setup.held_out else (0.0, 0.0)
     epoch_s = steps * step_s + evaluation_s
     times = {"first_step_s": first_step_s, "step_s": step_s, "evaluation_s": evaluation_s, "epoch_s": epoch_s}
     return Forecast(**numbers, **times, total_s=first_step_s + compile_s + epochs * epoch_s - step_s)
@@ -110,14 +110,14 @@ def _seconds_of_a_step(step, data):
     return statistics.median(seconds)
 
 
-def _evaluation_seconds(made):
+def _evaluation_seconds(run_setup):
     """What compiling the evaluation takes, and what evaluating all images takes: by one batch, evaluated twice."""
-    batch, seconds = next(iter(made.held_out())), []
+    batch, seconds = next(iter(run_setup.held_out())), []
     for _ in range(2):
         started = time.perf_counter()
-        made.model.logits([batch])
+        run_setup.model.logits([batch])
         seconds.append(time.perf_counter() - started)
-    return max(0.0, seconds[0] - seconds[1]), seconds[1] * math.ceil(made.held_out_images / len(batch[0]))
+    return max(0.0, seconds[0] - seconds[1]), seconds[1] * math.ceil(run_setup.held_out_images / len(batch[0]))
 
 
 def memory_left():
@@ -132,8 +132,8 @@ def forecast_search(recipe, options=DEFAULT_OPTIONS, data_options=None, space=No
     recipe = recipe if space or recipe.cost == "none" else recipe.priced()
     space = space or spaces.of_recipe(recipe)
     budget = Budget.of(recipe, space, dataset.images.shape[1:], len(dataset.class_names))
-    made = setup.search(recipe, space, dataset, options.remat, budget.penalty if budget.costs else None)
-    return forecast(made, recipe.epochs)
+    run_setup = setup.search(recipe, space, dataset, options.remat, budget.penalty if budget.costs else None)
+    return forecast(run_setup, recipe.epochs)
 
 
 def forecast_training(recipe, architecture, options=DEFAULT_OPTIONS, data_options=None, space=None, init=None):
@@ -144,8 +144,8 @@ def forecast_training(recipe, architecture, options=DEFAULT_OPTIONS, data_option
     initial = None if init is None else weights.initial(init)
     dataset = setup.training_data(recipe, NullProgress(), data_options)
     build = setup.building(recipe, architecture, space, initial, init)
-    made = setup.training(recipe, build, dataset, options.remat, data_options)
-    return forecast(made, recipe.epochs, cost.count(made.model.network.without_auxiliary()).addmults_paper)
+    run_setup = setup.training(recipe, build, dataset, options.remat, data_options)
+    return forecast(run_setup, recipe.epochs, cost.count(run_setup.model.network.without_auxiliary()).addmults_paper)
 
 
 def refuse_too_large(recipe, remat, step, batch):

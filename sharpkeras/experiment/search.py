@@ -70,15 +70,15 @@ def _search(recipe, space, run, options, progress, data_options):
     budget = Budget.of(recipe, space, shape, classes)
     budget.extract(space.init_alphas(recipe.seed))  # a budget that nothing fits into is told before the search
     progress.stage("building the supernet")
-    made = setup.search(recipe, space, dataset, options.remat, budget.penalty if budget.costs else None)
-    shared_steps.begin(run, recipe, dataset, made, options, progress)
+    run_setup = setup.search(recipe, space, dataset, options.remat, budget.penalty if budget.costs else None)
+    shared_steps.begin(run, recipe, dataset, run_setup, options, progress)
     with shared_steps.memory_errors(recipe, options):
         return run_search(
-            made.model,
+            run_setup.model,
             run,
             recipe.epochs,
-            data=made.data,
-            held_out=made.held_out,
+            data=run_setup.data,
+            held_out=run_setup.held_out,
             extract=budget.extract,
             describe=_description(budget),
             **shared_steps.loop_options(recipe, options, progress),

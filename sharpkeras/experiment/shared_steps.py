@@ -49,22 +49,22 @@ def check_dataset(run, dataset):
     return dataset
 
 
-def begin(run, recipe, dataset, made, options, progress):
+def begin(run, recipe, dataset, run_setup, options, progress):
     """Begin the run, now that all that can be wrong with recipe and data would have been found, and say on what."""
     if options.check_disk:
-        refuse_full_disk(made.model, run.path)
+        refuse_full_disk(run_setup.model, run.path)
     run.begin()
-    line = setup.in_words(dataset, made.uses, recipe.precision)
+    line = setup.in_words(dataset, run_setup.uses, recipe.precision)
     progress.works_on(line)
     logger.info("%s", line)
-    for note in made.notes:
+    for note in run_setup.notes:
         progress.note(note)
         logger.info("note: %s", note)
     facts = {
         "fingerprint": dataset.fingerprint,
         "images": len(dataset.images),
-        "uses": made.uses,
-        "chance": made.chance,
+        "uses": run_setup.uses,
+        "chance": run_setup.chance,
         "shape": list(dataset.images.shape[1:]),
         "class_names": list(dataset.class_names),
         "mean": list(dataset.mean),

@@ -70,18 +70,18 @@ def _train(recipe, build, run, options, progress, data_options):
     """The network after its training, the weights that were selected, and how."""
     dataset = shared_steps.check_dataset(run, setup.training_data(recipe, progress, data_options))
     progress.stage("building the network")
-    made = setup.training(recipe, build, dataset, options.remat, data_options)
-    shared_steps.begin(run, recipe, dataset, made, options, progress)
+    run_setup = setup.training(recipe, build, dataset, options.remat, data_options)
+    shared_steps.begin(run, recipe, dataset, run_setup, options, progress)
     with shared_steps.memory_errors(recipe, options):
         trained, selection = run_training(
-            made.model,
+            run_setup.model,
             run,
             recipe.epochs,
-            data=made.data,
+            data=run_setup.data,
             drop_path=recipe.drop_path,
-            weights=lambda: state_dict.state_dict(made.model.network),
-            selected_on=made.held_out,
+            weights=lambda: state_dict.state_dict(run_setup.model.network),
+            selected_on=run_setup.held_out,
             selection=recipe.selection,
             **shared_steps.loop_options(recipe, options, progress),
         )
-    return made.model.network, trained, selection
+    return run_setup.model.network, trained, selection

@@ -30,7 +30,9 @@ OPENERS = {
     "image": media.inspect_image,
 }
 KNOWN = "a run directory, JSON, TOML, metrics.jsonl, safetensors, npz, .keras, HDF5, ONNX, JPEG, PNG, BMP"
-PLAIN_WEIGHTS = "save its weights alone, from_torch.state_dict(network), as .safetensors, and its genotype as JSON"
+PLAIN_WEIGHTS = (
+    "save its weights alone, spaces.state_dict.state_dict(network), as .safetensors, and its genotype as JSON"
+)
 
 read_h5 = hdf5.read_h5
 
