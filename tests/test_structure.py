@@ -31,7 +31,7 @@ MAY_IMPORT = {
     "spaces": "primitives layers weighting backend measure view",
     "engine": "backend runs",
     "searching": "runs engine backend",
-    "training": "runs engine",
+    "training": "runs engine optimizers",
     "onnx_export": "measure",
     "view": "",
     # whose tables say what a setting can be; they are read without Keras

@@ -5,7 +5,10 @@ precision. Weights, optimizers, alphas, mixing weights, BatchNorm statistics, lo
 """
 
 import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
 
+import keras
 from keras import ops
 from keras.initializers import Constant
 
@@ -26,7 +29,7 @@ class LossScale:
         model: the keras.Model whose non-trainable variables hold the state.
     """
 
-    def __init__(self, model):
+    def __init__(self, model: keras.Model) -> None:
         def scalar(value, dtype, name):
             return model.add_weight((), initializer=Constant(value), dtype=dtype, trainable=False, name=name)
 
@@ -34,7 +37,7 @@ class LossScale:
         self.good_steps = scalar(0, "int32", "good_steps")
         self.skipped_in_a_row = scalar(0, "int32", "skipped_in_a_row")
 
-    def scaled(self, gradient, finite):
+    def scaled(self, gradient: Callable, finite: list) -> Callable:
         """`gradient` of the scaled loss, with the gradients scaled back.
 
         Args:
@@ -55,7 +58,7 @@ class LossScale:
 
         return scaled_gradient
 
-    def adapt(self, finite):
+    def adapt(self, finite: list) -> dict[str, Any]:
         """Update the scale, by whether the gradients of this step were `finite`.
 
         Returns:
@@ -74,7 +77,7 @@ class LossScale:
 
 
 @contextlib.contextmanager
-def full_precision(model):
+def full_precision(model: keras.Model) -> Iterator[None]:
     """Context in which what is traced of `model` computes in the precision of its variables, whatever its policy.
 
     Nothing changes where that is the policy anyway.

@@ -1,12 +1,13 @@
 """Rematerialisation (gradient checkpointing): activations are computed again in the backward pass instead of kept."""
 
 import math
+from collections.abc import Callable, Iterable
 
 import keras
 from keras import ops
 
 
-def recomputed(function, variables):
+def recomputed(function: Callable, variables: Iterable[keras.Variable]) -> Callable:
     """`function` with rematerialisation: for the gradient only its arguments and results are kept, and it is run again.
 
     Both runs see the same variables, random states included, and what the function writes is written once.

@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 import threading
+from collections.abc import Iterator
 
 from sharpkeras.errors import SharpKerasError
 
@@ -23,19 +24,19 @@ _asked = None
 class StoppedError(SharpKerasError):
     """A signal stopped the run, after its checkpoint; the exit code is 128 plus the signal's number."""
 
-    def __init__(self, number):
+    def __init__(self, number: int) -> None:
         super().__init__(f"stopped by {signal.Signals(number).name}", next_step="the same command goes on from here")
         self.exit_code = 128 + number
 
 
-def check():
+def check() -> None:
     """Raise StoppedError if the run was asked to stop; for places where it can be resumed."""
     if _asked is not None:
         raise StoppedError(_asked)
 
 
 @contextlib.contextmanager
-def held():
+def held() -> Iterator[None]:
     """Context in which the first SIGTERM or Ctrl-C is noted for `check`.
 
     A thread reads the signals' numbers from a pipe into which Python's own handler, in C, writes them: Python code runs
@@ -65,7 +66,7 @@ def held():
 
 
 @contextlib.contextmanager
-def ends_in_order():
+def ends_in_order() -> Iterator[None]:
     """Context in which a SIGTERM outside of `held` exits with 143 after all locks are released."""
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -15,7 +15,11 @@ import logging
 import os
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from sharpkeras.errors import RunError, SharpKerasError, written_by_a_newer_version
 from sharpkeras.io import atomic_writes, json_files, regular_files
@@ -43,17 +47,19 @@ class Checkpoints:
         check: () → None, called before anything is written; what it raises keeps that from being done.
     """
 
-    def __init__(self, path, writable=True, check=lambda: None):
+    def __init__(self, path: Path, writable: bool = True, check: Callable[[], None] = lambda: None) -> None:
         self.path, self._writable, self._check = Path(path), writable, check
 
-    def names(self):
+    def names(self) -> list[str]:
         """The names of those that were written to their end, oldest first; a link is none."""
         if self.path.is_symlink() or not self.path.is_dir():
             return []
         with os.scandir(self.path) as entries:
             return sorted(e.name for e in entries if NAME.fullmatch(e.name) and e.is_dir(follow_symlinks=False))
 
-    def save(self, epoch, step, arrays, facts, rows):
+    def save(
+        self, epoch: int, step: int, arrays: dict[str, np.ndarray], facts: dict[str, Any], rows: list[dict[str, Any]]
+    ) -> None:
         """Write a checkpoint and removes all but the newest KEPT; does nothing where it is there and whole.
 
         Args:
@@ -105,7 +111,7 @@ class Checkpoints:
         os.replace(part, self.path / name)
         atomic_writes.flush_directory(self.path)
 
-    def load(self):
+    def load(self) -> tuple | None:
         """(arrays, facts, rows) of the newest checkpoint that is whole; None where none was written.
 
         Raises:
@@ -150,7 +156,7 @@ class DamagedError(Exception):
     """A checkpoint that is not what was written."""
 
 
-def refuse_links(path):
+def refuse_links(path: Path) -> None:
     """Raise RunError where a directory, what is in it, or in that, is no directory and no regular file.
 
     A run makes no others. What a link leads to is not ours to rename or to remove, and what a pipe holds never ends.
@@ -173,7 +179,7 @@ def _files(arrays, facts, rows):
     return {**files, MANIFEST: atomic_writes.dump_file(manifest, MANIFEST)}
 
 
-def read(path):
+def read(path: Path) -> tuple:
     """(arrays, facts, rows) of the checkpoint in the directory `path`.
 
     Raises:

@@ -20,6 +20,9 @@ import logging
 import os
 import socket
 from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
 
 from sharpkeras.errors import (
     ResourceError,
@@ -59,7 +62,15 @@ class RunDirectory:
         checkpoints: its Checkpoints.
     """
 
-    def __init__(self, path, facts, recipe, lock_file=None, resumed=True, directory_is_new=False):
+    def __init__(
+        self,
+        path: Path,
+        facts: dict[str, Any],
+        recipe: dict[str, Any],
+        lock_file: Any = None,
+        resumed: bool = True,
+        directory_is_new: bool = False,
+    ) -> None:
         self.path, self.recipe, self.resumed, self._directory_is_new = path, recipe, resumed, directory_is_new
         self.kind, self._facts, self._lock_file, self._log_handler = facts["kind"], facts, lock_file, None
         # Open as long as the run is: so its number on the disk goes to no other directory.
@@ -68,7 +79,7 @@ class RunDirectory:
         self._unwritten = {}  # files for which the disk was too full
 
     @classmethod
-    def open(cls, path, kind, recipe, **options):
+    def open(cls, path: str | os.PathLike[str], kind: str, recipe: dict[str, Any], **options: Any) -> Self:
         """Begin a run in `path`, or resumes the one that has the same kind and recipe; arguments as in `reserve`."""
         run = cls.reserve(path, kind, recipe, **options)
         try:
@@ -79,7 +90,16 @@ class RunDirectory:
         return run
 
     @classmethod
-    def reserve(cls, path, kind, recipe, overwrite=False, must_exist=False, conditions=None, strict=False):
+    def reserve(
+        cls,
+        path: str | os.PathLike[str],
+        kind: str,
+        recipe: dict[str, Any],
+        overwrite: bool = False,
+        must_exist: bool = False,
+        conditions: dict[str, Any] | None = None,
+        strict: bool = False,
+    ) -> Self:
         """Lock `path` for a run that begins or resumes with `begin`.
 
         Args:
@@ -120,7 +140,7 @@ class RunDirectory:
             raise
 
     @classmethod
-    def read(cls, path, kind=None):
+    def read(cls, path: str | os.PathLike[str], kind: str | None = None) -> Self:
         """The run in `path`, for reading only; another process may be writing it.
 
         Raises:
@@ -134,16 +154,16 @@ class RunDirectory:
         return cls(path, facts, _read_recipe(path) or {})
 
     @property
-    def finished(self):
+    def finished(self) -> bool:
         """Whether the run came to its end."""
         return self._facts["finished"] is not None
 
-    def mark_finished(self):
+    def mark_finished(self) -> None:
         """Record that the run came to its end, and when."""
         self._facts["finished"] = _now()
         self.write_json(files.RUN, self._facts)
 
-    def refuse_loss(self):
+    def refuse_loss(self) -> None:
         """Raise RunError unless the directory, and the lock in it, are still those that this process holds.
 
         Somebody may remove or move them while a run goes on for days. What is written then would make a directory that
@@ -170,7 +190,7 @@ class RunDirectory:
             return "the lock was replaced", _holder(self.path), next_step
         return None
 
-    def close(self):
+    def close(self) -> None:
         """Close the log and lets the directory go; the process's end does the same."""
         if self._log_handler is not None:
             logger.removeHandler(self._log_handler)
@@ -187,10 +207,10 @@ class RunDirectory:
             os.close(self._directory)
             self._lock_file = self._directory = None
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind, *_):
+    def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
         try:
             if kind is None:
                 self.refuse_loss()  # a run that is lost has not ended well
@@ -199,7 +219,7 @@ class RunDirectory:
 
     # --- metrics ---
 
-    def write_metrics(self, rows):
+    def write_metrics(self, rows: list[dict[str, Any]]) -> None:
         """Write `metrics.jsonl`: rows of finite numbers and strings, each with its `epoch`; as `write_soon`.
 
         Raises:
@@ -207,7 +227,7 @@ class RunDirectory:
         """
         self.write_soon(files.METRICS, atomic_writes.dump_lines(rows, str(self.path / files.METRICS)))
 
-    def read_metrics(self):
+    def read_metrics(self) -> list[dict[str, Any]]:
         """The rows of `metrics.jsonl`."""
         where = str(self.path / files.METRICS)
         raw = self.read_bytes(files.METRICS, json_files.MAX_BYTES_OF_LINES) if self.has(files.METRICS) else b""
@@ -215,7 +235,7 @@ class RunDirectory:
 
     # --- files ---
 
-    def write_json(self, name, value):
+    def write_json(self, name: str, value: Any) -> None:
         """Write `value` as the JSON file `name`.
 
         Raises:
@@ -223,19 +243,19 @@ class RunDirectory:
         """
         self._replace(name, atomic_writes.dump_file(value, str(self.path / name)))
 
-    def write_soon(self, name, content):
+    def write_soon(self, name: str, content: bytes) -> None:
         """Write the bytes `content` as the file `name`, on a full disk with the next `flush`."""
         self._unwritten[name] = content
         with contextlib.suppress(ResourceError):
             self.flush()
 
-    def flush(self):
+    def flush(self) -> None:
         """Write what a full disk kept from being written; raises ResourceError while it still does."""
         for name, content in list(self._unwritten.items()):
             self._replace(name, content)
             del self._unwritten[name]
 
-    def read_json(self, name):
+    def read_json(self, name: str) -> Any:
         """The value in the JSON file `name`.
 
         Raises:
@@ -246,16 +266,16 @@ class RunDirectory:
             raise RunError(f"has no {name}", where=str(self.path), allowed=f"a run that has written {name}")
         return _read_json(self.path, name)
 
-    def has(self, name):
+    def has(self, name: str) -> bool:
         """Whether something stands in the place of the file `name`; reading it says whether it is a file."""
         return os.path.lexists(self.path / name)
 
-    def read_bytes(self, name, largest):
+    def read_bytes(self, name: str, largest: int) -> bytes:
         """The bytes of the file `name`; raises RunError for one that is no regular file, or larger than `largest`."""
         with atomic_writes.disk_errors(self.path / name):
             return regular_files.read(name, largest, within=self.path)
 
-    def add(self, name, content):
+    def add(self, name: str, content: bytes) -> None:
         """Write the bytes `content` as the file `name` into a run that was opened for reading, such as a report on it.
 
         Raises:
@@ -266,18 +286,18 @@ class RunDirectory:
             raise RunError("holds another run by now", where=str(self.path))
         atomic_writes.write(self.path / name, content)
 
-    def save_arrays(self, name, arrays, meta):
+    def save_arrays(self, name: str, arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> None:
         """Write arrays and what belongs to them as the file `name`; see `atomic_writes.save_arrays`."""
         atomic_writes.save_arrays(self.place(name), arrays, meta)
 
-    def load_arrays(self, name):
+    def load_arrays(self, name: str) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
         """What `save_arrays` wrote, as (arrays, meta); None when it never wrote; raises RunError when it is damaged."""
         return atomic_writes.load_arrays(name, within=self.path)
 
     def _replace(self, name, content):
         atomic_writes.write(self.place(name), content)
 
-    def place(self, name):
+    def place(self, name: str) -> Path:
         """The path of the file `name`, which is to be written now.
 
         Raises:
@@ -292,7 +312,7 @@ class RunDirectory:
                 raise RunError("is a link, and a run writes through none", where=str(folder), next_step="remove it")
         return path
 
-    def begin(self):
+    def begin(self) -> None:
         """Make the directory that of the run: removes a run that it replaces, and open the log."""
         self.refuse_loss()
         if not self.resumed:
@@ -450,7 +470,7 @@ def _refuse_other_run(path, kind_there, recipe_there, kind, recipe):
     raise RunError(f"holds a run with another recipe{table}", where=str(path), allowed=allowed, next_step=choices)
 
 
-def differences(there, here):
+def differences(there: Any, here: Any) -> str:
     """A table of what two JSON objects do not have in common, for a message; empty where they are the same."""
     there, here = _flat(there), _flat(here)
     rows = [

@@ -4,6 +4,9 @@ Nothing here knows a framework. `loss(weights, alphas, batch)` returns a scalar 
 differentiated; `gradient(function, argument)` returns (value, aux, gradients) of such a function of a list of tensors.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 from keras import ops
 
 from sharpkeras.engine.step_model import global_norm
@@ -11,7 +14,7 @@ from sharpkeras.engine.step_model import global_norm
 FINITE_DIFFERENCE_R = 0.01  # ε = r / ‖v‖
 
 
-def first_order(loss, gradient, weights, alphas, validation):
+def first_order(loss: Callable, gradient: Callable, weights: list, alphas: list, validation: Any) -> tuple:
     """∇α L_valid(w, α), the weights taken as they are.
 
     Returns:
@@ -20,7 +23,18 @@ def first_order(loss, gradient, weights, alphas, validation):
     return gradient(lambda a: loss(weights, a, validation), alphas)
 
 
-def second_order(loss, gradient, weights, alphas, training, validation, buffers, learning_rate, momentum, l2):
+def second_order(
+    loss: Callable,
+    gradient: Callable,
+    weights: list,
+    alphas: list,
+    training: Any,
+    validation: Any,
+    buffers: list,
+    learning_rate: Any,
+    momentum: float,
+    l2: float,
+) -> tuple:
     """∇α L_valid(w', α) through one unrolled step of SGD, the Hessian-vector product by a finite difference.
 
     w' = w - η·(momentum·buffer + ∇w L_train(w, α) + l2·w), without clipping;

@@ -4,6 +4,8 @@
 Each epoch says how far that goes, so that a Scalar and a Max-W search can be laid side by side.
 """
 
+from typing import Any
+
 import numpy as np
 from scipy.special import entr, softmax
 
@@ -14,7 +16,7 @@ LEARNED = 1.05
 COLLAPSED_SHARE = 0.75  # of the edges won by what has no weights; by chance it is about a half in the darts space
 
 
-def watch(decisions):
+def watch(decisions: dict[str, list]) -> dict[str, float]:
     """Shares of the winning primitives by kind, and the entropies of the alphas.
 
     Args:
@@ -34,7 +36,7 @@ def watch(decisions):
     return {**shares, **entropies}
 
 
-def warning(row, decisions):
+def warning(row: dict[str, Any], decisions: dict[str, list]) -> str | None:
     """Warning for an epoch's `watch` of these decisions; None without collapse."""
     free = sum(row[f"{kind}_share"] for kind in FREE_KINDS)
     if free < COLLAPSED_SHARE:
@@ -46,7 +48,7 @@ def warning(row, decisions):
     return f"collapse: {free:.0%} of the edges are won by primitives without weights ({parts}; {sure})"
 
 
-def unlearned(decisions):
+def unlearned(decisions: dict[str, list]) -> str | None:
     """Warning for alphas that have hardly moved since the beginning; None otherwise."""
     largest = np.mean([len(logits) * softmax(logits).max() for logits, _ in _all(decisions)])
     if largest >= LEARNED:

@@ -1,5 +1,9 @@
 """Search model: a supernet, its alphas, two optimizers, and a training step with the bilevel update."""
 
+from collections.abc import Callable
+from typing import Any
+
+import keras
 from keras.initializers import Constant
 
 from sharpkeras.backend.precision import full_precision
@@ -24,7 +28,17 @@ class SearchModel(StepModel):
         penalty: alphas → a scalar that joins the loss of the alphas, such as an expected cost; None is none.
     """
 
-    def __init__(self, space, supernet, weight_optimizer, arch_optimizer, order=1, seed=0, penalty=None, **kwargs):
+    def __init__(
+        self,
+        space: Any,
+        supernet: keras.Model,
+        weight_optimizer: Any,
+        arch_optimizer: Any,
+        order: int = 1,
+        seed: int = 0,
+        penalty: Callable | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(supernet, **kwargs)
         if order not in (1, 2):
             raise ValueError(f"expected order 1 or 2, received {order}")
@@ -39,11 +53,11 @@ class SearchModel(StepModel):
         arch_optimizer.build(self.alphas)
         self.built = True
 
-    def call(self, images, training=None):
+    def call(self, images: Any, training: bool | None = None) -> Any:
         mixing_weights = self.space.mixing_weights(self.alphas)
         return self.supernet([self._normalize(images), mixing_weights], training=training)
 
-    def supernet_loss(self, weights, alphas, batch):
+    def supernet_loss(self, weights: list, alphas: list, batch: tuple) -> tuple:
         """Mean cross-entropy at given weights and alphas, in training mode.
 
         Returns:
@@ -55,7 +69,7 @@ class SearchModel(StepModel):
         logits, others = self.supernet.stateless_call(weights, others, inputs, training=True)
         return cross_entropy(labels, logits), (logits, others)
 
-    def update(self, gradient, data):
+    def update(self, gradient: Callable, data: tuple) -> dict[str, Any]:
         """One bilevel step: alphas first, on the validation batch; then weights, on the training batch.
 
         The moving statistics of BatchNorm follow the training batch alone (the official code's follow both).
