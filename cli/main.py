@@ -151,7 +151,7 @@ def _as_ours(error, arguments):
     if isinstance(error, OSError) and error.errno in atomic_writes.FULL:  # wherever it was met: a log, a temporary file
         return atomic_writes.disk_error(error, error.filename)
     if isinstance(error, OSError) and error.filename is not None:  # a name that is too long, a place without permission
-        problem, step = "can not be read or written", "name another file or directory"
+        problem, step = "cannot be read or written", "name another file or directory"
         return RunError(problem, where=str(error.filename), seen=error.strerror, next_step=step)
     return SharpKerasError(
         f"a bug of sharpkeras: {type(error).__name__}: {printable(str(error))}",

@@ -78,7 +78,7 @@ def data(function):
     function = click.option("--follow-symlinks", is_flag=True, help="Follow links that lead out of an image folder.")(
         function
     )
-    function = click.option("--skip-bad-images", is_flag=True, help="Leave out images that can not be read.")(function)
+    function = click.option("--skip-bad-images", is_flag=True, help="Leave out images that cannot be read.")(function)
     return click.option("--download", is_flag=True, help="Allow the dataset to be downloaded.")(function)
 
 
@@ -259,7 +259,7 @@ def make_recipe(recipe_class, base, given, config, strict):
     """The recipe of a row's settings, a config file and flags.
 
     Raises:
-        UsageError: when the file can not be read.
+        UsageError: when the file cannot be read.
         ConfigError: for a wrong setting, or with `strict` for a flag that contradicts the file.
     """
     settings = read_config(config) if config else {}

@@ -4,7 +4,7 @@
     KERAS_BACKEND=jax python -m pytest tests/test_parity.py
 
 `.npz` files hold weights, inputs and numbers computed in float64, and in `meta` how to build the model; `.json` files
-hold lists of genotypes with their cost. A file that can not be built fails.
+hold lists of genotypes with their cost. A file that cannot be built fails.
 """
 
 import json

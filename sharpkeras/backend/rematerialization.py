@@ -75,7 +75,7 @@ def _checkpoint_jax(function):
     import jax
 
     def backward(arguments, gradients):
-        zero = jax.tree.leaves(gradients)[0].ravel()[0] > math.inf  # never, but XLA can not know
+        zero = jax.tree.leaves(gradients)[0].ravel()[0] > math.inf  # never, but XLA cannot know
         again = [argument + zero.astype(argument.dtype) for argument in arguments]
         return jax.vjp(function, *again)[1](gradients)
 

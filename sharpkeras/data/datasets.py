@@ -139,7 +139,7 @@ def load(
             for ImageNet.
         channels: 1 or 3; None takes what the images have.
         limit: number of images, the same ones each time and balanced over the classes; None for all.
-        skip_bad_images: whether files that can not be read are left out.
+        skip_bad_images: whether files that cannot be read are left out.
         follow_symlinks: whether links that lead out of a folder are followed.
         download: whether the network may be used.
         statistics: (mean, deviation) of the training split where they are known, as those of a run that trained on
@@ -165,7 +165,7 @@ def load(
     except ImportError as error:
         raise DataError(f"{spec} needs {error.name}", seen=str(error), next_step=row.how_to_get) from error
     except OSError as error:
-        raise DataError(f"{printable(spec)} can not be read", seen=str(error), next_step=row.how_to_get) from error
+        raise DataError(f"{printable(spec)} cannot be read", seen=str(error), next_step=row.how_to_get) from error
 
 
 def _find(spec):

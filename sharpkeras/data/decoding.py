@@ -83,7 +83,7 @@ def read_images(files, root, *, image_size=None, resize_size=None, channels=None
         root: the folder that messages name them from.
         image_size, resize_size: pixels; see `transforms.fit`. None: the images have one size already.
         channels: 1 or 3; None takes 3 unless every image is grayscale.
-        skip_bad_images: whether files that can not be read are left out.
+        skip_bad_images: whether files that cannot be read are left out.
         upright: whether images that EXIF says are turned come upright.
 
     Returns:
@@ -91,7 +91,7 @@ def read_images(files, root, *, image_size=None, resize_size=None, channels=None
         lines that count what was done to them.
 
     Raises:
-        DataError: files that can not be read, none that can, or images of several sizes.
+        DataError: files that cannot be read, none that can, or images of several sizes.
         ResourceError: the images do not fit into the memory.
     """
     settings = image_size, channels, resize_size, upright
@@ -246,7 +246,7 @@ def broken_files(files, root, problems):
         named.append(f"    and {len(problems) - FILES_NAMED:,} more")
     all_broken = len(problems) == len(files)
     return DataError(
-        "\n".join([f"{len(problems):,} of {count(len(files), 'file')} can not be read", *named]),
+        "\n".join([f"{len(problems):,} of {count(len(files), 'file')} cannot be read", *named]),
         where=printable(str(root)),
         allowed="JPEG, PNG or BMP images (by their content)",
         next_step=("replace these files", *([] if all_broken else ["leave them out with --skip-bad-images"])),

@@ -104,7 +104,7 @@ class EncodedImages:
                 pixels = np.asarray(view(convert(image, mode, upright=self._turns is not None)))
         except (*BROKEN, *BOMBS) as error:
             raise DataError(
-                "an image can not be decoded",
+                "an image cannot be decoded",
                 where=printable(self._names[index]),
                 seen=f"{type(error).__name__}: {error}",
                 allowed="a whole JPEG, PNG or BMP image",

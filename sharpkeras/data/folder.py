@@ -200,7 +200,7 @@ def _note_of_repeated(root, files, training):
 
 
 def _content(file):
-    """What equal files have in common; None of one that is too large to be looked at, or can not be read."""
+    """What equal files have in common; None of one that is too large to be looked at, or cannot be read."""
     try:
         with open(file, "rb") as opened:
             head = opened.read(LARGEST_COMPARED + 1)

@@ -52,7 +52,7 @@ def compare(paths, force=False, picture=None, overwrite=False, tell=None):
 
     Raises:
         UsageError: a run is named twice, or a picture is asked for without a search.
-        RunError: a directory holds no run, or an evaluation that can not be read.
+        RunError: a directory holds no run, or an evaluation that cannot be read.
         ConfigError: the runs are not comparable, and `force` is not set.
     """
     runs = _read(paths)

@@ -43,14 +43,14 @@ def evaluate(path, dataset=None, batch_size=256, data_options=None, space=None, 
         data_options: further arguments of `data.load`, such as download.
         space: the HyperCuboid of a path, where it is not MultiChannelNet.
         progress: see `epochs.NullProgress`; it is told what is evaluated.
-        tell: report → None, called before anything is kept: a place that can not be written costs no figure.
+        tell: report → None, called before anything is kept: a place that cannot be written costs no figure.
 
     Returns:
         A dict: dataset, fingerprint, split, n, errors, error, interval, the rate as text, the same for "top5" (None up
         to 5 classes), how the weights were selected, and `findings`: what speaks against having learned anything.
 
     Raises:
-        RunError: no such run, it has not ended, or its directory can not be written.
+        RunError: no such run, it has not ended, or its directory cannot be written.
         ResourceError: the disk is full.
         DataError: no test images, or of other classes or another size than the training's.
         NumericalError: an answer of the network is not finite.

@@ -169,7 +169,7 @@ def _run_source(path, sizes, space):
 
 
 def _load(recipe, facts, split, limit, options):
-    """Images of the training's data; None, and a warning, where they can not be read (any more), or are others."""
+    """Images of the training's data; None, and a warning, where they cannot be read (any more), or are others."""
     reading, problem = options_as_trained(recipe, recipe.dataset, facts["shape"]), None
     try:
         dataset = load(recipe.dataset, split, limit=limit, **reading, **options)
@@ -204,7 +204,7 @@ def _keras_source(source, sizes, space):
         if None in model.input_shape[1:]:  # MobileNetV3 leaves the size open
             model = build(input_shape=FREE_SIZE, **settings)
     except (TypeError, ValueError) as error:
-        raise UsageError("Keras can not build this model", seen=f"{source}: {error}") from error
+        raise UsageError("Keras cannot build this model", seen=f"{source}: {error}") from error
     return ExportSource(model, _metadata(model, {}, application=str(source), selected=UNTRAINED))
 
 

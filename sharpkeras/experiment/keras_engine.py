@@ -77,7 +77,7 @@ def _environment(backend, threads, on_cpu):
 
 
 def _thread_warnings(backend, threads):
-    """What the threads of a backend can not be, or are only by other means."""
+    """What the threads of a backend cannot be, or are only by other means."""
     if backend != "jax":
         return ()
     if not hasattr(os, "sched_setaffinity"):

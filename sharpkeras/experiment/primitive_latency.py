@@ -54,8 +54,8 @@ def measure(recipe, out, *, space=None, overwrite=False, progress=iter, runs=60,
 
     Raises:
         UsageError: for an unknown space or dataset.
-        ConfigError: for a part that can not be told from others, or a package that is missing.
-        RunError: when the file is there already, or can not be written.
+        ConfigError: for a part that cannot be told from others, or a package that is missing.
+        RunError: when the file is there already, or cannot be written.
     """
     from sharpkeras.onnx_export import export_onnx
 
@@ -147,7 +147,7 @@ def _check_destination(out, overwrite):
     with atomic_writes.disk_errors(out.parent):
         out.parent.mkdir(parents=True, exist_ok=True)
     if not os.access(out.parent, os.W_OK | os.X_OK):
-        raise RunError("the directory can not be written to", where=str(out.parent))
+        raise RunError("the directory cannot be written to", where=str(out.parent))
     if not out.exists():
         return
     atomic_writes.refuse_to_replace(out, overwrite, "another --out, or --overwrite")

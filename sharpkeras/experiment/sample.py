@@ -27,7 +27,7 @@ def sample(
 
     Raises:
         UsageError: several architectures for one file, or an unknown space.
-        RunError: a file is there already, or can not be written.
+        RunError: a file is there already, or cannot be written.
     """
     out, space = Path(out), spaces.of_recipe(recipe)
     if out.suffix == ".json" and count > 1:

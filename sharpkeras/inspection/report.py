@@ -73,6 +73,6 @@ def refuse_bomb(path, member, declared, size):
 
 
 def damaged(path, error):
-    """The RunError on a file of arrays that can not be read."""
+    """The RunError on a file of arrays that cannot be read."""
     seen = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     return RunError("is damaged", where=str(path), seen=seen, next_step=ANOTHER_COPY)

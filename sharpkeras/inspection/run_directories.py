@@ -294,7 +294,7 @@ def _held(path):
     except OSError as error:
         if (path / LOCK).is_symlink():
             raise SafetyError("is a link, and a lock never is", where=str(path / LOCK)) from None
-        raise RunError("can not be written", where=str(path), seen=error.strerror) from None
+        raise RunError("cannot be written", where=str(path), seen=error.strerror) from None
     with open(number, "r+", encoding="utf-8", errors="replace") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

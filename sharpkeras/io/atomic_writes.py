@@ -29,7 +29,7 @@ def write(path, content):
 
     Raises:
         ResourceError: the disk is full.
-        RunError: the place can not be written.
+        RunError: the place cannot be written.
     """
     put_in_place(write_aside(path, content), path)
 
@@ -109,7 +109,7 @@ def disk_error(error, path, by=""):
         next_step = f"free some space, or name a place on another disk{by}"
         return ResourceError("the disk is full", where=where, seen=seen, next_step=next_step)
     next_step = f"name a place that can be written{by}"
-    return RunError("can not be read or written", where=where, seen=seen, next_step=next_step)
+    return RunError("cannot be read or written", where=where, seen=seen, next_step=next_step)
 
 
 def dumps(value, where, indent=None):

@@ -39,7 +39,7 @@ def load(path):
         raise UsageError(error.strerror, where=str(path), allowed="a JSON file") from None
     except (OSError, ValueError) as error:  # ValueError: a path with NUL or half a character, out of another file
         seen = getattr(error, "strerror", None) or str(error)
-        raise UsageError(f"can not be read: {seen}", where=printable(str(path)), allowed="a JSON file") from None
+        raise UsageError(f"cannot be read: {seen}", where=printable(str(path)), allowed="a JSON file") from None
     return decoded(raw, str(path))
 
 

@@ -21,7 +21,7 @@ def load(path):
     except regular_files.RefusedError as error:
         raise UsageError(error.strerror, where=str(path), allowed="a TOML file") from None
     except OSError as error:
-        raise UsageError("can not be read", where=str(path), seen=error.strerror) from None
+        raise UsageError("cannot be read", where=str(path), seen=error.strerror) from None
     if len(raw) > MAX_BYTES:
         raise ConfigError("is too large", where=str(path), seen=f"over {MAX_BYTES} bytes", allowed="at most 16 KiB")
     try:

@@ -82,7 +82,7 @@ def convert(model, shape, opset, log=None):
     # An operator that tf2onnx does not know is only logged, and stays in the file.
     if log is not None:
         log.write_text("\n".join(complaints) + "\n", encoding="utf-8")
-    raise VerificationError("the model can not be converted to ONNX", seen=complaints[0], where=log)
+    raise VerificationError("the model cannot be converted to ONNX", seen=complaints[0], where=log)
 
 
 def output_padding(graph):

@@ -81,12 +81,12 @@ def export_onnx(
     Raises:
         UsageError: if the opset or the precision is not supported, the path does not end in `.onnx`, or weights have
             other bits.
-        RunError: if a file is there already, or the directory can not be written to.
+        RunError: if a file is there already, or the directory cannot be written to.
         ResourceError: if the disk is full.
         ConfigError: if the backend is not TensorFlow, a package is missing, or the model is of another form.
-        DataError: if the images do not fit the model, or int8 can not be calibrated on them.
+        DataError: if the images do not fit the model, or int8 cannot be calibrated on them.
         NumericalError: if the model's logits are not finite.
-        VerificationError: if an operator can not be converted, or if the file is not plain, disagrees with the model,
+        VerificationError: if an operator cannot be converted, or if the file is not plain, disagrees with the model,
             has lost more than 1 % of the top-1 to int8, or had none, or has sums that could be cut off though its
             weights have 7 bits; it is kept as `<name>.rejected.onnx`, or the converter's words as
             `<name>.conversion.log`.
@@ -197,7 +197,7 @@ def _to_int8(onnx_model, session, aside, calibration, test, weight_bits):
     """The model in int8, written in the place of the one in float32, and what it has lost.
 
     Raises:
-        DataError: if there are no test images, or the others can not calibrate.
+        DataError: if there are no test images, or the others cannot calibrate.
         VerificationError: if sums could be cut off though the weights have 7 bits, or if less than 99 % of the top-1 is
             left; names both and the layers that lose most.
     """
@@ -267,7 +267,7 @@ def check_destination(path, opset, overwrite):
     if path.suffix != ".onnx":
         raise UsageError("an exported model ends in .onnx", seen=str(path), allowed="NAME.onnx")
     if not os.access(path.parent, os.W_OK | os.X_OK):
-        raise RunError("the directory does not exist or can not be written to", where=path.parent)
+        raise RunError("the directory does not exist or cannot be written to", where=path.parent)
     for present in (path, path.with_suffix(".json")):
         replaceable = overwrite and not present.is_dir()
         atomic_writes.refuse_to_replace(present, replaceable, "choose another path, or use --overwrite")

@@ -116,7 +116,7 @@ def _kind(field):
 
 
 def _value(text, kind):
-    """The text as a value of that kind, or as it is where it can not be read so: the check then says what is wrong."""
+    """The text as a value of that kind, or as it is where it cannot be read so: the check then says what is wrong."""
     if text.lower() == "none" and kind is not str:
         return None
     if kind is bool:

@@ -70,7 +70,7 @@ class Checkpoints:
 
         Raises:
             ResourceError: the disk is full.
-            RunError: the place can not be written.
+            RunError: the place cannot be written.
             NumericalError: a number in `facts` or `rows` is not finite.
         """
         name = f"{epoch:06d}-{step:06d}"

@@ -114,7 +114,7 @@ class RunDirectory:
 
         Raises:
             UsageError: both `overwrite` and `must_exist`.
-            RunError: the directory is not ours, holds another run, is locked or can not be written, or goes on under
+            RunError: the directory is not ours, holds another run, is locked or cannot be written, or goes on under
                 other conditions though `strict`.
             ResourceError: the disk is full.
         """
@@ -280,7 +280,7 @@ class RunDirectory:
 
         Raises:
             ResourceError: the disk is full.
-            RunError: the directory can not be written, or holds another run by now.
+            RunError: the directory cannot be written, or holds another run by now.
         """
         if _read_facts(self.path, must_exist=True).get("created") != self._facts.get("created"):
             raise RunError("holds another run by now", where=str(self.path))

@@ -218,7 +218,7 @@ def test_a_network_is_close_to_float32s(dtype, stem, auxiliary):
 
 
 def test_moving_statistics_are_not_rounded():
-    """They move by the difference of two starts that half precision can not tell apart."""
+    """They move by the difference of two starts that half precision cannot tell apart."""
     ends = []
     for start in (1.0, 1.0 + 2.0**-14):
         model = search_model("bfloat16")

@@ -298,7 +298,7 @@ def on(folder, *more):
     ("50", 4, ["folder: cat", "form a loop: 1", "lead out", "--follow-symlinks", "pipes"], on("pipe")),
     ("61", 4, ["classes are not those of the training", "cat", "'9'"], [*EVALUATE, "folder:good"]),
     ("63-none", 4, ["test", "no images"], [*EVALUATE, "folder:nobody"]),
-    ("63-filtered", 4, ["can not be read"], [*EVALUATE, "folder:broken", "--skip-bad-images"]),
+    ("63-filtered", 4, ["cannot be read"], [*EVALUATE, "folder:broken", "--skip-bad-images"]),
     ("1-dataset", 2, ["unknown dataset", "mnist", "folder:PATH"], [*SEARCH, *NEW, "--dataset", "mnist"]),
 )
 def test_data(folders, code, parts, arguments):
@@ -751,7 +751,7 @@ def test_row_71_the_converter_fails(place, monkeypatch):
 
     monkeypatch.setattr(tfonnx, "process_tf_graph", process_tf_graph)
     result = sharpkeras("export", "train", "--out", "new.onnx")
-    assert result.code == 8 and not result.out and "can not be converted" in result.err
+    assert result.code == 8 and not result.out and "cannot be converted" in result.err
     assert "cells/1: Foo" in result.err and "new.conversion.log" in result.err
     assert "no mapping for Foo" in Path("new.conversion.log").read_text()
     assert not Path("new.onnx").exists()

@@ -276,7 +276,7 @@ def test_headers_show_what_is_broken_all_at_once(folder):
     (bad / "page.jpg").write_bytes(b"<html>")
     noise(20, 20).save(bad / "gif.jpg", format="GIF")
     Image.new("1", (9000, 8000)).save(bad / "large.png")
-    with pytest.raises(DataError, match="4 of 17 files can not be read") as caught:
+    with pytest.raises(DataError, match="4 of 17 files cannot be read") as caught:
         on_disk(folder)
     message = str(caught.value)
     for line in ("empty.jpg: empty file", "page.jpg: HTML", "gif.jpg: a GIF image", "large.png: 9000 x 8000 pixels"):
@@ -292,7 +292,7 @@ def test_a_file_that_breaks_off_is_named_when_it_is_decoded(folder):
     noise(60, 60).save(path, format="JPEG")
     path.write_bytes(path.read_bytes()[:2000])
     train = on_disk(folder, statistics=IMAGENET)
-    with pytest.raises(DataError, match="train/n01/cut.jpg: an image can not be decoded"):
+    with pytest.raises(DataError, match="train/n01/cut.jpg: an image cannot be decoded"):
         for _ in streams.batches(train.images, train.labels, np.arange(14), 2, 0, 0, random_crops=True):
             pass
 
@@ -552,7 +552,7 @@ def test_the_labels_are_read_once(tfds, prepared, monkeypatch):
     path.write_bytes(b"damaged")
 
     def refuse(path, content):
-        raise RunError("can not be written", seen="read-only file system")
+        raise RunError("cannot be written", seen="read-only file system")
 
     monkeypatch.setattr(tfds_module.atomic, "write", refuse)
     assert "read-only file system" in load("imagenet", "test").notes[0]

@@ -179,7 +179,7 @@ def test_runs_meet_on_a_second_dataset():
     assert [e["dataset"] for e in report["trainings"][0]["evaluations"]] == ["digits", "shared"]
 
 
-# --- what can not be compared, and labels ---
+# --- what cannot be compared, and labels ---
 
 
 def test_row_65_other_test_images():

@@ -143,7 +143,7 @@ def test_an_answer_that_is_no_number_is_no_answer():
         evaluate._answers(model, test, batch_size=16)
 
 
-# --- a run that can not be written ---
+# --- a run that cannot be written ---
 
 
 def refusing(number):

@@ -192,7 +192,7 @@ def test_a_bad_table_is_refused(written, content):
 
 
 def test_no_table_at_all(tmp_path):
-    with pytest.raises(UsageError, match="can not be read"):
+    with pytest.raises(UsageError, match="cannot be read"):
         primitive_table.load_table(tmp_path / "none.json")
 
 

@@ -187,7 +187,7 @@ def test_a_search_sees_two_halves_of_the_training_images_and_no_test_image(tmp_p
 
 @pytest.fixture
 def photos(tmp_path):
-    """12x12 RGB images of two classes; the test images can not be read, which a search must not notice."""
+    """12x12 RGB images of two classes; the test images cannot be read, which a search must not notice."""
     make_images(tmp_path / "photos" / "train", {"cat": 24, "dog": 24})
     for name in ("cat", "dog"):
         (tmp_path / "photos" / "test" / name).mkdir(parents=True)

@@ -115,7 +115,7 @@ def test_a_string_without_an_end_is_read_once(text):
 
 @pytest.mark.parametrize("path", ("a\0b.json", "a\ud800b.json", LONG), ids=("NUL", "half a character", "long"))
 def test_a_path_that_no_file_has(path):
-    with pytest.raises(UsageError, match="can not be read"):
+    with pytest.raises(UsageError, match="cannot be read"):
         json_files.load(path)
 
 

@@ -65,7 +65,7 @@ def test_the_same_position_is_not_written_twice(place):
 
 
 def test_everything_is_on_the_disk_before_its_name_is(place, monkeypatch):
-    """A power cut can not be tried here; that each file and directory is flushed before the rename can."""
+    """A power cut cannot be tried here; that each file and directory is flushed before the rename can."""
     said = []
     sync, replace = os.fsync, os.replace
     monkeypatch.setattr(os, "fsync", lambda number: (said.append(os.readlink(f"/proc/self/fd/{number}")), sync(number)))

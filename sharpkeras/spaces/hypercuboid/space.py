@@ -186,7 +186,7 @@ class HyperCuboid(SearchSpace):
     def supernet(self, input_shape: Shape = (32, 32, 3), num_classes: int = 10) -> CuboidSupernet:
         """The built CuboidSupernet of this space for images (H, W, C)."""
         shapes, outcomes = self.lattice
-        self.state_shapes(input_shape)  # which says what can not be applied, or added
+        self.state_shapes(input_shape)  # which says what cannot be applied, or added
         stems = [self.make_stem(choice, name=f"stem.{i}") for i, choice in enumerate(self.stem_choices)]
         grids = [
             [
@@ -424,7 +424,7 @@ def _made(function, arguments, choice, name):
     try:
         layer = function(**arguments)
     except Exception as error:
-        raise ConfigError(f"this choice can not be made: {error}", seen=dict(choice)) from error
+        raise ConfigError(f"this choice cannot be made: {error}", seen=dict(choice)) from error
     if any(getattr(part, "data_format", None) == "channels_first" for part in layer._flatten_layers()):
         raise ConfigError(
             "this choice reads channels first, where states have them last",
