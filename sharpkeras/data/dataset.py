@@ -23,7 +23,7 @@ class Dataset:
         images: uint8 (N, H, W, C): an array, or EncodedImages, which decodes what is indexed.
         labels: int64 (N,), indices into `class_names`.
         class_names: one for each class.
-        mean, deviation: C numbers each on the scale 0..1, of the training split, also where this is the test split.
+        mean, std: C numbers each on the scale 0..1, of the training split, also where this is the test split.
         flip: whether a mirrored image is still one of its class.
         notes: what was ignored or converted, one line each.
         skipped_files: broken files that were left out, as paths from the dataset's folder.
@@ -34,7 +34,7 @@ class Dataset:
     labels: np.ndarray
     class_names: tuple
     mean: tuple
-    deviation: tuple
+    std: tuple
     flip: bool
     notes: tuple = ()
     skipped_files: tuple = ()
@@ -107,7 +107,7 @@ def limited(labels, limit, class_names):
 
 
 def measure(images, number=None):
-    """Mean and deviation of each channel on the scale 0..1, as two tuples, exact for the images that it looks at.
+    """Mean and standard deviation of each channel on the scale 0..1, two tuples, exact for the images that it looks at.
 
     Args:
         images: uint8 (N, H, W, C).
@@ -122,5 +122,5 @@ def measure(images, number=None):
     shares = counts / counts.sum(axis=1, keepdims=True)  # (C, 256)
     levels = np.arange(256) / 255
     mean = shares @ levels
-    deviation = np.sqrt((shares * (levels - mean[:, None]) ** 2).sum(axis=1))
-    return tuple(mean.tolist()), tuple(np.maximum(deviation, 1 / 255).tolist())  # never 0: images of one colour
+    std = np.sqrt((shares * (levels - mean[:, None]) ** 2).sum(axis=1))
+    return tuple(mean.tolist()), tuple(np.maximum(std, 1 / 255).tolist())  # never 0: images of one colour

@@ -28,7 +28,7 @@ class DatasetEntry:
         loader: (split, options) → LoadedSplit, for the name alone.
         path_loader: (path, split, options) → LoadedSplit, for `name:PATH`.
         flip: whether images may be mirrored.
-        statistics: (mean, deviation) of the training split, None to measure them.
+        statistics: (mean, std) of the training split, None to measure them.
         any_size: whether these statistics are used for images that are resized too.
         sizes: the default image_size, and the resize_size that goes with it; other sizes in the same proportion.
         on_disk: whether images stay on disk: "never", "on request" or "by default".
@@ -142,7 +142,7 @@ def load(
         skip_bad_images: whether files that cannot be read are left out.
         follow_symlinks: whether links that lead out of a folder are followed.
         download: whether the network may be used.
-        statistics: (mean, deviation) of the training split where they are known, as those of a run that trained on
+        statistics: (mean, std) of the training split where they are known, as those of a run that trained on
             it. Without, they are measured, for which the test split of a folder reads the training split too.
         resize_size: pixels of the short side before the centre is cropped to `image_size`. None: `image_size`, and
             for ImageNet 8/7 of it, as 256 to 224.
@@ -245,7 +245,7 @@ def _load(row, spec, path, split, options, statistics):
     train = None
     if statistics is None and split == "test" and not row.test_only:
         train = _load(row, spec, path, "train", options, None)
-        statistics = train.mean, train.deviation
+        statistics = train.mean, train.std
         options = options._replace(channels=train.images.shape[-1])
     source = row.path_loader(path, split, options) if path else row.loader(split, options)
     if train is not None and source.images.shape[1:] != train.images.shape[1:]:
@@ -259,8 +259,8 @@ def _load(row, spec, path, split, options, statistics):
         source = source._replace(images=source.images[:])
     if statistics is None:
         source, statistics = _measured(source)
-    mean, deviation = statistics
-    return Dataset(spec, *source[:3], tuple(mean), tuple(deviation), row.flip, *source[3:])
+    mean, std = statistics
+    return Dataset(spec, *source[:3], tuple(mean), tuple(std), row.flip, *source[3:])
 
 
 def _known_statistics(row, options):

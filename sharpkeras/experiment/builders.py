@@ -74,7 +74,7 @@ def _sgd(recipe, updates, **options):
 
 def image_preparation(recipe, dataset):
     """What happens to images on the device: in training, and in evaluation."""
-    statistics = {"mean": dataset.mean, "deviation": dataset.deviation}
+    statistics = {"mean": dataset.mean, "deviation": dataset.std}
     sizes = {"crop_padding_px": recipe.crop_padding_px, "cutout_px": recipe.cutout_px, "flip": dataset.flip}
     sizes["autoaugment"] = None if recipe.autoaugment == "none" else recipe.autoaugment
     if recipe.cutout_px > min(dataset.images.shape[1:3]):

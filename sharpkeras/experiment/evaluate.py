@@ -63,7 +63,7 @@ def evaluate(path, dataset=None, batch_size=256, data_options=None, space=None, 
     uses = {"of the test split" if spec == recipe.dataset else "to test on": len(test.labels)}
     (progress or NullProgress()).works_on(setup.in_words(test, uses, "float32"))
     label = TEST_SELECTED if selected["by"] == "test" else None
-    normalize = functools.partial(augment.normalize, mean=test.mean, deviation=test.deviation)
+    normalize = functools.partial(augment.normalize, mean=test.mean, deviation=test.std)
     model = TrainingModel(network, SGD(0.0), normalize=normalize)
     errors, classes, fingerprint = _answers(model, test, batch_size)
     suffix, n = _suffix(spec, recipe.dataset), len(test.labels)

@@ -68,7 +68,7 @@ def begin(run, recipe, dataset, run_setup, options, progress):
         "shape": list(dataset.images.shape[1:]),
         "class_names": list(dataset.class_names),
         "mean": list(dataset.mean),
-        "deviation": list(dataset.deviation),
+        "deviation": list(dataset.std),
         "notes": list(dataset.notes),
         "skipped_files": list(dataset.skipped_files),
     }

@@ -162,16 +162,16 @@ def input_dtype(model):
     return model.inputs[0].dtype if getattr(model, "inputs", None) else "float32"
 
 
-def with_preprocessing(model, mean, deviation):
-    """The same model for images as they are stored, uint8: (x / 255 - mean) / deviation comes first.
+def with_preprocessing(model, mean, std):
+    """The same model for images as they are stored, uint8: (x / 255 - mean) / std comes first.
 
     Args:
         model: a model of one float32 image input.
-        mean, deviation: of each channel, for images in [0, 1].
+        mean, std: of each channel, for images in [0, 1].
     """
     images = keras.Input(model.input_shape[1:], dtype="uint8", name=IMAGES)
-    scale = [1 / (255 * spread) for spread in deviation]
-    offset = [-center / spread for center, spread in zip(mean, deviation)]
+    scale = [1 / (255 * spread) for spread in std]
+    offset = [-center / spread for center, spread in zip(mean, std)]
     return keras.Model(images, model(keras.layers.Rescaling(scale, offset)(images)), name=model.name)
 
 

@@ -50,8 +50,8 @@ def data(run: RunDirectory) -> dict[str, Any]:
     """`images`, with the mean and standard deviation that images are normalised by."""
     where = str(run.path / files.DATA)
     facts = json_files.require(images(run), {"mean": [float], "deviation": [float]}, where)
-    deviation = facts["deviation"]
-    if not len(facts["mean"]) == len(deviation) == facts["shape"][-1] or not all(number > 0 for number in deviation):
+    std = facts["deviation"]
+    if not len(facts["mean"]) == len(std) == facts["shape"][-1] or not all(number > 0 for number in std):
         seen = {name: facts[name] for name in ("mean", "deviation")}
         raise RunError("has statistics of other images", where=where, seen=seen, next_step=AGAIN)
     return facts

@@ -41,7 +41,7 @@ def test_digits_are_split_by_index():
 def test_digits_constants_are_those_of_the_training_split():
     train = load("digits", "train")
     np.testing.assert_allclose(train.mean, (train.images / 255).mean(), atol=1e-7)
-    np.testing.assert_allclose(train.deviation, (train.images / 255).std(), atol=1e-7)
+    np.testing.assert_allclose(train.std, (train.images / 255).std(), atol=1e-7)
     assert load("digits", "test").mean == train.mean
 
 
@@ -83,7 +83,7 @@ def test_size_and_channels_of_array_datasets():
 
 def test_statistics_of_a_run_are_kept():
     test = load("digits", "test", statistics=([0.1, 0.2, 0.3], [0.4, 0.5, 0.6]), limit=10)
-    assert test.mean == (0.1, 0.2, 0.3) and test.deviation == (0.4, 0.5, 0.6) and test.images.shape[-1] == 3
+    assert test.mean == (0.1, 0.2, 0.3) and test.std == (0.4, 0.5, 0.6) and test.images.shape[-1] == 3
 
 
 def test_fingerprint_sees_images_labels_and_names():
@@ -166,7 +166,7 @@ def test_cifar10_is_downloaded_with_checksums(fake_cifar10):
     train = load("cifar10", "train", download=True)
     assert builder.config["force_checksums_validation"] is True
     assert train.images[:, 0, 0, 0].tolist() == [0, 1, 2] and train.labels.tolist() == [0, 1, 1]
-    assert (train.mean, train.deviation) == (MEAN, DEVIATION) and train.flip
+    assert (train.mean, train.std) == (MEAN, DEVIATION) and train.flip
 
 
 def test_cifar10_failed_download_is_a_data_error(fake_cifar10):

@@ -102,7 +102,7 @@ def test_statistics_are_those_of_the_training_split(tmp_path):
     make(tmp_path, {"a": 6, "b": 6})
     train = read(tmp_path)
     np.testing.assert_allclose(train.mean, [np.mean(values(train)) / 255] * 3)
-    np.testing.assert_allclose(train.deviation, [np.std(values(train)) / 255] * 3)
+    np.testing.assert_allclose(train.std, [np.std(values(train)) / 255] * 3)
     assert read(tmp_path, "test").mean == train.mean
     assert read(tmp_path, "test", statistics=((0.5,), (0.2,))).images.shape == (2, 4, 4, 1)
 

@@ -18,7 +18,8 @@ def make_found(path, recipe, spread=0.3, backend="tensorflow", accuracy=0.9, **m
     rows = search._description(budget)(architecture, alphas)
     row = {"epoch": 0, "train_loss": 1.0, "train_accuracy": 0.9, "seconds": 1.0, "held_out_images": 400, **rows}
     row |= {"held_out_accuracy": accuracy, "skip_share": 0.1, "pool_share": 0.1, "none_share": 0.1}
-    facts = {name: getattr(dataset, name) for name in ("fingerprint", "class_names", "mean", "deviation")}
+    facts = {name: getattr(dataset, name) for name in ("fingerprint", "class_names", "mean")}
+    facts["deviation"] = dataset.std
     with RunDirectory.open(path, "search", {"settings": recipe.as_dict(), "backend": backend}) as run:
         run.write_json("data.json", {**facts, "images": len(dataset.images), "shape": list(shape)})
         state = {"alphas": [a.tolist() for a in alphas], architecture.kind: architecture.as_dict()}
