@@ -33,6 +33,7 @@ def main():
     from keras import ops
 
     from sharpkeras.engine import checkpointing
+    from sharpkeras.engine.training_state import TrainingState
     from sharpkeras.runs import RunDirectory
     from sharpkeras.searching import search_model as searches
 
@@ -52,13 +53,13 @@ def main():
     seconds = [{name: step() for name, step in steps.items()} for _ in range(arguments.steps)]
     checked, saving, size = statistics.median(row["checked"] for row in seconds), [], 0
     with tempfile.TemporaryDirectory(dir=".") as folder, RunDirectory.open(Path(folder) / "run", "search", {}) as run:
-        step, at = model.compiled_step(), checkpointing.Position()
-        at.begin_epoch(0.025)
-        keeper = checkpointing.Keeper(run, model, step, at, checkpointing.Kept(), checkpointing.CHECKPOINT_S)
+        state = TrainingState()
+        state.begin_epoch(0.025)
+        checkpointer = checkpointing.Checkpointer(run, model, model.compiled_step())
         for _ in range(5):
-            at.epoch += 1
+            state.epoch += 1
             started = time.perf_counter()
-            keeper.save()
+            checkpointer.save(state)
             saving.append(time.perf_counter() - started)
         newest = run.checkpoints.path / run.checkpoints.names()[-1]
         size = sum(file.stat().st_size for file in newest.iterdir())

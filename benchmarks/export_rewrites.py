@@ -29,16 +29,16 @@ def main():
     choose_backend("tensorflow")
     import onnx
 
-    from sharpkeras.experiment.builders import build_network
     from sharpkeras.measure.latency.benchmark import OnnxFile, benchmark
     from sharpkeras.onnx_export import conversion, rewrites
     from sharpkeras.paper import published
     from sharpkeras.recipes import TrainRecipe
+    from sharpkeras.spaces.network_spec import NetworkSpec
 
     sizes = {"init_channels": arguments.init_channels, "num_cells": arguments.num_cells}
     recipe = TrainRecipe(auxiliary_weight=0.0, **sizes)
-    network = build_network(recipe, published.architecture(arguments.genotype), (32, 32, 3), 10)
-    plain = conversion.convert(network.deployed(), (32, 32, 3), 17)
+    network = NetworkSpec(recipe, (32, 32, 3), 10).build(published.architecture(arguments.genotype))
+    plain = conversion.convert(network.inference_model(), (32, 32, 3), 17)
     kinds = {"as converted": ()}
     for index, name in enumerate(rewrites.DEFAULT):
         kinds[f"+ {name}"] = rewrites.DEFAULT[: index + 1]

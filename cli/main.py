@@ -134,7 +134,7 @@ def _flags(arguments):
 
 def _as_ours(error, arguments):
     """The error as a SharpKerasError: a file or the memory that the system denies, or a bug of ours."""
-    if isinstance(error, signals.Stopped) and "--overwrite" in arguments:
+    if isinstance(error, signals.StoppedError) and "--overwrite" in arguments:
         error.next_step = "the same command without --overwrite goes on from here"
     if isinstance(error, SharpKerasError):
         return error
@@ -151,7 +151,7 @@ def _as_ours(error, arguments):
     if isinstance(error, OSError) and error.errno in atomic_writes.FULL:  # wherever it was met: a log, a temporary file
         return atomic_writes.disk_error(error, error.filename)
     if isinstance(error, OSError) and error.filename is not None:  # a name that is too long, a place without permission
-        problem, step = "can not be read or written", "name another file or directory"
+        problem, step = "cannot be read or written", "name another file or directory"
         return RunError(problem, where=str(error.filename), seen=error.strerror, next_step=step)
     return SharpKerasError(
         f"a bug of sharpkeras: {type(error).__name__}: {printable(str(error))}",
@@ -160,7 +160,7 @@ def _as_ours(error, arguments):
 
 
 def _tell(error, as_json):
-    word = "" if isinstance(error, signals.Stopped) else "Error: "
+    word = "" if isinstance(error, signals.StoppedError) else "Error: "
     click.echo(json.dumps(error.as_dict(), default=str) if as_json else f"{word}{error}", err=True)
     return error.exit_code
 

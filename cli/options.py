@@ -78,7 +78,7 @@ def data(function):
     function = click.option("--follow-symlinks", is_flag=True, help="Follow links that lead out of an image folder.")(
         function
     )
-    function = click.option("--skip-bad-images", is_flag=True, help="Leave out images that can not be read.")(function)
+    function = click.option("--skip-bad-images", is_flag=True, help="Leave out images that cannot be read.")(function)
     return click.option("--download", is_flag=True, help="Allow the dataset to be downloaded.")(function)
 
 
@@ -176,8 +176,8 @@ def _forget_settings_of_keras():
         config.set_epsilon(1e-7)
 
 
-def conduct(function):
-    """How a run is carried out: the options of an run_options.Conduct, which the command gets as `conduct`."""
+def run_options(function):
+    """How a run is carried out: the command gets them as RunOptions, called `run_options`."""
 
     @click.option("--resume", "must_exist", is_flag=True, help="Go on with a run; an error if there is none.")
     @click.option("--strict-resume", is_flag=True, help="Go on only where the result stays bit-exact.")
@@ -190,15 +190,15 @@ def conduct(function):
     @click.option("--dry-run", is_flag=True, help="Forecast memory, time and disk; write nothing.")
     @functools.wraps(function)
     def command(*arguments, smoke, out, ignore_disk_check, ignore_memory_check, **options):
-        from sharpkeras.experiment.run_options import Conduct
+        from sharpkeras.experiment.run_options import RunOptions
 
-        names = [field.name for field in dataclasses.fields(Conduct)]
+        names = [field.name for field in dataclasses.fields(RunOptions)]
         chosen = {name: options.pop(name) for name in names if name in options}
         chosen = {name: value for name, value in chosen.items() if value is not None}
         chosen["overwrite"] |= smoke and out is None  # trials have a place of their own
         chosen |= {"check_disk": not ignore_disk_check, "check_memory": not ignore_memory_check}
-        conduct = Conduct(**chosen)
-        return function(*arguments, smoke=smoke, out=out, conduct=conduct, **options)
+        run_options = RunOptions(**chosen)
+        return function(*arguments, smoke=smoke, out=out, run_options=run_options, **options)
 
     return command
 
@@ -259,7 +259,7 @@ def make_recipe(recipe_class, base, given, config, strict):
     """The recipe of a row's settings, a config file and flags.
 
     Raises:
-        UsageError: when the file can not be read.
+        UsageError: when the file cannot be read.
         ConfigError: for a wrong setting, or with `strict` for a flag that contradicts the file.
     """
     settings = read_config(config) if config else {}
@@ -278,8 +278,23 @@ def read_config(path):
     return settings.get("settings", settings) if isinstance(settings, dict) else settings
 
 
-class Names(click.Choice):
-    """A click.Choice that guesses what a mistyped name meant."""
+class RowNames(click.Choice):
+    """A click.Choice of the names in a table, which is read when it is used: a user's module may add rows to it.
+
+    Args:
+        table: an iterable of names, such as a dictionary, or () → such a table.
+    """
+
+    def __init__(self, table):
+        self.table, self.case_sensitive = table, True
+
+    @property
+    def choices(self):
+        return tuple(self.table() if callable(self.table) else self.table)
+
+
+class Names(RowNames):
+    """The same, which guesses what a mistyped name meant."""
 
     def convert(self, value, parameter, context):
         near = difflib.get_close_matches(str(value), self.choices, n=1)
@@ -400,7 +415,7 @@ def _option(field):
     if "bool" in str(field.type):
         return click.option(f"{flag}/--no-{flag[2:]}", field.name, default=None, help=text)
     if rule["choices"]:
-        kind = click.Choice(rule["choices"])
+        kind = RowNames(rule["choices"])
     elif "int" in str(field.type):
         kind = CountRange(rule["low"], rule["high"])
     elif "float" in str(field.type):

@@ -8,7 +8,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from sharpkeras.engine.epochs import Silent
+from sharpkeras.engine.epochs import NullProgress
 from sharpkeras_cli.heartbeat import Heartbeat
 
 SHORTER = "Fewer --num-cells, --num-nodes or --init-channels make it shorter"
@@ -20,8 +20,8 @@ LONG = {  # backend → how long a step takes to be made ready, and what makes t
 }
 
 
-class Spoken(Silent):
-    """Tells on stderr how far a search or a training is; see `epochs.Silent`.
+class ConsoleProgress(NullProgress):
+    """Tells on stderr how far a search or a training is; see `epochs.NullProgress`.
 
     Args:
         title: what runs, in a word.

@@ -1,7 +1,7 @@
 """Building blocks of cells (§3.1, Fig. 1 and 3, Table 1) as Keras layers: NHWC, with PyTorch's padding and BatchNorm.
 
-Every composite is a `Sequence` of plain Keras layers in the order of the PyTorch `nn.Sequential` that defines it, so
-that Fig. 3 can be read off `SharpSepConv`, cost can be counted layer by layer, and an official state dict finds its
+Every composite is a `LayerSequence` of plain Keras layers in the order of the PyTorch `nn.Sequential` that defines it,
+so that Fig. 3 can be read off `SharpSepConv`, cost can be counted layer by layer, and an official state dict finds its
 place by position.
 """
 
@@ -69,7 +69,7 @@ def fan_in_uniform(fan_in):
 
 
 class AsPyTorch:
-    """What the layers of Keras that compute as PyTorch's do here have in common: some options are no choice of theirs.
+    """Common part of Keras layers that compute as PyTorch's do: some options of Keras are fixed.
 
     One that would be ignored is refused; one that says what is done anyway is taken. How they pad has no name in Keras.
     """
@@ -280,7 +280,7 @@ def _frozen_parts(layer):
 
 
 class Composite(keras.layers.Layer):
-    """A layer made of others, which it has to `adopt`; a policy that is set later reaches them too.
+    """Layer made of other layers, which it has to `adopt`; a dtype policy that is set later reaches them too.
 
     Which of its parts alone are frozen is kept in its config.
     """
@@ -304,7 +304,7 @@ class Composite(keras.layers.Layer):
         return layer
 
     def freeze(self, places):
-        """Freezes parts, each named by its place among the parts, and by places within those."""
+        """Freeze parts, each named by its place among the parts, and by places within those."""
         self._to_freeze = tuple(map(tuple, places))  # some may be made in `build`
         for index, part in enumerate(_parts(self)):
             within = [place[1:] for place in self._to_freeze if place[0] == index]
@@ -324,8 +324,8 @@ class Composite(keras.layers.Layer):
             part.dtype_policy = self.dtype_policy
 
 
-class Sequence(Composite):
-    """Layers one after the other. Subclasses fill `steps` in the order of PyTorch's `nn.Sequential`.
+class LayerSequence(Composite):
+    """LayerSequence of layers. Subclasses fill `steps` in the order of PyTorch's `nn.Sequential`.
 
     Args:
         steps: list of layers.
@@ -361,7 +361,7 @@ def _norm(affine, epsilon=EPSILON):
 
 
 @keras.saving.register_keras_serializable("sharpkeras")
-class SharpSepConv(Sequence):
+class SharpSepConv(LayerSequence):
     """Two separable convolutions around a middle of adaptable width (Fig. 1; the lines of Fig. 3, one to one).
 
     Args:
@@ -404,7 +404,7 @@ class SharpSepConv(Sequence):
 
 
 @keras.saving.register_keras_serializable("sharpkeras")
-class DilConv(Sequence):
+class DilConv(LayerSequence):
     """The dilated convolution of DARTS: ReLU, dilated depthwise, pointwise, BatchNorm. Two convolutions, not four.
 
     Input (B, H, W, C), output (B, ceil(H / strides), ceil(W / strides), filters).
@@ -423,7 +423,7 @@ class DilConv(Sequence):
 
 
 @keras.saving.register_keras_serializable("sharpkeras")
-class SplitConv(Sequence):
+class SplitConv(LayerSequence):
     """`conv_7x1_1x7` of NASNet and AmoebaNet: ReLU, a 1×k and a k×1 convolution, BatchNorm."""
 
     def __init__(self, filters, kernel_size=7, strides=1, affine=True, epsilon=EPSILON, **kwargs):
@@ -438,7 +438,7 @@ class SplitConv(Sequence):
 
 
 @keras.saving.register_keras_serializable("sharpkeras")
-class ConvBNReLU(Sequence):
+class ConvBNReLU(LayerSequence):
     """`nor_conv_*` of the darts op table: a dense k×k convolution, BatchNorm, ReLU."""
 
     def __init__(self, filters, kernel_size=3, strides=1, affine=True, **kwargs):
@@ -448,7 +448,7 @@ class ConvBNReLU(Sequence):
 
 
 @keras.saving.register_keras_serializable("sharpkeras")
-class ConvBN(Sequence):
+class ConvBN(LayerSequence):
     """A dense k×k convolution and BatchNorm: a stem."""
 
     def __init__(self, filters, kernel_size=3, strides=1, affine=True, **kwargs):
@@ -457,7 +457,7 @@ class ConvBN(Sequence):
 
 
 @keras.saving.register_keras_serializable("sharpkeras")
-class ReLUConvBN(Sequence):
+class ReLUConvBN(LayerSequence):
     """ReLU, 1×1 convolution, BatchNorm: what brings a cell's inputs to its own width."""
 
     def __init__(self, filters, kernel_size=1, strides=1, affine=True, **kwargs):
@@ -470,7 +470,7 @@ POOLS = {"max": MaxPool, "average": AveragePool}
 
 
 @keras.saving.register_keras_serializable("sharpkeras")
-class ResizablePool(Sequence):
+class ResizablePool(LayerSequence):
     """A 3×3 pool, and where `filters` is another number than its input has, a 1×1 convolution and BatchNorm."""
 
     def __init__(self, filters, pool="max", pool_size=3, strides=1, affine=True, **kwargs):

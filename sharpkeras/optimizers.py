@@ -5,6 +5,8 @@ rate changes; weight decay is decoupled from the gradient; Adam's epsilon stands
 global norm of the raw gradient first (`global_clipnorm`) and add the L2 term afterwards.
 """
 
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
@@ -36,24 +38,32 @@ class SGD(_Optimizer):
         global_clipnorm: largest global norm of the gradient, or None.
     """
 
-    def __init__(self, learning_rate=0.025, momentum=0.9, l2=3e-4, global_clipnorm=5.0, name="sgd", **kwargs):
+    def __init__(
+        self,
+        learning_rate: Any = 0.025,
+        momentum: float = 0.9,
+        l2: float = 3e-4,
+        global_clipnorm: float | None = 5.0,
+        name: str = "sgd",
+        **kwargs: Any,
+    ) -> None:
         super().__init__(learning_rate=learning_rate, global_clipnorm=global_clipnorm, name=name, **kwargs)
         self.momentum, self.l2 = momentum, l2
 
-    def build(self, variables):
+    def build(self, variables: list[keras.Variable]) -> None:
         if self.built:
             return
         super().build(variables)
         self.buffers = [self.add_variable_from_reference(v, name="momentum") for v in variables]
 
-    def update_step(self, gradient, variable, learning_rate):
+    def update_step(self, gradient: Any, variable: keras.Variable, learning_rate: Any) -> None:
         buffer = self.buffers[self._get_variable_index(variable)]
         new_buffer = self.momentum * buffer + ops.cast(gradient, buffer.dtype) + self.l2 * variable
         self.assign(buffer, new_buffer)
         self.assign_sub(variable, ops.cast(learning_rate, variable.dtype) * new_buffer)
 
     @property
-    def averages(self):
+    def averages(self) -> list:
         """The moving average of each weight: w after the first step, then ema_momentum·average + (1 - ema_momentum)·w.
 
         Empty without `use_ema`.
@@ -76,10 +86,10 @@ class SGD(_Optimizer):
         for variable, average in zip(trainable_variables, self.averages):
             average.assign(average + ops.cast(share, average.dtype) * (variable - average))
 
-    def finalize_variable_values(self, var_list):
+    def finalize_variable_values(self, var_list: list) -> None:
         """Keras' hook at the end of `fit`, which would put the averages in the place of the weights: nothing."""
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "momentum": self.momentum, "l2": self.l2}
 
 
@@ -94,18 +104,27 @@ class Adam(_Optimizer):
         l2: PyTorch's `weight_decay`.
     """
 
-    def __init__(self, learning_rate=3e-4, beta_1=0.5, beta_2=0.999, epsilon=1e-8, l2=1e-3, name="adam", **kwargs):
+    def __init__(
+        self,
+        learning_rate: Any = 3e-4,
+        beta_1: float = 0.5,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-8,
+        l2: float = 1e-3,
+        name: str = "adam",
+        **kwargs: Any,
+    ) -> None:
         super().__init__(learning_rate=learning_rate, name=name, **kwargs)
         self.beta_1, self.beta_2, self.epsilon, self.l2 = beta_1, beta_2, epsilon, l2
 
-    def build(self, variables):
+    def build(self, variables: list[keras.Variable]) -> None:
         if self.built:
             return
         super().build(variables)
         self.means = [self.add_variable_from_reference(v, name="mean") for v in variables]
         self.squares = [self.add_variable_from_reference(v, name="square") for v in variables]
 
-    def update_step(self, gradient, variable, learning_rate):
+    def update_step(self, gradient: Any, variable: keras.Variable, learning_rate: Any) -> None:
         index = self._get_variable_index(variable)
         mean, square, step = self.means[index], self.squares[index], ops.cast(self.iterations + 1, variable.dtype)
         gradient = ops.cast(gradient, variable.dtype) + self.l2 * variable
@@ -117,6 +136,6 @@ class Adam(_Optimizer):
         scaled = new_mean / (1 - ops.power(self.beta_1, step))
         self.assign_sub(variable, ops.cast(learning_rate, variable.dtype) * scaled / root)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         moments = {"beta_1": self.beta_1, "beta_2": self.beta_2}
         return {**super().get_config(), **moments, "epsilon": self.epsilon, "l2": self.l2}

@@ -5,9 +5,14 @@ An op table says which layer a published name stands for: `sharp`, where every c
 """
 
 import difflib
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from sharpkeras.errors import ConfigError
+
+if TYPE_CHECKING:
+    import keras
 
 CHOKE_FILTERS = 32  # c_mid of the choke primitives in every supernet (Table 1)
 
@@ -18,13 +23,14 @@ class Primitive:
 
     Args:
         kind: "none", "skip", "pool" or "conv".
-        layer: the Keras layer, by its name in `layers`: the table is read without Keras.
-        options: its arguments beside filters, strides and affine.
+        layer: the Keras layer, by its name in `layers`: the table is read without Keras. Of a row that is added from
+            outside the class itself, of (filters, strides, affine, name); a pool takes (strides, name).
+        options: its further arguments.
     """
 
     kind: str
-    layer: str
-    options: dict = field(default_factory=dict)
+    layer: str | Callable[..., Any]
+    options: dict[str, Any] = field(default_factory=dict)
 
 
 NONE = Primitive("none", "Zero")
@@ -116,7 +122,7 @@ PRIMITIVES = {
 }
 
 
-def lookup(name, ops, where=None):
+def lookup(name: str, ops: str, where: str | None = None) -> Primitive:
     """The row of `name` in the op table `ops`; raises ConfigError with the nearest name if there is none."""
     table = OPS[ops]
     if name not in table:
@@ -128,7 +134,16 @@ def lookup(name, ops, where=None):
     return table[name]
 
 
-def build(name, /, ops, filters, strides=1, affine=True, mid_filters=None, **kwargs):
+def build(
+    name: str,
+    /,
+    ops: str,
+    filters: int,
+    strides: int = 1,
+    affine: bool = True,
+    mid_filters: int | None = None,
+    **kwargs: Any,
+) -> "keras.Layer":
     """The Keras layer of a primitive between states of `filters` channels.
 
     Args:
@@ -142,12 +157,13 @@ def build(name, /, ops, filters, strides=1, affine=True, mid_filters=None, **kwa
     from sharpkeras import layers
 
     primitive = lookup(name, ops)
-    layer, options = getattr(layers, primitive.layer), dict(primitive.options)
+    layer, options = primitive.layer, dict(primitive.options)
+    layer = getattr(layers, layer) if isinstance(layer, str) else layer
     if primitive.kind == "none":
         return layer(strides, **kwargs)
     if primitive.kind == "skip":
         return layer(**kwargs) if strides == 1 else layers.FactorizedReduce(filters, affine=affine, **kwargs)
-    if layer in (layers.MaxPool, layers.AveragePool):
+    if primitive.kind == "pool" and layer is not layers.ResizablePool:
         return layer(strides=strides, **options, **kwargs)
     if mid_filters and "mid_filters" in options:
         options["mid_filters"] = mid_filters

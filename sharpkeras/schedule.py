@@ -1,6 +1,7 @@
 """Cosine Power Annealing (Eq. 2, Fig. 4 and 5), with warm-up and decaying warm restarts."""
 
 import math
+from typing import Any
 
 import keras
 from keras import ops
@@ -32,16 +33,16 @@ class CosinePowerAnnealing(keras.optimizers.schedules.LearningRateSchedule):
 
     def __init__(
         self,
-        max_learning_rate,
-        min_learning_rate,
-        decay_steps,
-        power=2.0,
-        warmup_steps=0,
-        num_cycles=1,
-        restart_decay=1.0,
-        period_multiplier=1.0,
-        name="cosine_power_annealing",
-    ):
+        max_learning_rate: float,
+        min_learning_rate: float,
+        decay_steps: float,
+        power: float = 2.0,
+        warmup_steps: float = 0,
+        num_cycles: int = 1,
+        restart_decay: float = 1.0,
+        period_multiplier: float = 1.0,
+        name: str = "cosine_power_annealing",
+    ) -> None:
         super().__init__()
         _check("power", power, power > 0, "a number above 0")
         _check("decay_steps", decay_steps, decay_steps >= 1, "at least 1")
@@ -58,7 +59,7 @@ class CosinePowerAnnealing(keras.optimizers.schedules.LearningRateSchedule):
         self._starts = [sum(periods[:i]) for i in range(num_cycles)]
         self._peaks = [max_learning_rate * restart_decay**i for i in range(num_cycles)]
 
-    def __call__(self, step):
+    def __call__(self, step: Any) -> Any:
         step = ops.cast(step, "float32")
         low, warmup, power = (self.config[k] for k in ("min_learning_rate", "warmup_steps", "power"))
         since = step - warmup
@@ -73,7 +74,7 @@ class CosinePowerAnnealing(keras.optimizers.schedules.LearningRateSchedule):
         rising = low + (self._peaks[0] - low) * (step + 1.0) / max(warmup, 1)
         return ops.where(since < 0, rising, annealed)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return dict(self.config)
 
 

@@ -3,16 +3,18 @@
 Both take weights of shape (..., P), whose last axis is the group that the softmax ran over.
 """
 
-from keras import ops
+from typing import Any
 
 
-def scalar(weights):
+def scalar(weights: Any) -> Any:
     """The weighting of DARTS: output = w_i · op_i(x) (§4.3)."""
     return weights
 
 
-def max_w(weights):
+def max_w(weights: Any) -> Any:
     """Max-W (Eq. 3): output = (1 - max(w) + w_i) · op_i(x). The gradient flows through the maximum too."""
+    from keras import ops  # the names of the table are read without Keras
+
     return 1.0 - ops.max(weights, axis=-1, keepdims=True) + weights
 
 

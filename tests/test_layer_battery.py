@@ -343,10 +343,10 @@ def test_a_layer_goes_all_the_way(make_layer, paper, conv_dense, tmp_path):
 
     network = cuboid.network(path, SHAPE, CLASSES)
     space_checks.check_network(network)
-    addmults = cost.count(network.counted()).addmults_conv_dense
+    addmults = cost.count(network.without_auxiliary()).addmults_conv_dense
     side_by_side = cuboid.state_shapes(SHAPE)[-1][0]
     assert addmults == P * 16 + conv_dense + np.prod(side_by_side) * 6 + 6 * CLASSES
-    report = export_onnx(randomize(network.deployed()), tmp_path / "a.onnx", addmults=addmults)
+    report = export_onnx(randomize(network.inference_model()), tmp_path / "a.onnx", addmults=addmults)
     assert report["addmults_conv_dense_of_file"] == addmults and report["relative_difference"] < 1e-4
 
 

@@ -4,7 +4,7 @@
     KERAS_BACKEND=jax python -m pytest tests/test_parity.py
 
 `.npz` files hold weights, inputs and numbers computed in float64, and in `meta` how to build the model; `.json` files
-hold lists of genotypes with their cost. A file that can not be built fails.
+hold lists of genotypes with their cost. A file that cannot be built fails.
 """
 
 import json
@@ -115,13 +115,13 @@ def final_numbers(meta, golden):
         **logits,
         "loss": value,
         **weight_gradients(network, golden, slope),
-        "params": count(network.counted()).parameters,
+        "params": count(network.without_auxiliary()).parameters,
     }
 
 
 def final_network(meta, golden):
     if "architecture" in meta:
-        genotype = genotypes.from_dict(meta["architecture"], ops=meta["ops"])
+        genotype = genotypes.Genotype.from_dict(meta["architecture"], ops=meta["ops"])
     else:
         genotype = published.genotype(meta["genotype"])
     x, y = golden["x"], golden["y"].astype("int32")
@@ -157,8 +157,8 @@ def check_supernet(meta, golden):
     close(weight_gradients(supernet, golden, slope[2:]), golden, GRADIENT)
 
     golden_alphas = [golden["alphas_normal"], golden["alphas_reduce"]]
-    assert space.extract(golden_alphas) == genotypes.from_dict(meta["genotype"])
-    assert space.extract(golden_alphas, skip_none=False) == genotypes.from_dict(meta["genotype_with_none"])
+    assert space.extract(golden_alphas) == genotypes.Genotype.from_dict(meta["genotype"])
+    assert space.extract(golden_alphas, skip_none=False) == genotypes.Genotype.from_dict(meta["genotype_with_none"])
     assert parameters(supernet) == meta["params"]
 
 
@@ -237,7 +237,7 @@ CHECKS = {
 def check_cost(row):
     input_shape, num_classes = COST_SETTINGS[row["kind"]]
     network = Network(
-        genotypes.from_dict(row["genotype"]),
+        genotypes.Genotype.from_dict(row["genotype"]),
         ops=row.get("ops", "sharp"),
         stem=row["kind"],
         input_shape=input_shape,
@@ -247,7 +247,7 @@ def check_cost(row):
         mid_filters=row["mid_channels"],
         auxiliary=True,
     )
-    cost = count(network.counted())
+    cost = count(network.without_auxiliary())
     assert parameters(network) == row["params_with_auxiliary"]
     assert cost.parameters == row["params"]
     assert cost.addmults_conv_dense == row["conv_linear_macs"]

@@ -114,7 +114,12 @@ def test_a_trained_network_is_saved_and_loaded(kind, policy, tmp_path):
         for model in (network, loaded)
     ]
     assert len({tuple(layer.dtype_policy.name for layer in layers) for layers in computing}) == 1
-    for model in (network.deployed(), network.counted(), loaded.deployed(), loaded.counted()):
+    for model in (
+        network.inference_model(),
+        network.without_auxiliary(),
+        loaded.inference_model(),
+        loaded.without_auxiliary(),
+    ):
         np.testing.assert_array_equal(keras.tree.flatten(model(x))[0], network(x)["logits"])
     with zipfile.ZipFile(tmp_path / "network.keras") as archive:
         assert b"_parts" not in archive.read("model.weights.h5")

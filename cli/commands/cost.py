@@ -24,18 +24,18 @@ def command(architecture, sizes, per_layer, as_json):
     """
     options.choose_backend()
     import sharpkeras as sk
-    from sharpkeras.experiment import builders, paper_tables
+    from sharpkeras.experiment import paper_tables
     from sharpkeras.measure import cost as costs
+    from sharpkeras.spaces import SPACES
 
     own = paper_tables.sizes_of_run(architecture)
     is_trained = own is not None and paper_tables.is_training(architecture)
     if is_trained and sizes and not click.get_current_context().params["name"]:  # the rest would be those of table 2
         problem, allowed = "has sizes of its own", "none, or those of another network with --for"
         raise UsageError(problem, where=architecture, seen="some sizes", allowed=allowed)
-    sizes = sizes or own or network_sizes()
-    recipe, (side, *_), classes = sizes
+    spec = sizes or own or network_sizes()
     found = sk.architecture(architecture)
-    network = builders.counted_network(found, *sizes)
+    network = spec.build_counted(found)
     cost, rows = costs.count(network), costs.per_layer(network) if per_layer else []
     if as_json:
         layers = {"layers": [row._asdict() for row in rows]} if per_layer else {}
@@ -43,27 +43,24 @@ def command(architecture, sizes, per_layer, as_json):
         return
     if per_layer:
         _print_layers(rows)
-    words = {
-        "genotype": f"{recipe.init_channels} channels, {recipe.num_cells} cells, {recipe.ops} ops",
-        "path": f"{recipe.final_filters} final filters",
-    }
-    click.echo(f"{architecture} for {side}×{side} pixels, {classes} classes: {words[found.kind]}")
+    space, (side, *_) = SPACES[found.space].load(), spec.input_shape
+    words = space.size_in_words(spec.recipe)
+    click.echo(f"{architecture} for {side}×{side} pixels, {spec.num_classes} classes: {words}")
     click.echo(f"  parameters             {cost.parameters:>15,}")
     click.echo(f"  AddMults (paper)       {cost.addmults_paper:>15,}   with BatchNorm, ReLU and pooling")
     click.echo(f"  AddMults (conv, dense) {cost.addmults_conv_dense:>15,}   plain multiply-adds")
-    options.say_next(*(("evaluate", architecture) if is_trained else _training(architecture, sizes, own, found)))
+    options.say_next(*(("evaluate", architecture) if is_trained else _training(architecture, spec, own, space)))
 
 
-def _training(architecture, sizes, own, found):
+def _training(architecture, spec, own, space):
     """The command that trains the network that was counted: on images of its size and with as many classes."""
-    if sizes == own:
+    if spec == own:
         return ["train", architecture]  # which reads the images of its search
-    recipe, (side, *_), classes = sizes
-    dataset = {10: "cifar10", 1000: "imagenet"}.get(classes, "folder:PATH")
+    side, *_ = spec.input_shape
+    dataset = {10: "cifar10", 1000: "imagenet"}.get(spec.num_classes, "folder:PATH")
     natural = {"cifar10": 32, "imagenet": 224}.get(dataset)
     changes = {"dataset": dataset, "image_size": None if side == natural else side}
-    names = ("stem", "ops", "init_channels", "num_cells", "mid_channels") if found.kind == "genotype" else ()
-    changes |= {name: getattr(recipe, name) for name in names or ("final_filters",)}
+    changes |= {name: getattr(spec.recipe, name) for name in space.network_settings}
     training = dataclasses.replace(TRAININGS[DIGITS].settings, **changes)
     return ["train", architecture, *options.trained_by(DIGITS, training)]
 

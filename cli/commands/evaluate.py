@@ -19,19 +19,19 @@ def command(run, dataset, batch_size, as_json, **data_options):
     """Test error of a training RUN, with its interval.
 
     Top-1 and top-5, with the 95 % interval of Clopper and Pearson and the number of images. The run keeps the report
-    as evaluation.json and the answer to every image as predictions.safetensors; where it can not be written, the error
+    as evaluation.json and the answer to every image as predictions.safetensors; where it cannot be written, the error
     is told all the same, and the exit code is 5, or 7 on a full disk.
     """
     from sharpkeras import inspection
 
     inspection.refuse_foreign_model(run)  # before Keras is imported
     import sharpkeras as sk
-    from sharpkeras_cli.progress import Spoken
+    from sharpkeras_cli.progress import ConsoleProgress
 
     def tell(report):
         _tell(report, as_json)
 
-    with Spoken("evaluate") as progress:
+    with ConsoleProgress("evaluate") as progress:
         sk.evaluate(run, dataset, batch_size, data_options, progress=progress, tell=tell)
     if not as_json:
         options.say_next("export", run, *options.reading(data_options))

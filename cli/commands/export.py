@@ -22,16 +22,20 @@ from sharpkeras_cli import options
     help="Images that the file takes: preprocessed, or as they are stored.",
 )
 @click.option(
+    "--precision",
     "--quantize",
-    type=click.Choice(("int8", "float16")),
-    help="Compute in 8 bits, calibrated on training images; or in 16, for GPUs.",
+    "precision",
+    type=click.Choice(("float32", "float16", "int8")),
+    default="float32",
+    show_default=True,
+    help="What the file computes in: float16 is for GPUs; int8 is for CPUs, calibrated on training images.",
 )
 @click.option(
     "--calibration-images",
     type=click.IntRange(0),
     default=512,
     show_default=True,
-    help="Training images for --quantize int8, at least 100.",
+    help="Training images for --precision int8, at least 100.",
 )
 @click.option(
     "--weight-bits",
@@ -51,7 +55,7 @@ def command(
     out,
     opset,
     pixels,
-    quantize,
+    precision,
     calibration_images,
     weight_bits,
     test_images,
@@ -70,8 +74,8 @@ def command(
     """
     from sharpkeras import inspection
 
-    if weight_bits and quantize != "int8":
-        raise click.UsageError("--weight-bits goes with --quantize int8.")
+    if weight_bits and precision != "int8":
+        raise click.UsageError("--weight-bits goes with --precision int8.")
     inspection.refuse_foreign_model(Path(source))  # before Keras is imported
     if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
         click.echo("export runs on TensorFlow, from the same weights", err=True)
@@ -83,8 +87,8 @@ def command(
     out = out or Path("exported") / f"{name}.onnx"
     stored_pixels, optimize = pixels == "uint8", not no_optimize
     settings = {"opset": opset, "overwrite": overwrite, "optimize": optimize, "stored_pixels": stored_pixels}
-    settings |= {"test_images": test_images, "calibration_images": calibration_images if quantize == "int8" else None}
-    settings |= {"half": quantize == "float16", "weight_bits": int(weight_bits or 7), "data_options": data_options}
+    settings |= {"test_images": test_images, "precision": precision, "calibration_images": calibration_images}
+    settings |= {"weight_bits": int(weight_bits or 7), "data_options": data_options}
     report = sk.export(source, out, sizes=sizes, **settings)
     if report.get("recipe", {}).get("precision", "float32") != "float32":
         click.echo(f"note: trained in {report['recipe']['precision']}; the file computes in float32", err=True)

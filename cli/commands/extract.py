@@ -6,9 +6,15 @@ from pathlib import Path
 import click
 
 from sharpkeras.recipes import SearchRecipe
+from sharpkeras.spaces import find_space
 from sharpkeras_cli import options
 
-STRATEGIES = ("longest", "greedy_top_down", "greedy_bottom_up", "beam", "exhaustive")
+
+def strategies():
+    """The names in graph.STRATEGIES, "longest" first."""
+    from sharpkeras.spaces.hypercuboid import graph
+
+    return graph.STRATEGIES
 
 
 @click.command("extract")
@@ -16,7 +22,7 @@ STRATEGIES = ("longest", "greedy_top_down", "greedy_bottom_up", "beam", "exhaust
 @click.option("--epoch", type=click.IntRange(1, 10**6), help="Whose alphas, from 1.  [default: the last]")
 @click.option(
     "--strategy",
-    type=options.Names(STRATEGIES),
+    type=options.Names(strategies),
     default="longest",
     show_default=True,
     help="Of a path of multichannel.",
@@ -57,6 +63,6 @@ def _tell(found, cost, recipe, training, out, as_json):
         click.echo(json.dumps({**names, **cost._asdict()}))
         return
     click.echo(found.as_json(), nl=False)
-    own = f"as a network of {training.final_filters} final filters"
+    own = f"as a network of {find_space(recipe.space).load().size_in_words(training)}"
     network = f"as the network of {recipe.cost_of} (--cost-of names another)" if recipe.cost_of else own
     click.echo(f"{cost.parameters:,} parameters, {cost.addmults_paper:,} AddMults (the paper's count), {network}")

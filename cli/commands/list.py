@@ -6,6 +6,7 @@ import click
 
 from sharpkeras.paper import published
 from sharpkeras.recipes import SEARCHES, TRAININGS
+from sharpkeras.spaces import CELL, SPACES
 from sharpkeras_cli import options, tables
 
 TOPICS = ("genotypes", "paths", "spaces", "datasets", "recipes")
@@ -47,8 +48,8 @@ def _items(topic):
     if topic == "spaces":
         from sharpkeras.primitives import PRIMITIVES
 
-        cuboid = "HyperCuboid of filters in × filters out × SharpSepConv or ResizablePool, at strides 1 and 2 (§4.1)"
-        return {**{name: list(names) for name, names in PRIMITIVES.items()}, "multichannel": cuboid}
+        others = {name: row.summary for name, row in SPACES.items() if name != CELL}
+        return {**{name: list(names) for name, names in PRIMITIVES.items()}, **others}
     if topic == "paths":
         return {name: _route(published.path(name)) for name in published.path_names()}
     return {name: _cells(published.genotype(name)) for name in published.names()}

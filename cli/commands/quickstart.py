@@ -23,20 +23,21 @@ def command(out, overwrite, as_json):
 
     started = time.perf_counter()
     import sharpkeras as sk
-    from sharpkeras.experiment import inherited_settings, run_options
+    from sharpkeras.experiment import inherited_settings
+    from sharpkeras.experiment.run_options import RunOptions
     from sharpkeras.measure.latency.benchmark import benchmark_onnx
-    from sharpkeras_cli.progress import Spoken
+    from sharpkeras_cli.progress import ConsoleProgress
 
-    conduct = run_options.Conduct(overwrite=overwrite)
+    run_options = RunOptions(overwrite=overwrite)
     click.echo("1/5 sharpkeras search", err=True)
-    with Spoken("search") as searching:
-        genotype = sk.search(SEARCHES["digits"].settings, out / "search", conduct, progress=searching)
+    with ConsoleProgress("search") as searching:
+        genotype = sk.search(SEARCHES["digits"].settings, out / "search", run_options, progress=searching)
     click.echo("2/5 sharpkeras train", err=True)
-    with Spoken("train") as training:
+    with ConsoleProgress("train") as training:
         recipe = inherited_settings.training_recipe(out / "search")
-        cost = sk.train(recipe, genotype, out / "train", conduct, progress=training)
+        cost = sk.train(recipe, genotype, out / "train", run_options, progress=training)
     click.echo("3/5 sharpkeras evaluate", err=True)
-    with Spoken("evaluate") as evaluating:
+    with ConsoleProgress("evaluate") as evaluating:
         evaluation = sk.evaluate(out / "train", progress=evaluating)
     click.echo("4/5 sharpkeras export", err=True)
     exported = sk.export(out / "train", out / "digits.onnx", overwrite=True)

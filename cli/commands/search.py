@@ -7,21 +7,22 @@ import click
 
 from sharpkeras.recipes import SEARCHES, SearchRecipe
 from sharpkeras.runs import RunDirectory
+from sharpkeras.spaces import find_space
 from sharpkeras_cli import options
 
 UNITS = {"addmults": "AddMults", "parameters": "parameters", "latency": "ms"}
 
 
 @click.command("search")
-@click.argument("name", metavar="[RECIPE]", type=options.Names(tuple(SEARCHES)), default="digits")
+@click.argument("name", metavar="[RECIPE]", type=options.Names(SEARCHES), default="digits")
 @options.recipe_options(SearchRecipe)
 @click.option("--out", type=click.Path(path_type=Path), help="Run directory.  [default: runs/search]")
 @options.data
 @click.option("--fail-on-degenerate", is_flag=True, help="Exit with 6 when the genotype is degenerate.")
 @options.backend
-@options.conduct
+@options.run_options
 @options.as_json
-def command(name, recipe_of, smoke, out, conduct, dry_run, fail_on_degenerate, as_json, **data_options):
+def command(name, recipe_of, smoke, out, run_options, dry_run, fail_on_degenerate, as_json, **data_options):
     """Search a genotype, on training images alone.
 
     RECIPE is a row of `sharpkeras list recipes`; every flag changes a setting of it. Leaves recipe.json, metrics.jsonl,
@@ -31,15 +32,15 @@ def command(name, recipe_of, smoke, out, conduct, dry_run, fail_on_degenerate, a
     import sharpkeras as sk
     from sharpkeras.errors import NumericalError
     from sharpkeras.experiment import forecast, inherited_settings, result_checks
-    from sharpkeras_cli.progress import Spoken
+    from sharpkeras_cli.progress import ConsoleProgress
 
     recipe, out = recipe_of(SEARCHES[name].settings), options.run_directory(out, "search", smoke)
     if not smoke:
         options.tell_printed(SEARCHES[name])
     if dry_run:
-        return options.tell_forecast(forecast.forecast_search(recipe, conduct, data_options), as_json)
-    with Spoken("search") as progress:
-        found = sk.search(recipe, out, conduct, progress, data_options)
+        return options.tell_forecast(forecast.forecast_search(recipe, run_options, data_options), as_json)
+    with ConsoleProgress("search") as progress:
+        found = sk.search(recipe, out, run_options, progress, data_options)
     warning = result_checks.degenerate(recipe, out)
     if warning:
         click.echo(f"WARNING: degenerate architecture: {warning}", err=True)
@@ -49,16 +50,16 @@ def command(name, recipe_of, smoke, out, conduct, dry_run, fail_on_degenerate, a
     else:
         click.echo(found.as_json(), nl=False)
         cost_of = RunDirectory.read(out, "search").recipe["settings"]["cost_of"]
-        _tell_cost(recipe, out, cost_of)
-        click.echo(f"Pictures: {', '.join(path.name for path in sorted(out.glob('*.png')))} in {out}")
         row = cost_of or recipe.training
-        training = options.trained_by(row, inherited_settings.training_recipe(out, row), smoke)
-        options.say_next("train", out, *training, *options.reading(data_options))
+        training = inherited_settings.training_recipe(out, row)
+        _tell_cost(recipe, out, cost_of, training)
+        click.echo(f"Pictures: {', '.join(path.name for path in sorted(out.glob('*.png')))} in {out}")
+        options.say_next("train", out, *options.trained_by(row, training, smoke), *options.reading(data_options))
     if warning and fail_on_degenerate:
         raise NumericalError("degenerate architecture", where=str(out), seen=warning)
 
 
-def _tell_cost(recipe, out, cost_of):
+def _tell_cost(recipe, out, cost_of, training):
     """What the found network costs beside its budget, where the search had one or weighed costs."""
     if recipe.cost == "none":
         return
@@ -66,5 +67,6 @@ def _tell_cost(recipe, out, cost_of):
     found = f"{row[f'found_{recipe.cost}']:,.10g} {unit}"
     limit = f"budget {recipe.limit_of_cost:,.10g}, " if recipe.limit_of_cost else ""
     expected = f"the alphas expect {row[f'expected_{recipe.cost}']:{',.4g' if recipe.cost == 'latency' else ',.0f'}}"
-    network = f"the network of {cost_of}" if cost_of else f"a network of {recipe.final_filters} final filters"
+    size = find_space(recipe.space).load().size_in_words(training)
+    network = f"the network of {cost_of}" if cost_of else f"a network of {size}"
     click.echo(f"As {network}: {found} ({limit}{expected})")

@@ -16,15 +16,15 @@ from sharpkeras_cli import options
 
 @click.command("train")
 @click.argument("architecture", metavar="RECIPE|ARCHITECTURE")
-@click.option("--recipe", "name", type=options.Names(tuple(TRAININGS)), help="Recipe.  [default: RECIPE, else digits]")
+@click.option("--recipe", "name", type=options.Names(TRAININGS), help="Recipe.  [default: RECIPE, else digits]")
 @click.option("--init", metavar="RUN|FILE", help="Begin with these weights: a training run, .safetensors or .h5.")
 @options.recipe_options(TrainRecipe)
 @click.option("--out", type=click.Path(path_type=Path), help="Run directory.  [default: runs/train]")
 @options.data
 @functools.partial(options.backend, of_run="architecture")
-@options.conduct
+@options.run_options
 @options.as_json
-def command(architecture, name, init, recipe_of, smoke, out, conduct, dry_run, as_json, **data_options):
+def command(architecture, name, init, recipe_of, smoke, out, run_options, dry_run, as_json, **data_options):
     """Train the network of a recipe or of an architecture.
 
     RECIPE is a row of `sharpkeras list recipes` and brings its published architecture; ARCHITECTURE is a run, a
@@ -36,7 +36,7 @@ def command(architecture, name, init, recipe_of, smoke, out, conduct, dry_run, a
     from sharpkeras.experiment.forecast import forecast_training
     from sharpkeras.experiment.inherited_settings import training_recipe
     from sharpkeras.experiment.result_checks import what_was_not_learned
-    from sharpkeras_cli.progress import Spoken
+    from sharpkeras_cli.progress import ConsoleProgress
 
     if architecture in TRAININGS:
         row, name = TRAININGS[architecture], name or architecture
@@ -57,10 +57,10 @@ def command(architecture, name, init, recipe_of, smoke, out, conduct, dry_run, a
     if not smoke:
         _tell_origin(training_recipe, architecture, recipe)
     if dry_run:
-        forecast = forecast_training(recipe, found, conduct, data_options, init=init)
+        forecast = forecast_training(recipe, found, run_options, data_options, init=init)
         return options.tell_forecast(forecast, as_json)
-    with Spoken("train") as progress:
-        cost = sk.train(recipe, found, out, conduct, progress, data_options, init=init)
+    with ConsoleProgress("train") as progress:
+        cost = sk.train(recipe, found, out, run_options, progress, data_options, init=init)
     if as_json:
         click.echo(json.dumps({"run": str(out), **cost._asdict(), "findings": what_was_not_learned(out)}))
     else:

@@ -19,7 +19,7 @@ from sharpkeras.layers import BatchNormalization, Conv2D, DepthwiseConv2D
 from sharpkeras.recipes import SearchRecipe, TrainRecipe
 from sharpkeras.spaces.hypercuboid import path as paths
 from sharpkeras.spaces.hypercuboid.space import HyperCuboid
-from sharpkeras_cli.progress import Spoken
+from sharpkeras_cli.progress import ConsoleProgress
 
 FILTERS = 16
 
@@ -40,7 +40,7 @@ BLOCK = HyperCuboid(
     positions=4,
     name="block",
 )
-SHARP_SEP_CONV = paths.from_dict(
+SHARP_SEP_CONV = paths.Path.from_dict(
     {
         "space": "block",
         "name": "SharpSepConv",
@@ -61,11 +61,11 @@ def main(search=None, train=None, out="runs/block"):
     """Searches a block, and trains it, SharpSepConv and a random block alike."""
     search = search or SearchRecipe(epochs=30, arch_learning_rate=1e-2)
     train = train or TrainRecipe()
-    with Spoken("search") as progress:
+    with ConsoleProgress("search") as progress:
         found = sk.search(search, f"{out}/search", space=BLOCK, progress=progress)
     print(found.as_json())
     for name, block in {"found": found, "sharp": SHARP_SEP_CONV, "random": BLOCK.sample(seed=0)}.items():
-        with Spoken(name) as progress:
+        with ConsoleProgress(name) as progress:
             cost = sk.train(train, block, f"{out}/{name}", space=BLOCK, progress=progress)
         error = sk.evaluate(f"{out}/{name}", space=BLOCK)["text"]
         print(f"{name:6} {cost.parameters:6,} parameters, {cost.addmults_paper:7,} AddMults, test error {error}")

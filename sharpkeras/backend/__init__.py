@@ -1,1 +1,1 @@
-"""What differs between TensorFlow and JAX, and what makes either fast: one file for each concern."""
+"""Code that depends on the backend, TensorFlow or JAX, and its fast paths: one file for each concern."""

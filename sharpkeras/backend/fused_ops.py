@@ -1,14 +1,16 @@
-"""The fast forms that a framework has and `keras.ops` has not, each beside the clear form it equals.
+"""Fused operations of the backends, each beside the equal form in `keras.ops`.
 
 Only this module of the building blocks may import a framework, and only the one Keras runs on.
 """
+
+from typing import Any
 
 import keras
 from keras import ops
 
 
-def batch_normalization(inputs, scale, offset, epsilon):
-    """Normalises by the statistics of the batch, as PyTorch's BatchNorm2d does in training.
+def batch_normalization(inputs: Any, scale: Any, offset: Any, epsilon: float) -> tuple[Any, Any, Any]:
+    """Normalise by the statistics of the batch, as PyTorch's BatchNorm2d does in training.
 
     Args:
         inputs: (B, H, W, C), any float type.
@@ -23,13 +25,13 @@ def batch_normalization(inputs, scale, offset, epsilon):
     return normalize(inputs, scale, offset, epsilon)
 
 
-def at_least_float32(dtype):
+def at_least_float32(dtype: Any) -> str:
     """The precision of statistics and logits: float32 for what is narrower, float64 for float64."""
     # Not `result_type`: on JAX it may know no float64, by what was set when Keras was imported.
     return "float64" if keras.backend.standardize_dtype(dtype) == "float64" else "float32"
 
 
-def batch_normalization_clear(inputs, scale, offset, epsilon):
+def batch_normalization_clear(inputs: Any, scale: Any, offset: Any, epsilon: float) -> tuple[Any, Any, Any]:
     """The same from `keras.ops`; on TensorFlow it runs as some twenty kernels, forward and backward."""
     values = ops.cast(inputs, at_least_float32(inputs.dtype))
     mean, variance = ops.moments(values, axes=(0, 1, 2))  # (C,)
@@ -54,7 +56,7 @@ def _bessel(inputs):
     return count / ops.maximum(count - 1.0, 1.0)
 
 
-def depthwise_conv(inputs, kernel):
+def depthwise_conv(inputs: Any, kernel: Any) -> Any:
     """Depthwise convolution at stride 1 with zeros around: (B, H, W, C) and (k, k, C, 1) → (B, H, W, C)."""
     if keras.backend.backend() != "tensorflow":
         return ops.depthwise_conv(inputs, kernel, padding="same", data_format="channels_last")

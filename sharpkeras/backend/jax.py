@@ -1,6 +1,8 @@
-"""The training step on JAX: a pure function from state to state."""
+"""Training step on JAX: a compiled pure function (state, data) → (logs, state)."""
 
 import os
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import keras
@@ -9,13 +11,13 @@ import numpy as np
 JIT_COMPILE = True
 
 
-def make_deterministic():
-    """From here on every operation gives the same bits again; on CPU it does anyway. To be called before any other."""
+def make_deterministic() -> None:
+    """Make every operation deterministic (on CPU it is anyway); to be called before any other operation."""
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_deterministic_ops=true"
 
 
-def conditions():
-    """What decides the last bits of a result, and is set for the process or depends on its machine, by name."""
+def conditions() -> dict[str, Any]:
+    """Settings of the process and the machine on which the last bits of a result depend, by name."""
     return {
         "gpus": [device.device_kind for device in jax.local_devices() if device.platform == "gpu"],
         "matmul_precision": jax.config.jax_default_matmul_precision,
@@ -24,19 +26,19 @@ def conditions():
     }
 
 
-def device_bytes_left():
-    """What is left of the first GPU's memory for this process; None without one."""
+def device_bytes_left() -> int | None:
+    """Free memory of the first GPU in bytes; None without a GPU."""
     sizes = jax.local_devices()[0].memory_stats() or {}
     return sizes["bytes_limit"] - sizes["bytes_in_use"] if "bytes_limit" in sizes else None
 
 
-def gradient(function, argument):
-    """(value, what comes along, gradient) of `function` at a list of arrays."""
-    (value, along), slope = jax.value_and_grad(function, has_aux=True)(argument)
-    return value, along, slope
+def gradient(function: Callable, argument: list) -> tuple:
+    """(value, aux, gradients) at a list of arrays, of a function → (value, aux); aux is not differentiated."""
+    (value, aux), gradients = jax.value_and_grad(function, has_aux=True)(argument)
+    return value, aux, gradients
 
 
-def train_step(model, state, data):
+def train_step(model: Any, state: tuple, data: Any) -> tuple:
     """Keras' hook on JAX: (state, data) → (logs, state)."""
     groups = model.step_variables()
     mapping = [pair for variables, values in zip(groups, state) for pair in zip(variables, values)]
@@ -48,13 +50,13 @@ def train_step(model, state, data):
 class CompiledStep:
     """A callable (data) → logs that updates a state on the device; `sync` writes it into the model's variables."""
 
-    def __init__(self, model):
+    def __init__(self, model: Any) -> None:
         self._groups, self._state = model.step_variables(), None
         self._model, self._is_ready = model, False
         self._step = jax.jit(lambda state, data: train_step(model, state, data), donate_argnums=0)
         self._compiled = {}  # shapes and dtypes of data → the step, where it was compiled before it was called
 
-    def __call__(self, data):
+    def __call__(self, data: Any) -> dict[str, Any]:
         if not self._is_ready:
             self._model.tell("running the first step" if self._compiled else "tracing and compiling the step")
             self._is_ready = True
@@ -64,16 +66,16 @@ class CompiledStep:
         logs, self._state = step(self._state, data)
         return logs
 
-    def sync(self):
-        """Writes the state into the model's variables."""
+    def sync(self) -> None:
+        """Write the state into the model's variables."""
         if self._state is not None:
             for variables, values in zip(self._groups, self._state):
                 for variable, value in zip(variables, values):
                     variable.assign(value)
             self._state = None
 
-    def peak_bytes(self, data):
-        """An estimate of the memory that a step needs for such data, its state and the data included; nothing is run.
+    def peak_bytes(self, data: Any) -> int:
+        """Estimate of a step's peak memory in bytes, with its state and the data; nothing is run.
 
         The step is compiled, once for this and for the steps. The numbers are XLA's own plan of its buffers, which does
         not have what its convolutions on CPU take for themselves: two trainings there took 1.5 and 1.7 times as much.
@@ -89,7 +91,7 @@ class CompiledStep:
         return sizes.temp_size_in_bytes + sizes.argument_size_in_bytes + results
 
 
-def inference(model):
+def inference(model: Any) -> tuple[Callable, Callable]:
     """A compiled function from images to a model's output, both arrays of NumPy, and one that tells where it computes:
     from images to "CPU" or "GPU".
     """

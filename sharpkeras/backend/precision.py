@@ -1,11 +1,14 @@
-"""Mixed precision: the loss scale that float16 needs, and a way back to float32 where half the bits do not do.
+"""Mixed precision: loss scaling for float16, and float32 for computations that half precision is too coarse for.
 
 A policy that is set by `keras.config.set_dtype_policy` while a network is built makes its convolutions run in half
 precision. Weights, optimizers, alphas, mixing weights, BatchNorm statistics, logits and losses stay float32.
 """
 
 import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
 
+import keras
 from keras import ops
 from keras.initializers import Constant
 
@@ -15,9 +18,9 @@ GROWTH_STEPS = 2000  # good steps in a row after which the scale doubles
 
 
 class LossScale:
-    """The loss scale of float16, which knows nothing below 6e-8: as large as the gradients allow.
+    """Dynamic loss scaling for float16, whose smallest positive number is 6e-8.
 
-    A loss is multiplied by the scale before it is differentiated and its gradient divided by it afterwards, so that
+    A loss is multiplied by the scale before it is differentiated and its gradients divided by it afterwards, so that
     all algebra behind it, of any number of optimizers, sees true float32 gradients. The scale is a power of 2: neither
     rounds. It halves, down to 1, at each step that is skipped for a gradient that is not finite, and doubles after
     GROWTH_STEPS steps without such.
@@ -26,7 +29,7 @@ class LossScale:
         model: the keras.Model whose non-trainable variables hold the state.
     """
 
-    def __init__(self, model):
+    def __init__(self, model: keras.Model) -> None:
         def scalar(value, dtype, name):
             return model.add_weight((), initializer=Constant(value), dtype=dtype, trainable=False, name=name)
 
@@ -34,29 +37,29 @@ class LossScale:
         self.good_steps = scalar(0, "int32", "good_steps")
         self.skipped_in_a_row = scalar(0, "int32", "skipped_in_a_row")
 
-    def scaled(self, gradient, finite):
-        """`gradient` with the loss scaled on the way there and back.
+    def scaled(self, gradient: Callable, finite: list) -> Callable:
+        """`gradient` of the scaled loss, with the gradients scaled back.
 
         Args:
-            gradient: (function, argument) → (value, what comes along, gradient); see `StepModel`.
-            finite: a list; each call appends whether its value and all of its gradient are finite.
+            gradient: (function, argument) → (value, aux, gradients); see `StepModel`.
+            finite: a list; each call appends whether its value and all of its gradients are finite.
         """
         scale = ops.convert_to_tensor(self.scale)
 
         def scaled_gradient(function, argument):
             def scaled_function(values):
-                value, along = function(values)
-                return value * scale, (value, along)
+                value, aux = function(values)
+                return value * scale, (value, aux)
 
-            _, (value, along), slope = gradient(scaled_function, argument)
-            slope = [part / scale for part in slope]
-            finite.append(ops.all(ops.stack([ops.all(ops.isfinite(part)) for part in (value, *slope)])))
-            return value, along, slope
+            _, (value, aux), gradients = gradient(scaled_function, argument)
+            gradients = [part / scale for part in gradients]
+            finite.append(ops.all(ops.stack([ops.all(ops.isfinite(part)) for part in (value, *gradients)])))
+            return value, aux, gradients
 
         return scaled_gradient
 
-    def adapt(self, finite):
-        """Sets the scale of the next step by whether this one was `finite`.
+    def adapt(self, finite: list) -> dict[str, Any]:
+        """Update the scale, by whether the gradients of this step were `finite`.
 
         Returns:
             The logs: this step's `loss_scale`, whether it was `skipped` (0 or 1), and `skipped_in_a_row` with it.
@@ -74,8 +77,8 @@ class LossScale:
 
 
 @contextlib.contextmanager
-def full_precision(model):
-    """What is traced of `model` while this lasts computes in the precision of its variables: float32 under any policy.
+def full_precision(model: keras.Model) -> Iterator[None]:
+    """Context in which what is traced of `model` computes in the precision of its variables, whatever its policy.
 
     Nothing changes where that is the policy anyway.
     """

@@ -1,13 +1,14 @@
-"""Rematerialisation: activations that are computed again in the backward pass take no memory in between."""
+"""Rematerialisation (gradient checkpointing): activations are computed again in the backward pass instead of kept."""
 
 import math
+from collections.abc import Callable, Iterable
 
 import keras
 from keras import ops
 
 
-def recomputed(function, variables):
-    """`function`, of whose calls only arguments and results are kept for the gradient; it is run again for the rest.
+def recomputed(function: Callable, variables: Iterable[keras.Variable]) -> Callable:
+    """`function` with rematerialisation: for the gradient only its arguments and results are kept, and it is run again.
 
     Both runs see the same variables, random states included, and what the function writes is written once.
 
@@ -36,26 +37,28 @@ def recomputed(function, variables):
 
 
 def _checkpoint_tensorflow(function):
-    """`tf.recompute_grad`, but in turn: each run begins when all that it reads is there, and its slopes come together.
+    """`tf.recompute_grad`, but in turn: each run begins when all that it reads is there; its gradients come together.
 
     Otherwise the executor, which takes whatever is ready, runs many calls again at once. What is no float, such as a
-    random state, has no slope.
+    random state, has no gradient.
     """
     import tensorflow as tf
 
     @tf.custom_gradient
     def checkpoint(*arguments):
-        def backward(*slopes):
-            slopes = [slope for slope, result in zip(slopes, tf.nest.flatten(outputs)) if result.dtype.is_floating]
+        def backward(*gradients):
+            results = tf.nest.flatten(outputs)
+            gradients = [g for g, result in zip(gradients, results) if result.dtype.is_floating]
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 again = [tf.identity(argument) for argument in arguments]
                 floats = [argument for argument in again if argument.dtype.is_floating]
                 tape.watch(floats)
-                with tf.control_dependencies(slopes):
+                with tf.control_dependencies(gradients):
                     results = [result for result in tf.nest.flatten(function(*again)) if result.dtype.is_floating]
-            found = tape.gradient(results, floats, slopes, unconnected_gradients=tf.UnconnectedGradients.ZERO)
-            found = iter(tf.tuple(found))  # all of them or none
-            return [next(found) if argument.dtype.is_floating else None for argument in arguments]
+            zero = tf.UnconnectedGradients.ZERO
+            of_floats = tape.gradient(results, floats, gradients, unconnected_gradients=zero)
+            of_floats = iter(tf.tuple(of_floats))  # all of them or none
+            return [next(of_floats) if argument.dtype.is_floating else None for argument in arguments]
 
         with tf.control_dependencies(arguments):
             outputs = function(*arguments)
@@ -67,14 +70,14 @@ def _checkpoint_tensorflow(function):
 def _checkpoint_jax(function):
     """`jax.checkpoint`, but by data: XLA on CPU drops its barriers, then finds both runs equal and keeps the first one.
 
-    Here the second run reads its arguments plus a zero that only the slopes of the results tell, so it is another one.
+    Here the second run reads its arguments plus a zero that only the gradients of the results tell: it is another one.
     """
     import jax
 
-    def backward(arguments, slopes):
-        zero = jax.tree.leaves(slopes)[0].ravel()[0] > math.inf  # never, but XLA can not know
+    def backward(arguments, gradients):
+        zero = jax.tree.leaves(gradients)[0].ravel()[0] > math.inf  # never, but XLA cannot know
         again = [argument + zero.astype(argument.dtype) for argument in arguments]
-        return jax.vjp(function, *again)[1](slopes)
+        return jax.vjp(function, *again)[1](gradients)
 
     checkpoint = jax.custom_vjp(function)
     checkpoint.defvjp(lambda *arguments: (function(*arguments), arguments), backward)

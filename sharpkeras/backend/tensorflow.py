@@ -1,6 +1,8 @@
-"""The training step on TensorFlow: variables are updated in place."""
+"""Training step on TensorFlow: a compiled function data → logs that updates variables in place."""
 
 import os
+from collections.abc import Callable
+from typing import Any
 
 import tensorflow as tf
 from tensorflow.python.client import device_lib  # the only place that tells how much memory TensorFlow may take
@@ -20,13 +22,13 @@ BORROWED = {"ReadVariableOp", "Placeholder"}
 NUMBERLESS = (tf.resource, tf.variant, tf.string)
 
 
-def make_deterministic():
-    """From here on every operation gives the same bits again, or an error where it can not."""
+def make_deterministic() -> None:
+    """Make every operation deterministic; one that cannot be raises an error."""
     tf.config.experimental.enable_op_determinism()
 
 
-def conditions():
-    """What decides the last bits of a result, and is set for the process or depends on its machine, by name."""
+def conditions() -> dict[str, Any]:
+    """Settings of the process and the machine on which the last bits of a result depend, by name."""
     threading, gpus = tf.config.threading, tf.config.list_physical_devices("GPU")
     threads = [
         chosen or os.environ.get(f"TF_NUM_{kind}_THREADS") or "as many as cores"
@@ -42,21 +44,21 @@ def conditions():
     }
 
 
-def device_bytes_left():
-    """What is left of the first GPU's memory for this process; None without one."""
+def device_bytes_left() -> int | None:
+    """Free memory of the first GPU in bytes; None without a GPU."""
     limits = [device.memory_limit for device in device_lib.list_local_devices() if device.device_type == "GPU"]
     return limits[0] - tf.config.experimental.get_memory_info("GPU:0")["current"] if limits else None
 
 
-def gradient(function, argument):
-    """(value, what comes along, gradient) of `function` at a list of tensors; nothing else is differentiated."""
+def gradient(function: Callable, argument: list) -> tuple:
+    """(value, aux, gradients) at a list of tensors, of a function → (value, aux); nothing else is differentiated."""
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(argument)
-        value, along = function(argument)
-    return value, along, tape.gradient(value, argument, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+        value, aux = function(argument)
+    return value, aux, tape.gradient(value, argument, unconnected_gradients=tf.UnconnectedGradients.ZERO)
 
 
-def train_step(model, data):
+def train_step(model: Any, data: Any) -> dict[str, Any]:
     """Keras' hook on TensorFlow: data → logs."""
     return model.guarded_update(gradient, data)
 
@@ -64,23 +66,23 @@ def train_step(model, data):
 class CompiledStep:
     """A callable (data) → logs that updates the model."""
 
-    def __init__(self, model):
+    def __init__(self, model: Any) -> None:
         # Making the paper's supernet ready takes 18 s less without the graph optimizer, and its steps are as fast.
         tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
         self._model, self._is_ready = model, False
         self._step = tf.function(lambda data: train_step(model, data), autograph=False, jit_compile=JIT_COMPILE)
 
-    def __call__(self, data):
+    def __call__(self, data: Any) -> dict[str, Any]:
         if not self._is_ready:
             self._model.tell("running the first step, for which TensorFlow makes each operation ready")
             self._is_ready = True
         return self._step(_tensors(data))
 
-    def sync(self):
+    def sync(self) -> None:
         """Nothing to do: the variables are up to date after each step."""
 
-    def peak_bytes(self, data):
-        """An estimate of the memory that a step needs for such data, its variables included; nothing is run.
+    def peak_bytes(self, data: Any) -> int:
+        """Estimate of a step's peak memory in bytes, with its variables; nothing is run.
 
         The graph is traced, once for this and for the steps: what that takes is already held afterwards. On CPU, steps
         that ran took 0.92 to 1.13 times the estimate (supernets and networks of 0.15 to 7.4 GB, two cores).
@@ -92,7 +94,7 @@ class CompiledStep:
         return tensors + sum(map(_bytes, variables)) + OPERATION_BYTES * operations
 
 
-def inference(model):
+def inference(model: Any) -> tuple[Callable, Callable]:
     """A compiled function from images to a model's output, both arrays of NumPy, and one that tells where it computes:
     from images to "CPU" or "GPU".
     """
@@ -103,8 +105,8 @@ def inference(model):
     )
 
 
-def live_bytes(graph):
-    """What the tensors of a graph take at the fullest moment, and how many operations it has.
+def live_bytes(graph: Any) -> tuple[int, int]:
+    """Peak memory of a graph's tensors in bytes, and its number of operations.
 
     A tensor lives from its operation to the last that reads it. The order is that of the graph's making; a CPU runs
     several operations at once and in another order, which has added 13 % at most. A function that is called (If, While)

@@ -1,12 +1,12 @@
 """Datasets that come as arrays: in files of their original form, or with scikit-learn."""
 
-import hashlib
 from pathlib import Path
 
 import numpy as np
 
 from sharpkeras.data.dataset import adapt
 from sharpkeras.errors import DataError, SafetyError, printable
+from sharpkeras.io.hashes import sha256_of_file
 
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 CIFAR10_FILES = {"train": tuple(f"data_batch_{k}.bin" for k in range(1, 6)), "test": ("test_batch.bin",)}
@@ -76,7 +76,7 @@ def read_cifar10_1(path, split, options, *, version):
     if not ((labels >= 0) & (labels < len(CIFAR10_CLASSES))).all():
         raise _wrong_labels(folder / names[1], labels)
     source = adapt(np.ascontiguousarray(images), labels.astype(np.int64), CIFAR10_CLASSES, options)
-    others = [name for name in names if _sha256(folder / name) != CIFAR10_1_SHA256[name]]
+    others = [name for name in names if _sha256_of(folder / name) != CIFAR10_1_SHA256[name]]
     if not others:
         return source
     note = f"not the published bytes of CIFAR-10.1: {', '.join(others)}; a number on them is not comparable"
@@ -194,6 +194,6 @@ def _wrong_labels(path, labels):
     )
 
 
-def _sha256(path):
+def _sha256_of(path):
     with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return sha256_of_file(file)

@@ -1,6 +1,6 @@
 """The augmentation of the official code, batched and on the device: crop, flip, AutoAugment, normalise, cutout.
 
-All randomness comes in as an argument: `draws`, uniforms in [0, 1) with one row per example (`batches.epoch_draws`).
+All randomness comes in as an argument: `draws`, uniforms in [0, 1) with one row per example (`batches.epoch_uniforms`).
 TensorFlow and JAX then give the same images, and a resumed run the images that it would have had.
 """
 

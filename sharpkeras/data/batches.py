@@ -1,4 +1,4 @@
-"""Which example comes when: splits, orders and batches, each a function of its arguments and of nothing else.
+"""Splits, orders and batches of examples, each a deterministic function of its arguments.
 
 No generator object outlives a call. A run that stops at (epoch, batch) or at a step goes on there with the very
 examples and random draws that it would have had, and nothing but that position has to be saved.
@@ -10,7 +10,7 @@ from sharpkeras.data.prefetch import ahead
 from sharpkeras.errors import DataError, UsageError, printable
 
 # The last word of every generator key, so that no two uses of one (seed, epoch, stream) share random numbers.
-SPLIT, ORDER, DRAWS, CROPS = 0, 1, 2, 3
+SPLIT, ORDER, UNIFORMS, CROPS = 0, 1, 2, 3
 
 
 def _generator(seed, epoch, stream, use, *example):
@@ -18,7 +18,7 @@ def _generator(seed, epoch, stream, use, *example):
 
 
 def search_split(n, train_portion, batch_size=1):
-    """The two halves of the training images that the bilevel search needs: for weights and for alphas.
+    """Split of the training images for the bilevel search: for the weights and for the alphas.
 
     A fixed permutation that depends on `n` alone is cut in two: the same for every seed, and with all classes in both
     halves although class folders come sorted by class (the official code cuts the unshuffled list, which it can
@@ -89,16 +89,16 @@ def epoch_order(n, seed, epoch, stream=0):
     return _generator(seed, epoch, stream, ORDER).permutation(n)
 
 
-def epoch_draws(n, draws, seed, epoch, stream=0):
-    """Uniforms in [0, 1) for the augmentation of one epoch, float32 (n, draws).
+def epoch_uniforms(n, num_uniforms, seed, epoch, stream=0):
+    """Uniforms in [0, 1) for the augmentation of one epoch, float32 (n, num_uniforms).
 
     Row i belongs to example i wherever the order puts it, and does not change when examples are appended.
     """
-    return _generator(seed, epoch, stream, DRAWS).random((n, draws), dtype=np.float32)
+    return _generator(seed, epoch, stream, UNIFORMS).random((n, num_uniforms), dtype=np.float32)
 
 
 def crop_generators(indices, seed, epoch, stream=0):
-    """A generator for the random resized crop of each example: as `epoch_draws`, one belongs to its example."""
+    """A generator for the random resized crop of each example: as `epoch_uniforms`, one belongs to its example."""
     return [_generator(seed, epoch, stream, CROPS, index) for index in indices]
 
 
@@ -110,7 +110,7 @@ def batches(
     seed,
     epoch,
     *,
-    draws=0,
+    num_uniforms=0,
     stream=0,
     drop_remainder=True,
     first_batch=0,
@@ -124,14 +124,14 @@ def batches(
         indices: (M,), the examples of this stream.
         batch_size: B.
         seed, epoch: integers ≥ 0.
-        draws: uniforms per example that the augmentation wants, such as `augment.NUM_DRAWS`.
+        num_uniforms: per example that the augmentation wants, such as `augment.NUM_DRAWS`.
         stream: see `epoch_order`.
         drop_remainder: whether the last, smaller batch is left out, so that all shapes are static.
         first_batch: batches to leave out at the beginning; a resumed run goes on there.
         random_crops: whether images on disk come as random resized crops. Those in memory come as they are.
 
     Yields:
-        `(images, labels, draws)`: uint8 (B, H, W, C), int32 (B,), float32 (B, draws).
+        `(images, labels, uniforms)`: uint8 (B, H, W, C), int32 (B,), float32 (B, num_uniforms).
 
     Raises:
         DataError: at the first batch, when there are fewer examples than one batch.
@@ -143,7 +143,7 @@ def batches(
             next_step="lower --batch-size or use more images",
         )
     order = np.asarray(indices)[epoch_order(len(indices), seed, epoch, stream)]
-    uniforms = epoch_draws(len(images), draws, seed, epoch, stream)
+    uniforms = epoch_uniforms(len(images), num_uniforms, seed, epoch, stream)
     end = len(order) - len(order) % batch_size if drop_remainder else len(order)
 
     def read(start):
@@ -157,15 +157,15 @@ def batches(
     yield from _ahead_of_disk(images, map(read, range(first_batch * batch_size, end, batch_size)))
 
 
-def endless(images, labels, indices, batch_size, seed, *, first_step=0, draws=0, stream=1, random_crops=False):
-    """Epoch after epoch of `batches`, without end: the validation stream of the bilevel search.
+def endless(images, labels, indices, batch_size, seed, *, first_step=0, num_uniforms=0, stream=1, random_crops=False):
+    """Endless stream of the `batches` of one epoch after another: the validation stream of the bilevel search.
 
     The batch of a step is a function of the step's number. Re-opening an iterator every step would be slow and, with
     a fixed seed, give the same batch for ever.
 
     Args:
         first_step: the step of the first batch that is yielded; a resumed run passes its step.
-        images, labels, indices, batch_size, seed, draws, stream, random_crops: as in `batches`.
+        images, labels, indices, batch_size, seed, num_uniforms, stream, random_crops: as in `batches`.
 
     Yields:
         As `batches`, always full ones.
@@ -174,7 +174,7 @@ def endless(images, labels, indices, batch_size, seed, *, first_step=0, draws=0,
         DataError: at the first batch, when there are fewer examples than one batch.
     """
     epoch, first_batch = divmod(first_step, max(1, len(indices) // batch_size))
-    options = {"draws": draws, "stream": stream, "random_crops": random_crops}
+    options = {"num_uniforms": num_uniforms, "stream": stream, "random_crops": random_crops}
     while True:
         yield from batches(images, labels, indices, batch_size, seed, epoch, first_batch=first_batch, **options)
         epoch, first_batch = epoch + 1, 0
@@ -214,7 +214,7 @@ def _ahead_of_disk(images, batches):
 
 
 def check(dataset, batch_size):
-    """Raises DataError, with the counts per class, unless there are two classes and one full batch at least."""
+    """Raise DataError, with the counts per class, unless there are two classes and one full batch at least."""
     counts = np.bincount(dataset.labels, minlength=len(dataset.class_names))
     per_class = ", ".join(f"{printable(name, 40)}: {n}" for name, n in zip(dataset.class_names, counts))
     if np.count_nonzero(counts) < 2:

@@ -1,4 +1,4 @@
-"""A Dataset, what every loader takes and returns to make one, and what is done to images that come as arrays."""
+"""Dataset, the arguments and results of its loaders, and preprocessing of images that come as arrays."""
 
 import hashlib
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ class Dataset:
         images: uint8 (N, H, W, C): an array, or EncodedImages, which decodes what is indexed.
         labels: int64 (N,), indices into `class_names`.
         class_names: one for each class.
-        mean, deviation: C numbers each on the scale 0..1, of the training split, also where this is the test split.
+        mean, std: C numbers each on the scale 0..1, of the training split, also where this is the test split.
         flip: whether a mirrored image is still one of its class.
         notes: what was ignored or converted, one line each.
         skipped_files: broken files that were left out, as paths from the dataset's folder.
@@ -34,7 +34,7 @@ class Dataset:
     labels: np.ndarray
     class_names: tuple
     mean: tuple
-    deviation: tuple
+    std: tuple
     flip: bool
     notes: tuple = ()
     skipped_files: tuple = ()
@@ -53,7 +53,7 @@ class Dataset:
 
 
 class Options(NamedTuple):
-    """What `load` was asked for, for the loaders."""
+    """Arguments of `load` that are handed to a loader."""
 
     image_size: int | None = None
     resize_size: int | None = None
@@ -65,8 +65,8 @@ class Options(NamedTuple):
     download: bool = False
 
 
-class Source(NamedTuple):
-    """What a loader returns; the fields are those of Dataset."""
+class LoadedSplit(NamedTuple):
+    """Result of a loader; the fields are those of Dataset."""
 
     images: np.ndarray | EncodedImages
     labels: np.ndarray
@@ -76,7 +76,7 @@ class Source(NamedTuple):
 
 
 def adapt(images, labels, class_names, options):
-    """Applies limit, size and channels to a dataset that comes as arrays; returns its Source."""
+    """Apply limit, size and channels to a dataset that comes as arrays; return its LoadedSplit."""
     chosen, notes = limited(labels, options.limit, class_names)
     images, labels = images[chosen], labels[chosen]
     channels = options.channels or images.shape[-1]
@@ -85,7 +85,7 @@ def adapt(images, labels, class_names, options):
         pixels = [Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image) for image in images]
         images = np.stack([fit(image.convert(mode), options.image_size, options.resize_size) for image in pixels])
         images = images.reshape(*images.shape[:3], channels)
-    return Source(images, labels, class_names, notes)
+    return LoadedSplit(images, labels, class_names, notes)
 
 
 def limited(labels, limit, class_names):
@@ -107,7 +107,7 @@ def limited(labels, limit, class_names):
 
 
 def measure(images, number=None):
-    """Mean and deviation of each channel on the scale 0..1, as two tuples, exact for the images that it looks at.
+    """Mean and standard deviation of each channel on the scale 0..1, two tuples, exact for the images that it looks at.
 
     Args:
         images: uint8 (N, H, W, C).
@@ -122,5 +122,5 @@ def measure(images, number=None):
     shares = counts / counts.sum(axis=1, keepdims=True)  # (C, 256)
     levels = np.arange(256) / 255
     mean = shares @ levels
-    deviation = np.sqrt((shares * (levels - mean[:, None]) ** 2).sum(axis=1))
-    return tuple(mean.tolist()), tuple(np.maximum(deviation, 1 / 255).tolist())  # never 0: images of one colour
+    std = np.sqrt((shares * (levels - mean[:, None]) ** 2).sum(axis=1))
+    return tuple(mean.tolist()), tuple(np.maximum(std, 1 / 255).tolist())  # never 0: images of one colour

@@ -19,16 +19,16 @@ MEASURED = 5000  # images on disk whose mean and deviation stand for all
 
 
 @dataclass(frozen=True)
-class Row:
+class DatasetEntry:
     """A dataset that `load` knows, by its name alone, as `name:PATH`, or as both.
 
     Args:
         description: one line.
         how_to_get: what to do when it is not there, one line.
-        loader: (split, options) → Source, for the name alone.
-        path_loader: (path, split, options) → Source, for `name:PATH`.
+        loader: (split, options) → LoadedSplit, for the name alone.
+        path_loader: (path, split, options) → LoadedSplit, for `name:PATH`.
         flip: whether images may be mirrored.
-        statistics: (mean, deviation) of the training split, None to measure them.
+        statistics: (mean, std) of the training split, None to measure them.
         any_size: whether these statistics are used for images that are resized too.
         sizes: the default image_size, and the resize_size that goes with it; other sizes in the same proportion.
         on_disk: whether images stay on disk: "never", "on request" or "by default".
@@ -49,7 +49,7 @@ class Row:
 
 def _cifar10_1(version, description):
     """The row of a version of CIFAR-10.1."""
-    return Row(
+    return DatasetEntry(
         description=description,
         how_to_get="pip install tensorflow-datasets importlib_resources, then run with --download (6 MB)",
         loader=functools.partial(tfds.load_cifar10_1, version=version),
@@ -63,24 +63,24 @@ def _cifar10_1(version, description):
 def _generated(kind, description, **settings):
     """The row of a kind of generated images."""
     loader = functools.partial(synthetic.load_generated, kind=kind)
-    return Row(description, "is generated", loader, any_size=True, **settings)
+    return DatasetEntry(description, "is generated", loader, any_size=True, **settings)
 
 
 DATASETS = {
-    "digits": Row(
+    "digits": DatasetEntry(
         description="1,797 real handwritten digits, 8x8, gray, 10 classes: runs in minutes on a CPU",
         how_to_get="comes with scikit-learn: pip install scikit-learn",
         loader=arrays.load_digits,
         flip=False,
         statistics=DIGITS_STATISTICS,
     ),
-    "folder": Row(
+    "folder": DatasetEntry(
         description="your own images as folder:PATH, one folder for each class",
         how_to_get="put images into PATH/train/CLASS/ and PATH/test/CLASS/",
         path_loader=folder.read_folder,
         on_disk="on request",
     ),
-    "cifar10": Row(
+    "cifar10": DatasetEntry(
         description="CIFAR-10, 60,000 photographs, 32x32, RGB, 10 classes (Table 2); :DIR reads its binary version",
         how_to_get="pip install tensorflow-datasets importlib_resources, then run with --download (162 MB)",
         loader=tfds.load_cifar10,
@@ -92,7 +92,7 @@ DATASETS = {
         "v6", "CIFAR-10.1 v6, 2,000 new test images for CIFAR-10, balanced; :DIR reads its arrays"
     ),
     "cifar10.1-v4": _cifar10_1("v4", "CIFAR-10.1 v4, 2,021 new test images for CIFAR-10; :DIR reads its arrays"),
-    "imagenet": Row(
+    "imagenet": DatasetEntry(
         description="ImageNet 2012, 1.28 million photographs, 1,000 classes (Table 3); :DIR reads class folders",
         how_to_get="pip install tensorflow-datasets importlib_resources, or use class folders: imagenet:DIR",
         loader=tfds.load_imagenet,
@@ -139,10 +139,10 @@ def load(
             for ImageNet.
         channels: 1 or 3; None takes what the images have.
         limit: number of images, the same ones each time and balanced over the classes; None for all.
-        skip_bad_images: whether files that can not be read are left out.
+        skip_bad_images: whether files that cannot be read are left out.
         follow_symlinks: whether links that lead out of a folder are followed.
         download: whether the network may be used.
-        statistics: (mean, deviation) of the training split where they are known, as those of a run that trained on
+        statistics: (mean, std) of the training split where they are known, as those of a run that trained on
             it. Without, they are measured, for which the test split of a folder reads the training split too.
         resize_size: pixels of the short side before the centre is cropped to `image_size`. None: `image_size`, and
             for ImageNet 8/7 of it, as 256 to 224.
@@ -165,7 +165,7 @@ def load(
     except ImportError as error:
         raise DataError(f"{spec} needs {error.name}", seen=str(error), next_step=row.how_to_get) from error
     except OSError as error:
-        raise DataError(f"{printable(spec)} can not be read", seen=str(error), next_step=row.how_to_get) from error
+        raise DataError(f"{printable(spec)} cannot be read", seen=str(error), next_step=row.how_to_get) from error
 
 
 def _find(spec):
@@ -245,7 +245,7 @@ def _load(row, spec, path, split, options, statistics):
     train = None
     if statistics is None and split == "test" and not row.test_only:
         train = _load(row, spec, path, "train", options, None)
-        statistics = train.mean, train.deviation
+        statistics = train.mean, train.std
         options = options._replace(channels=train.images.shape[-1])
     source = row.path_loader(path, split, options) if path else row.loader(split, options)
     if train is not None and source.images.shape[1:] != train.images.shape[1:]:
@@ -259,8 +259,8 @@ def _load(row, spec, path, split, options, statistics):
         source = source._replace(images=source.images[:])
     if statistics is None:
         source, statistics = _measured(source)
-    mean, deviation = statistics
-    return Dataset(spec, *source[:3], tuple(mean), tuple(deviation), row.flip, *source[3:])
+    mean, std = statistics
+    return Dataset(spec, *source[:3], tuple(mean), tuple(std), row.flip, *source[3:])
 
 
 def _known_statistics(row, options):
@@ -273,7 +273,7 @@ def _known_statistics(row, options):
 
 
 def _measured(source):
-    """A Source, with a note where only some of its images were looked at, and its statistics."""
+    """A LoadedSplit, with a note where only some of its images were looked at, and its statistics."""
     if not isinstance(source.images, EncodedImages) or len(source.images) <= MEASURED:
         return source, measure(source.images)
     note = f"mean and deviation are those of {MEASURED:,} of the {len(source.images):,} images"

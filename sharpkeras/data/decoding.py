@@ -1,4 +1,4 @@
-"""Image files to arrays: which files are images, and what becomes of each kind of pixel.
+"""Decoding of image files: which files are images, and how each pixel format is converted.
 
 Every file is decoded before the first image is handed out, so that a broken one shows up at once, in a list with all
 others, and not in the middle of an epoch.
@@ -62,7 +62,7 @@ FILES_NAMED = 20  # in the message about broken ones
 
 
 class Look(NamedTuple):
-    """What the header of an image says.
+    """Facts in the header of an image.
 
     Attributes:
         size: height and width, of the upright image where it is made upright.
@@ -76,14 +76,14 @@ class Look(NamedTuple):
 
 
 def read_images(files, root, *, image_size=None, resize_size=None, channels=None, skip_bad_images=False, upright=True):
-    """Decodes all files, large ones on all cores.
+    """Decode all files, large ones on all cores.
 
     Args:
         files: paths, at least one.
         root: the folder that messages name them from.
         image_size, resize_size: pixels; see `transforms.fit`. None: the images have one size already.
         channels: 1 or 3; None takes 3 unless every image is grayscale.
-        skip_bad_images: whether files that can not be read are left out.
+        skip_bad_images: whether files that cannot be read are left out.
         upright: whether images that EXIF says are turned come upright.
 
     Returns:
@@ -91,7 +91,7 @@ def read_images(files, root, *, image_size=None, resize_size=None, channels=None
         lines that count what was done to them.
 
     Raises:
-        DataError: files that can not be read, none that can, or images of several sizes.
+        DataError: files that cannot be read, none that can, or images of several sizes.
         ResourceError: the images do not fit into the memory.
     """
     settings = image_size, channels, resize_size, upright
@@ -201,7 +201,7 @@ def _try_read(path, *settings):
 
 
 def _fill(images, index, pixels, look, problem):
-    """Puts one image into its row, if it has the size; returns its size there, its Look and what is wrong."""
+    """Put one image into its row, if it has the size; return its size there, its Look and what is wrong."""
     if pixels is None:
         return None, None, problem
     if pixels.shape[:2] == images.shape[1:3]:
@@ -246,7 +246,7 @@ def broken_files(files, root, problems):
         named.append(f"    and {len(problems) - FILES_NAMED:,} more")
     all_broken = len(problems) == len(files)
     return DataError(
-        "\n".join([f"{len(problems):,} of {count(len(files), 'file')} can not be read", *named]),
+        "\n".join([f"{len(problems):,} of {count(len(files), 'file')} cannot be read", *named]),
         where=printable(str(root)),
         allowed="JPEG, PNG or BMP images (by their content)",
         next_step=("replace these files", *([] if all_broken else ["leave them out with --skip-bad-images"])),
@@ -254,7 +254,7 @@ def broken_files(files, root, problems):
 
 
 def require_one_size(sizes):
-    """Raises DataError when images differ in size."""
+    """Raise DataError when images differ in size."""
     if len(sizes) > 1:
         common = ", ".join(f"{height} x {width} ({number:,})" for (height, width), number in sizes.most_common(5))
         raise DataError(

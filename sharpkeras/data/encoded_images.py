@@ -1,4 +1,4 @@
-"""Images that stay on disk: encoded as they came, looked at by their headers, decoded when a batch needs them.
+"""Images that stay encoded on disk and are decoded when a batch needs them.
 
 1.28 million images of ImageNet at 224 pixels would be 193 GB in memory. JPEG's draft mode, which decodes at half the
 size, is not used: it gives other pixels, and no half of ImageNet's usual 500 x 375 holds the 256 that are needed.
@@ -104,7 +104,7 @@ class EncodedImages:
                 pixels = np.asarray(view(convert(image, mode, upright=self._turns is not None)))
         except (*BROKEN, *BOMBS) as error:
             raise DataError(
-                "an image can not be decoded",
+                "an image cannot be decoded",
                 where=printable(self._names[index]),
                 seen=f"{type(error).__name__}: {error}",
                 allowed="a whole JPEG, PNG or BMP image",
@@ -114,7 +114,7 @@ class EncodedImages:
 
 
 def read_headers(files, root, *, image_size=None, resize_size=None, channels=None, skip_bad_images=False, upright=True):
-    """Looks at the headers of all files and leaves the images where they are.
+    """Look at the headers of all files and leave the images where they are.
 
     Finds what is no image, empty or above the cap of pixels. A file that breaks off in the middle is found when it is
     decoded.

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sharpkeras.data.dataset import Source, limited
+from sharpkeras.data.dataset import LoadedSplit, limited
 from sharpkeras.data.decoding import count, read_images
 from sharpkeras.data.encoded_images import read_headers
 from sharpkeras.data.folder_layout import (
@@ -48,7 +48,7 @@ def read_folder(path, split, options, held_out=HELD_OUT, upright=True):
         upright: whether images that EXIF says are turned come upright.
 
     Returns:
-        A Source: uint8 (N, H, W, C), int64 (N,), class names, notes, and the files that were skipped.
+        A LoadedSplit: uint8 (N, H, W, C), int64 (N,), class names, notes, and the files that were skipped.
 
     Raises:
         DataError: no such folder or layout, one that can be read in two ways, an empty class, class names that differ
@@ -80,7 +80,7 @@ def read_folder(path, split, options, held_out=HELD_OUT, upright=True):
     if skipped:
         notes.append(f"skipped {count(len(skipped), 'file')} that could not be read")
         _refuse_empty([class_names[label] for label in sorted(set(labels.tolist()) - set(labels[kept].tolist()))], root)
-    return Source(images, labels[kept], class_names, (*notes, *conversions), skipped)
+    return LoadedSplit(images, labels[kept], class_names, (*notes, *conversions), skipped)
 
 
 def read_imagenet(path, split, options):
@@ -200,7 +200,7 @@ def _note_of_repeated(root, files, training):
 
 
 def _content(file):
-    """What equal files have in common; None of one that is too large to be looked at, or can not be read."""
+    """What equal files have in common; None of one that is too large to be looked at, or cannot be read."""
     try:
         with open(file, "rb") as opened:
             head = opened.read(LARGEST_COMPARED + 1)
@@ -210,7 +210,7 @@ def _content(file):
 
 
 def _refuse_empty(empty, folder, ignored=None):
-    """Raises DataError when there are names of classes without images."""
+    """Raise DataError when there are names of classes without images."""
     if empty:
         raise DataError(
             f"no images in {count(len(empty), 'class folder')}: {names(empty)}",

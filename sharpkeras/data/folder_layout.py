@@ -1,4 +1,4 @@
-"""What lies in a folder of images: which of its folders are splits and which are classes, and what is left out."""
+"""Layout of an image folder: which of its folders are splits, which are classes, and what is left out."""
 
 import os
 import re
@@ -155,7 +155,7 @@ def _only(root, kind, some):
 
 
 def _refuse_splits_elsewhere(root, links):
-    """Raises DataError where links that are not followed have the name of a split: without it another one is made."""
+    """Raise DataError where links that are not followed have the name of a split: without it another one is made."""
     splits = [name for name in links if split_of(name)]
     if splits:
         raise DataError(
@@ -177,7 +177,7 @@ def _refuse_classes_beside(root, train, beside):
 
 
 def _refuse_unknown_splits(root, folders, found, follow_symlinks):
-    """Raises DataError for seg_train and seg_test: all folders begin or end in a split's name, and hold folders."""
+    """Raise DataError for seg_train and seg_test: all folders begin or end in a split's name, and hold folders."""
     words = [re.findall(r"[a-z]+", name.casefold()) for name in folders]
     ends = [{*of_name[:1], *of_name[-1:]} for of_name in words]
     splits = [next(filter(None, map(split_of, sorted(of_name))), None) for of_name in ends]
@@ -191,7 +191,7 @@ def _refuse_unknown_splits(root, folders, found, follow_symlinks):
 
 
 def refuse_nested_splits(folder, inner):
-    """Raises DataError where class folders hold the folders of splits.
+    """Raise DataError where class folders hold the folders of splits.
 
     Args:
         folder: the one of the class folders.
@@ -245,7 +245,7 @@ def class_folders(folder, root, follow_symlinks, ignored):
 
 
 def _refuse_equal(folder, classes):
-    """Raises DataError where two class names are the same to a reader."""
+    """Raise DataError where two class names are the same to a reader."""
     first = {}
     for name in classes:
         other = first.setdefault(same(name), name)
@@ -259,7 +259,7 @@ def _refuse_equal(folder, classes):
 
 
 def require_same_classes(folder, classes, other, other_classes):
-    """Raises DataError, with the difference both ways, unless two splits have the same classes."""
+    """Raise DataError, with the difference both ways, unless two splits have the same classes."""
     here, there = ({same(name): name for name in found} for found in (classes, other_classes))
     only_here, only_there = sorted(here.keys() - there), sorted(there.keys() - here)
     if only_here or only_there:

@@ -7,7 +7,7 @@ says otherwise):
   `keras.layers.Equalization` spreads the histogram by another formula: 98 % differ, by up to 45.
 - `keras.ops.image.affine_transform` counts from the centre of a pixel, Pillow from its corner: 24 % of a rotated image
   differ. With Pillow's matrix moved by that half pixel, 4 of 5,017,600 pixels differ at 224×224, and more from 256
-  pixels on, where float32 can not hold Pillow's 16.16 fixed point; on JAX it takes 14 times as long as the gather here.
+  pixels on, where float32 cannot hold Pillow's 16.16 fixed point; on JAX it takes 14 times as long as the gather here.
 - Keras' random layers draw from seeds of their own; here all randomness is an argument, as in `augment`.
 
 Pillow's blending is that of `blend` where its C compiler does not fuse multiplication and addition, as on x86-64;

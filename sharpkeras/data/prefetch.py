@@ -1,4 +1,4 @@
-"""Batches made ahead of their use, so that images are decoded while the device works on those before."""
+"""Prefetching: batches are made ahead of their use, while the device works on those before."""
 
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor

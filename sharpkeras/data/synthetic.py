@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from sharpkeras.data.dataset import Source, adapt, limited
+from sharpkeras.data.dataset import LoadedSplit, adapt, limited
 from sharpkeras.data.encoded_images import EncodedImages
 from sharpkeras.data.transforms import fit
 
@@ -53,7 +53,7 @@ def load_generated(split, options, *, kind):
         channels=options.channels or kind.channels,
         view=functools.partial(fit, image_size=options.image_size, resize_size=options.resize_size),
     )
-    return Source(images, labels[chosen], class_names, notes)
+    return LoadedSplit(images, labels[chosen], class_names, notes)
 
 
 def _pixels(kind, seed, index, label):

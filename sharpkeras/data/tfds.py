@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from sharpkeras.data.arrays import CIFAR10_CLASSES
-from sharpkeras.data.dataset import Source, adapt, limited
+from sharpkeras.data.dataset import LoadedSplit, adapt, limited
 from sharpkeras.data.decoding import open_image
 from sharpkeras.data.encoded_images import EncodedImages
 from sharpkeras.data.transforms import fit
@@ -67,7 +67,7 @@ def load_imagenet(split, options):
         channels=options.channels or 3,
         view=functools.partial(fit, image_size=options.image_size, resize_size=options.resize_size),
     )
-    return Source(images, index["labels"][chosen], class_names, (*notes, *limit_note))
+    return LoadedSplit(images, index["labels"][chosen], class_names, (*notes, *limit_note))
 
 
 def _arrays(name, spec, split, options):

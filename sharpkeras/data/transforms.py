@@ -1,4 +1,4 @@
-"""The views that a network has of an image: its centre in evaluation, a random crop of any size in training.
+"""Resizing and cropping: the centre crop of evaluation and the random resized crop of training.
 
 As torchvision's transforms on Pillow images, bilinear and with Pillow's antialiasing.
 """

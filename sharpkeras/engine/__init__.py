@@ -1,1 +1,1 @@
-"""What a search and a training have in common: the step, the loop over epochs, checkpoints, signals."""
+"""Training engine of searches and final trainings: step, loop over epochs, checkpoints, signals."""

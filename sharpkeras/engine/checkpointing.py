@@ -1,13 +1,16 @@
-"""What a run keeps of itself while it goes on: where it is, and its checkpoints, through faults of disk and numbers."""
+"""Checkpoints of a training loop, through full disks and through numbers that are not finite."""
 
 import logging
 import time
-from dataclasses import dataclass, field
 
+import keras
 import numpy as np
 
+from sharpkeras.engine.step_model import StepModel
+from sharpkeras.engine.training_state import DivergenceError, TrainingState
 from sharpkeras.errors import NumericalError, ResourceError, RunError
-from sharpkeras.runs import EPOCHS_FROM_0, STEPS_FROM_0
+from sharpkeras.io import kinds
+from sharpkeras.runs import EPOCHS_FROM_0, STEPS_FROM_0, RunDirectory, files
 
 CHECKPOINT_S = 60.0  # between two checkpoints
 MAX_FAILURES = 3  # in a row, of writing a checkpoint on a full disk
@@ -17,137 +20,65 @@ RETRY_S = 1.0  # before each further attempt of a run that has come to its end
 logger = logging.getLogger("sharpkeras")
 
 
-@dataclass
-class Kept:
-    """What whoever runs the epochs wants in every checkpoint, such as the best weights so far.
+class Checkpointer:
+    """Writer and reader of a run's checkpoints: the variables of its model and its TrainingState.
 
-    Attributes:
-        arrays: NumPy arrays by name.
-        facts: JSON values by name.
-    """
-
-    arrays: dict = field(default_factory=dict)
-    facts: dict = field(default_factory=dict)
-
-
-@dataclass
-class Position:
-    """Where a run is: with the variables of its model, everything that it has to go on with.
-
-    Attributes:
-        epoch: epochs done.
-        steps: the metrics of each step of the epoch that runs.
-        rows: the metrics of each epoch that is done.
-        learning_rate: at the first step of the epoch that runs.
-        seconds: that this epoch has taken, in earlier processes too.
-    """
-
-    epoch: int = 0
-    steps: list = field(default_factory=list)
-    rows: list = field(default_factory=list)
-    learning_rate: float | None = None
-    seconds: float = 0.0
-
-    def begin_epoch(self, learning_rate):
-        """Starts the clock of an epoch, or lets it go on."""
-        if self.learning_rate is None:
-            self.learning_rate = float(learning_rate)
-        self._started = time.perf_counter() - self.seconds
-
-    def stop_clock(self):
-        """Brings `seconds` up to date and returns it."""
-        self.seconds = time.perf_counter() - self._started
-        return self.seconds
-
-    def end_epoch(self, row):
-        """Goes on to the next epoch, with the row of metrics of this one."""
-        self.rows.append(row)
-        self.epoch, self.steps, self.learning_rate, self.seconds = self.epoch + 1, [], None, 0.0
-
-
-class Diverged(Exception):
-    """A number is NaN or infinite.
-
-    Attributes:
-        step: of the epoch that runs.
-        not_finite: what it was, in words by name.
-    """
-
-    def __init__(self, step, not_finite):
-        super().__init__(f"{', '.join(not_finite)} in step {step}")
-        self.step, self.not_finite = step, not_finite
-
-
-class Keeper:
-    """Writes the checkpoints of a run.
-
-    No checkpoint holds a number that is not finite. A full disk costs a warning, and the run goes on; the checkpoint
-    before stays.
+    No checkpoint holds a number that is not finite. On a full disk a warning is logged and the run goes on; the
+    previous checkpoint stays.
 
     Args:
         run: RunDirectory, open for writing.
         model: StepModel.
-        step: its compiled step.
-        at: Position, which it brings up to date.
-        kept: Kept.
-        interval_s: seconds between two checkpoints.
+        compiled_step: its compiled step, whose `sync` brings the model's variables up to date.
+        interval_s: seconds between two checkpoints; 0 is one after each step.
     """
 
-    def __init__(self, run, model, step, at, kept, interval_s):
-        self._run, self._model, self._step, self._at, self._kept = run, model, step, at, kept
-        self._interval_s, self._saved, self._failures, self._waiting = interval_s, time.perf_counter(), 0, []
-
-    def note(self, logs):
-        """Takes the logs of a step, which may not have been computed yet."""
-        self._waiting.append(logs)
-
-    def settle(self):
-        """Waits for the steps so far and puts their logs, as numbers, into `at.steps`.
-
-        Raises:
-            Diverged: one is not finite, in a step that float16 did not skip.
-        """
-        for logs in self._waiting:
-            row = {name: float(value) for name, value in logs.items()}
-            bad = {name: str(value) for name, value in row.items() if not np.isfinite(value)}
-            if bad and not row.get("skipped"):
-                raise Diverged(len(self._at.steps), bad)
-            self._at.steps.append(row)
-        self._waiting = []
+    def __init__(self, run: RunDirectory, model: StepModel, compiled_step, interval_s: float = CHECKPOINT_S) -> None:
+        self._run, self._model, self._compiled_step = run, model, compiled_step
+        self._interval_s, self._saved, self._failures = interval_s, time.perf_counter(), 0
 
     @property
-    def due(self):
+    def due(self) -> bool:
         """Whether the last checkpoint is old enough for another one."""
         return time.perf_counter() - self._saved >= self._interval_s
 
-    def finite_state(self):
-        """The arrays of the model, all of them finite; raises Diverged for others."""
-        self._step.sync()
-        self.settle()
-        arrays = state(self._model)
-        bad = [name for name, array in arrays.items() if array.dtype.kind == "f" and not np.isfinite(array).all()]
-        if bad:
-            first = _named(self._model)[bad[0]].path
-            what = f"in {len(bad)} of {len(arrays)} arrays, first {first}"
-            raise Diverged(max(0, len(self._at.steps) - 1), {"weights": what})
-        return arrays
-
-    def save(self):
-        """Writes a checkpoint; returns whether the disk took it.
+    def finite_arrays(self, state: TrainingState) -> dict[str, np.ndarray]:
+        """The arrays of the model, after all steps so far.
 
         Raises:
-            Diverged: the logs or the variables are not finite.
+            DivergenceError: a metric or an array is not finite.
+        """
+        self._compiled_step.sync()
+        state.wait_for_steps()
+        arrays = model_arrays(self._model)
+        bad = [name for name, array in arrays.items() if array.dtype.kind == "f" and not np.isfinite(array).all()]
+        if bad:
+            first = _named_variables(self._model)[bad[0]].path
+            found = f"in {len(bad)} of {len(arrays)} arrays, first {first}"
+            raise DivergenceError(max(0, state.step - 1), {"weights": found})
+        return arrays
+
+    def save(self, state: TrainingState) -> bool:
+        """Write a checkpoint; return whether the disk had room for it.
+
+        Raises:
+            DivergenceError: the metrics or the variables are not finite.
             ResourceError: the disk was full for the MAX_FAILURES-th time in a row.
         """
-        at, arrays = self._at, self.finite_state()
-        arrays |= {f"also/{name}": array for name, array in self._kept.arrays.items()}
-        metrics = list(at.steps[0]) if at.steps else []
-        arrays |= {f"steps/{name}": np.array([row[name] for row in at.steps]) for name in metrics}
-        facts = {"epoch": at.epoch, "metrics": metrics, "learning_rate": at.learning_rate, "also": self._kept.facts}
-        facts["seconds"] = at.stop_clock() if at.learning_rate is not None else 0.0
+        arrays = self.finite_arrays(state)
+        arrays |= {f"also/{name}": array for name, array in state.extra_arrays.items()}
+        metrics = list(state.step_metrics[0]) if state.step_metrics else []
+        arrays |= {f"steps/{name}": np.array([row[name] for row in state.step_metrics]) for name in metrics}
+        facts = {
+            "epoch": state.epoch,
+            "metrics": metrics,
+            "learning_rate": state.learning_rate,
+            "also": state.extra_facts,
+            "seconds": state.stop_clock() if state.learning_rate is not None else 0.0,
+        }
         try:
             self._run.flush()
-            self._run.checkpoints.save(at.epoch, len(at.steps), arrays, facts, at.rows)
+            self._run.checkpoints.save(state.epoch, state.step, arrays, facts, state.epoch_metrics)
         except ResourceError as error:
             self._failures += 1
             if self._failures >= MAX_FAILURES:
@@ -158,14 +89,14 @@ class Keeper:
         self._saved = time.perf_counter()
         return not self._failures
 
-    def save_at_last(self):
-        """`save`, tried again until the disk takes it or has refused MAX_FAILURES times."""
-        while not self.save():
+    def save_at_last(self, state: TrainingState) -> None:
+        """Write the last checkpoint, trying again until the disk takes it or has refused MAX_FAILURES times."""
+        while not self.save(state):
             time.sleep(RETRY_S)
 
 
-def restore(model, run, kept):
-    """Puts the run's newest checkpoint into `model` and `kept`; returns the Position, the first without a checkpoint.
+def restore(model: StepModel, run: RunDirectory) -> TrainingState:
+    """Assign the run's newest checkpoint to `model` and return its TrainingState, a new one without a checkpoint.
 
     Raises:
         RunError: the checkpoint is of another model, or every checkpoint is damaged.
@@ -173,11 +104,11 @@ def restore(model, run, kept):
     loaded = run.checkpoints.load()
     if loaded is None:
         run.write_metrics([])
-        return Position()
-    arrays, facts, rows = loaded
-    steps = [arrays.pop(f"steps/{name}").tolist() for name in facts["metrics"]]
-    kept.arrays = {name.removeprefix("also/"): arrays.pop(name) for name in list(arrays) if name.startswith("also/")}
-    variables = _named(model)
+        return TrainingState()
+    arrays, facts, epoch_metrics = loaded
+    columns = [arrays.pop(f"steps/{name}").tolist() for name in facts["metrics"]]
+    extra = {name.removeprefix("also/"): arrays.pop(name) for name in list(arrays) if name.startswith("also/")}
+    variables = _named_variables(model)
     other = sorted(set(arrays) ^ set(variables)) or [
         name for name, variable in variables.items() if tuple(variable.shape) != arrays[name].shape
     ]
@@ -186,33 +117,39 @@ def restore(model, run, kept):
         raise RunError(problem, where=str(run.path), seen=other[0], next_step="use --overwrite to begin anew")
     for name, variable in variables.items():
         variable.assign(arrays[name])
-    run.write_metrics(rows)
-    kept.facts = facts["also"]
-    steps = [dict(zip(facts["metrics"], values)) for values in zip(*steps)]
-    return Position(facts["epoch"], steps, rows, facts["learning_rate"], facts["seconds"])
+    run.write_metrics(epoch_metrics)
+    return TrainingState(
+        epoch=facts["epoch"],
+        step_metrics=[dict(zip(facts["metrics"], values)) for values in zip(*columns)],
+        epoch_metrics=epoch_metrics,
+        learning_rate=facts["learning_rate"],
+        seconds=facts["seconds"],
+        extra_arrays=extra,
+        extra_facts=facts["also"],
+    )
 
 
-def state(model):
-    """Everything that steps change, as arrays under names that tell their group, place and path."""
-    return {name: np.asarray(variable) for name, variable in _named(model).items()}
+def model_arrays(model: StepModel) -> dict[str, np.ndarray]:
+    """Everything that steps change, as arrays under names that tell their group and their place in it."""
+    return {name: np.asarray(variable) for name, variable in _named_variables(model).items()}
 
 
-def _named(model):
+def _named_variables(model: StepModel) -> dict[str, keras.Variable]:
     """Name → variable. Keras numbers its layers per process, so a path alone is no name; the order of building is."""
     groups = zip(("trainable", "other", "optimizer", "metric"), model.step_variables())
     variables = ((f"{group}/{index:05d}", v) for group, variables in groups for index, v in enumerate(variables))
     return {name: v for name, v in variables if v.name not in SET_BY_THE_RECIPE}
 
 
-def tell_divergence(run, at, diverged):
-    """Leaves `diverged.json` in the run directory; returns the NumericalError to raise."""
-    names, checkpoints = ", ".join(diverged.not_finite), run.checkpoints.names()
-    facts = {"epoch": at.epoch, "step": diverged.step, **EPOCHS_FROM_0, **STEPS_FROM_0}
-    facts |= {"not_finite": diverged.not_finite}
-    facts |= {"learning_rate": at.learning_rate, "checkpoint": checkpoints[-1] if checkpoints else None}
-    run.write_json("diverged.json", facts)
+def record_divergence(run: RunDirectory, state: TrainingState, divergence: DivergenceError) -> NumericalError:
+    """Write `diverged.json` into the run directory; return the NumericalError to raise."""
+    names, checkpoints = ", ".join(divergence.not_finite), run.checkpoints.names()
+    facts = {"epoch": state.epoch, "step": divergence.step, **EPOCHS_FROM_0, **STEPS_FROM_0}
+    facts |= {"not_finite": divergence.not_finite}
+    facts |= {"learning_rate": state.learning_rate, "checkpoint": checkpoints[-1] if checkpoints else None}
+    run.write_json(files.DIVERGED, kinds.of_kind(kinds.DIVERGENCE, facts))
     return NumericalError(
-        f"{names} became NaN or infinite in epoch {at.epoch + 1}, step {diverged.step + 1}",
-        where=str(run.path / "diverged.json"),
+        f"{names} became NaN or infinite in epoch {state.epoch + 1}, step {divergence.step + 1}",
+        where=str(run.path / files.DIVERGED),
         next_step="lower --learning-rate, with --overwrite or another --out; the checkpoint before is intact",
     )

@@ -1,6 +1,7 @@
-"""SIGTERM and Ctrl-C while a run computes: the step is finished and a checkpoint written before the process ends.
+"""Signal handling: after SIGTERM or Ctrl-C a run finishes its step and writes a checkpoint before it ends.
 
-The first one is noted, and `check`, called where a run can stop, raises Stopped; a second one ends the process at once.
+The first one is noted, and `check`, called where a run can stop, raises StoppedError; a second one ends the process at
+once.
 Signals are the process's, and so is what this module remembers.
 """
 
@@ -9,6 +10,7 @@ import logging
 import os
 import signal
 import threading
+from collections.abc import Iterator
 
 from sharpkeras.errors import SharpKerasError
 
@@ -19,23 +21,23 @@ logger = logging.getLogger("sharpkeras")
 _asked = None
 
 
-class Stopped(SharpKerasError):
-    """A run that a signal stopped, in good order; its exit code is 128 and the signal's number."""
+class StoppedError(SharpKerasError):
+    """A signal stopped the run, after its checkpoint; the exit code is 128 plus the signal's number."""
 
-    def __init__(self, number):
+    def __init__(self, number: int) -> None:
         super().__init__(f"stopped by {signal.Signals(number).name}", next_step="the same command goes on from here")
         self.exit_code = 128 + number
 
 
-def check():
-    """Raises Stopped if the run was asked to stop; for places where it can be resumed."""
+def check() -> None:
+    """Raise StoppedError if the run was asked to stop; for places where it can be resumed."""
     if _asked is not None:
-        raise Stopped(_asked)
+        raise StoppedError(_asked)
 
 
 @contextlib.contextmanager
-def held():
-    """While it lasts, the first SIGTERM or Ctrl-C is for `check`.
+def held() -> Iterator[None]:
+    """Context in which the first SIGTERM or Ctrl-C is noted for `check`.
 
     A thread reads the signals' numbers from a pipe into which Python's own handler, in C, writes them: Python code runs
     only between two operations of the main thread, of which a compilation is one, and the second signal is to end that.
@@ -64,8 +66,8 @@ def held():
 
 
 @contextlib.contextmanager
-def ends_in_order():
-    """While it lasts, a SIGTERM outside of `held` unwinds the process, which lets locks go, and exits with 143."""
+def ends_in_order() -> Iterator[None]:
+    """Context in which a SIGTERM outside of `held` exits with 143 after all locks are released."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -81,7 +83,7 @@ def _exit(number, _):
 
 
 def _listen(reader):
-    """Notes the first signal and ends the process at the second, until the pipe is closed."""
+    """Note the first signal and end the process at the second, until the pipe is closed."""
     global _asked
     while numbers := os.read(reader, 1):
         if numbers[0] not in HELD:

@@ -1,58 +1,98 @@
 """Budgets of a search: which network they mean, what its choices cost, what that does to loss and extraction."""
 
-import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
 from keras import ops
 
 from sharpkeras.measure import cost
 from sharpkeras.measure.latency import primitive_table
-from sharpkeras.recipes import IMAGENET, TRAININGS, TrainRecipe, training_of
-from sharpkeras.spaces.cell.space import CellSpace
-from sharpkeras.spaces.hypercuboid.multichannel import MultiChannelNet
+from sharpkeras.recipes import IMAGENET, SearchRecipe, TrainRecipe, training_of
+from sharpkeras.spaces import Architecture, Costs, SearchSpace, find_space
+from sharpkeras.spaces.network_spec import NetworkSpec
 
 IMAGENET_CLASSES = 1000
 
 
-def costed_network(recipe, input_shape, num_classes):
-    """The network that costs and budgets of a search are about: a TrainRecipe, an image shape and a number of classes.
+@dataclass(frozen=True)
+class Budget:
+    """What the architecture of a search costs: how that enters the loss of the alphas, and how much it may be.
+
+    Args:
+        recipe: SearchRecipe, whose `cost` says what costs are, AddMults, parameters or milliseconds.
+        space: of the search.
+        network: the network that costs mean.
+        costs: what each choice adds to it; None where the recipe has neither budget nor penalty.
+        reference: what the penalty is relative to: the limit, else the mean cost of a random architecture.
+    """
+
+    recipe: SearchRecipe
+    space: SearchSpace
+    network: NetworkSpec
+    costs: Costs | None = None
+    reference: float | None = None
+
+    @classmethod
+    def of(cls, recipe: SearchRecipe, space: SearchSpace, input_shape: Sequence[int], num_classes: int) -> Self:
+        """The Budget of a SearchRecipe on images (H, W, C); raises ConfigError where the space has no costs."""
+        network = costed_network(recipe, input_shape, num_classes, space)
+        if recipe.cost == "none":
+            return cls(recipe, space, network)
+        costs = network.costs(MEASURES[recipe.cost](recipe))
+        return cls(recipe, space, network, costs, recipe.limit_of_cost or mean_cost(space, costs))
+
+    @property
+    def limit(self) -> float | None:
+        """The most that an architecture may cost; None for no limit."""
+        return self.recipe.limit_of_cost
+
+    def cost(self, architecture: Architecture) -> float:
+        """What the choices of an architecture cost in sum."""
+        return self.space.cost_of(architecture, self.costs)
+
+    def expected_cost(self, alphas: Sequence[Any]) -> Any:
+        """What a random architecture costs in the mean, weighed by the alphas; a scalar with a gradient."""
+        return self.space.expected_cost(alphas, self.costs)
+
+    def penalty(self, alphas: Sequence[Any]) -> Any:
+        """What the expected cost adds to the loss of the alphas: by how much it exceeds the limit, relative to that.
+
+        Without a limit all of it, relative to that of equal alphas: a random architecture.
+        """
+        begins = 1.0 if self.limit else 0.0
+        return self.recipe.cost_weight * ops.relu(self.expected_cost(alphas) / self.reference - begins)
+
+    def extract(self, alphas: Sequence[np.ndarray]) -> Architecture:
+        """The architecture found, by the rules of the recipe and within the limit."""
+        within = {} if self.limit is None else {"costs": self.costs, "limit": self.limit}
+        return self.space.extract(alphas, **self.space.extract_options(self.recipe), **within)
+
+
+def mean_cost(space: SearchSpace, costs: Costs) -> float:
+    """What a random architecture costs in the mean: the expected cost of equal alphas."""
+    return float(space.expected_cost([np.zeros(np.shape(a), "float32") for a in space.init_alphas(0)], costs))
+
+
+def costed_network(
+    recipe: SearchRecipe, input_shape: Sequence[int], num_classes: int, space: SearchSpace | None = None
+) -> NetworkSpec:
+    """The network that costs and budgets of a search are about.
 
     That of the recipe `cost_of`, for the images that it is trained on: those of the search, or of ImageNet. Without,
     as of a search that nothing limits, one as wide and deep as the search.
     """
     if recipe.cost_of is None:
-        sizes = {name: getattr(recipe, name) for name in ("ops", "init_channels", "num_cells", "final_filters")}
-        return TrainRecipe(**sizes), tuple(input_shape), num_classes
+        names = find_space(recipe.space).load().network_settings
+        training = TrainRecipe(**{name: getattr(recipe, name) for name in names if name in recipe.as_dict()})
+        return NetworkSpec(training, input_shape, num_classes, space)
     training = training_of(recipe, shape=input_shape)
+    space = space and space.as_trained(training)
     if training.stem == IMAGENET:
         classes = num_classes if training.dataset == recipe.dataset else IMAGENET_CLASSES
-        return training, (training.image_size, training.image_size, 3), classes
-    return training, tuple(input_shape), num_classes
-
-
-def costed_space(recipe, space):
-    """The space with the layers of that network: MultiChannelNet ends in the final filters of the recipe `cost_of`."""
-    if recipe.cost_of is None or not isinstance(space, MultiChannelNet):
-        return space
-    return space.with_final_filters(TRAININGS[recipe.cost_of].settings.final_filters)
-
-
-def cost_sizes(recipe, space, input_shape, num_classes):
-    """The arguments of `space.costs` beside the measure, for the network of `costed_network`."""
-    training, input_shape, num_classes = costed_network(recipe, input_shape, num_classes)
-    sizes = {"input_shape": input_shape, "num_classes": num_classes}
-    if isinstance(space, CellSpace):
-        sizes |= {name: getattr(training, name) for name in ("stem", "init_channels", "num_cells")}
-        sizes["mid_filters"] = training.mid_channels
-    return sizes
-
-
-def costs(recipe, space, input_shape, num_classes):
-    """The Costs of a search's budget or penalty; None without either."""
-    if recipe.cost == "none":
-        return None
-    sizes = cost_sizes(recipe, space, input_shape, num_classes)
-    return costed_space(recipe, space).costs(MEASURES[recipe.cost](recipe), **sizes)
+        return NetworkSpec(training, (training.image_size, training.image_size, 3), classes, space)
+    return NetworkSpec(training, input_shape, num_classes, space)
 
 
 MEASURES = {  # cost → recipe → (layer, input shape) → a number
@@ -60,22 +100,3 @@ MEASURES = {  # cost → recipe → (layer, input shape) → a number
     "parameters": lambda recipe: lambda layer, shape: cost.of_layer(layer, shape).parameters,
     "latency": lambda recipe: primitive_table.load_table(recipe.latency_table),
 }
-
-
-def penalty(recipe, space, costs):
-    """alphas → what the expected cost adds to their loss: by how much it exceeds the budget, relative to that.
-
-    Without a budget all of it, relative to that of equal alphas: a random architecture. None without costs.
-    """
-    if costs is None:
-        return None
-    equal = [np.zeros(np.shape(a), "float32") for a in space.init_alphas(0)]
-    reference = recipe.limit_of_cost or float(space.expected_cost(equal, costs))
-    begins = 1.0 if recipe.limit_of_cost else 0.0
-    return lambda alphas: recipe.cost_weight * ops.relu(space.expected_cost(alphas, costs) / reference - begins)
-
-
-def extraction(recipe, space, costs):
-    """alphas → the architecture found, by the rules of a SearchRecipe and within its budget."""
-    options = {"skip_none": recipe.skip_none} if isinstance(space, CellSpace) else {}
-    return functools.partial(space.extract, **options, costs=costs, limit=recipe.limit_of_cost)

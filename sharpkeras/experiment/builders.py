@@ -1,7 +1,6 @@
-"""What a recipe builds: space, network, model, optimizer, batches."""
+"""What a recipe builds: model, optimizer, batches."""
 
 import contextlib
-import dataclasses
 import functools
 import random
 
@@ -9,15 +8,10 @@ import keras
 
 from sharpkeras.data import augment
 from sharpkeras.data import batches as streams
-from sharpkeras.errors import ConfigError, UsageError
-from sharpkeras.measure import cost
+from sharpkeras.errors import UsageError
 from sharpkeras.optimizers import SGD, Adam
-from sharpkeras.primitives import PRIMITIVES
 from sharpkeras.schedule import CosinePowerAnnealing
 from sharpkeras.searching.search_model import SearchModel
-from sharpkeras.spaces.cell.network import Network
-from sharpkeras.spaces.cell.space import CellSpace
-from sharpkeras.spaces.hypercuboid import multichannel
 from sharpkeras.training.training_model import TrainingModel
 
 
@@ -50,74 +44,10 @@ def image_options(recipe):
     }
 
 
-def search_space(recipe):
-    """The space of a SearchRecipe; raises UsageError for an unknown one."""
-    if recipe.space == multichannel.NAME:
-        filters = [recipe.init_channels * 2**scale for scale in range(recipe.num_scales)]
-        sizes = {"num_stages": recipe.num_cells, "final_filters": recipe.final_filters}
-        return multichannel.MultiChannelNet(filters, weighting=recipe.weighting, **sizes)
-    if recipe.space not in PRIMITIVES and "," not in recipe.space:
-        allowed = f"{', '.join(PRIMITIVES)}, {multichannel.NAME}, or primitives with commas between them"
-        raise UsageError("unknown search space", where="--space", seen=recipe.space, allowed=allowed)
-    names = PRIMITIVES.get(recipe.space) or tuple(name.strip() for name in recipe.space.split(","))
-    return CellSpace(names, recipe.ops, recipe.weighting, recipe.num_nodes, num_concatenated=recipe.num_nodes)
-
-
-def build_network(recipe, architecture, input_shape, num_classes, space=None):
-    """The final network of a TrainRecipe for images (H, W, C).
-
-    Args:
-        space: the HyperCuboid of a Path, where it is not MultiChannelNet.
-    """
-    if architecture.kind == "path":
-        return _path_network(recipe, architecture, tuple(input_shape), num_classes, space)
-    return Network(
-        architecture,
-        ops=recipe.ops,
-        stem=recipe.stem,
-        input_shape=tuple(input_shape),
-        num_classes=num_classes,
-        init_channels=recipe.init_channels,
-        num_cells=recipe.num_cells,
-        mid_filters=recipe.mid_channels,
-        auxiliary=recipe.auxiliary_weight > 0,
-        drop_path_seed=recipe.seed,
-    )
-
-
-def _path_network(recipe, path, input_shape, num_classes, space):
-    for setting in ("auxiliary_weight", "drop_path"):
-        if getattr(recipe, setting):
-            problem = "the network of a path has none"
-            raise ConfigError(problem, where=setting, seen=getattr(recipe, setting), allowed=0)
-    if space is None and path.space != multichannel.NAME:
-        raise ConfigError(
-            "a path of a space that only Python knows",
-            where="space",
-            seen=path.space,
-            allowed=multichannel.NAME,
-            next_step="hand its HyperCuboid to the functions of sharpkeras.experiment: space=…",
-        )
-    space = space or multichannel.of_path(path, recipe.final_filters)
-    return space.network(path, input_shape, num_classes)
-
-
-def count_cost(architecture, recipe, input_shape, num_classes, space=None):
-    """Parameters and AddMults (see `measure.cost.Cost`) of the network of an architecture, without auxiliary head."""
-    return cost.count(counted_network(architecture, recipe, input_shape, num_classes, space))
-
-
-def counted_network(architecture, recipe, input_shape, num_classes, space=None):
-    """The network of an architecture that the paper counts."""
-    recipe = dataclasses.replace(recipe, auxiliary_weight=0.0, drop_path=0.0)  # which a path has not
-    return build_network(recipe, architecture, input_shape, num_classes, space).counted()
-
-
 def search_model(recipe, space, dataset, steps, penalty=None):
     """The SearchModel of a SearchRecipe on a dataset, for an epoch of `steps` steps; `penalty` as it takes it."""
     seed_initializers(recipe.seed)
-    sizes = {"init_channels": recipe.init_channels, "num_cells": recipe.num_cells}
-    sizes = sizes if isinstance(space, CellSpace) else {}  # a HyperCuboid has its sizes in its axes
+    sizes = space.supernet_options(recipe)
     supernet = space.supernet(dataset.images.shape[1:], len(dataset.class_names), **sizes)
     adam = Adam(recipe.arch_learning_rate, l2=recipe.arch_l2)
     preparation = image_preparation(recipe, dataset)
@@ -144,7 +74,7 @@ def _sgd(recipe, updates, **options):
 
 def image_preparation(recipe, dataset):
     """What happens to images on the device: in training, and in evaluation."""
-    statistics = {"mean": dataset.mean, "deviation": dataset.deviation}
+    statistics = {"mean": dataset.mean, "deviation": dataset.std}
     sizes = {"crop_padding_px": recipe.crop_padding_px, "cutout_px": recipe.cutout_px, "flip": dataset.flip}
     sizes["autoaugment"] = None if recipe.autoaugment == "none" else recipe.autoaugment
     if recipe.cutout_px > min(dataset.images.shape[1:3]):
@@ -165,7 +95,7 @@ def batches(recipe, dataset, indices, epoch, step=0):
         recipe.batch_size,
         recipe.seed,
         epoch,
-        draws=augment.NUM_DRAWS,
+        num_uniforms=augment.NUM_DRAWS,
         first_batch=step,
         random_crops=recipe.random_resized_crop,
     )

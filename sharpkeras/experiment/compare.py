@@ -6,29 +6,27 @@ counts it.
 
 import dataclasses
 import functools
-import hashlib
 import json
 import shlex
 from pathlib import Path
 
 from sharpkeras.errors import ConfigError, RunError, UsageError
-from sharpkeras.experiment.builders import count_cost
 from sharpkeras.experiment.evaluate import TEST_SELECTED
+from sharpkeras.io import atomic_writes
+from sharpkeras.io.hashes import sha256
 from sharpkeras.measure.cost import Cost
 from sharpkeras.measure.statistics import mcnemar, mean_interval, median_half_range
 from sharpkeras.recipes import TrainRecipe
-from sharpkeras.runs import RunDirectory, architectures, contents
-from sharpkeras.runs.contents import DATA
+from sharpkeras.runs import RunDirectory, architectures, contents, files
 from sharpkeras.searching.collapse import FREE_KINDS
+from sharpkeras.spaces.network_spec import NetworkSpec
 
 OTHER_IMAGES, OTHER_SELECTION, SAME_SEED = "OTHER IMAGES", "OTHER SELECTION", "SAME SEED"
 KEPT = ("dataset", "fingerprint", "n", "errors", "error", "interval", "text", "top5", "label", "selected", "selection")
 WEIGHTLESS = tuple(f"{kind}_share" for kind in FREE_KINDS)
-WATCHED = (
-    *WEIGHTLESS,
-    "entropy_normal",
-    "entropy_reduce",
-    "entropy_grids",
+ENTROPY = "entropy_"  # begins the names of a metric for each kind of decisions, of which each space has its own
+ENTROPIES = ("entropy_normal", "entropy_reduce", "entropy_grids")  # of the spaces of the paper
+FOUND = (
     "found_skips",
     "found_pools",
     "found_convs",
@@ -54,7 +52,7 @@ def compare(paths, force=False, picture=None, overwrite=False, tell=None):
 
     Raises:
         UsageError: a run is named twice, or a picture is asked for without a search.
-        RunError: a directory holds no run, or an evaluation that can not be read.
+        RunError: a directory holds no run, or an evaluation that cannot be read.
         ConfigError: the runs are not comparable, and `force` is not set.
     """
     runs = _read(paths)
@@ -104,7 +102,7 @@ def _rows(runs):
     numbers = {key: number for number, key in enumerate(dict.fromkeys(keys), 1)}
     rows = []
     for run, key, name in zip(runs, keys, names):
-        failed = run.has("diverged.json")
+        failed = run.has(files.DIVERGED)
         row = {
             "group": numbers[key],
             "run": str(run.path),
@@ -153,33 +151,33 @@ def _training(run):
 def _name(found):
     """An architecture's name, or what tells it from others that have none."""
     text = json.dumps(found.as_dict())
-    return found.name or f"{found.kind} {hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    return found.name or f"{found.kind} {sha256(text.encode())[:8]}"
 
 
 def _cost(run, found):
     """Parameters and AddMults of the run's network; None each while it has not seen its data, or only Python knows its
     space."""
-    if not found or "space" in run.recipe or not run.has(DATA):
+    if not found or "space" in run.recipe or not run.has(files.DATA):
         return dict.fromkeys(Cost._fields)
-    recipe = TrainRecipe.from_dict({**contents.settings(run), "seed": 0}, f"{run.path}/recipe.json")
+    recipe = TrainRecipe.from_dict({**contents.settings(run), "seed": 0}, str(run.path / files.RECIPE))
     facts = contents.data(run)
-    return _counted(found, recipe, tuple(facts["shape"]), len(facts["class_names"]))._asdict()
+    return _counted(NetworkSpec(recipe, facts["shape"], len(facts["class_names"])), found)._asdict()
 
 
-_counted = functools.lru_cache(count_cost)  # once for the seeds of a group
+_counted = functools.lru_cache(NetworkSpec.cost)  # once for the seeds of a group
 
 
 def _evaluations(run):
     """What `evaluate` has left in a finished run, that on its own test images first."""
     evaluations = []
-    for path in sorted(run.path.glob("evaluation*.json")) if run.finished else []:
+    for path in sorted(run.path.glob(files.EVALUATIONS)) if run.finished else []:
         report = run.read_json(path.name)
         if not isinstance(report, dict) or not report.keys() >= {*KEPT}:
             step = shlex.join(["sharpkeras", "evaluate", str(run.path)])
             raise RunError("is no evaluation of this version", where=str(path), allowed=", ".join(KEPT), next_step=step)
         contents.evaluation(run, path.name)
-        report, answers = contents.evaluation(run, path.name), path.stem.replace("evaluation", "predictions", 1)
-        evaluations.append({**{key: report[key] for key in KEPT}, "predictions": answers})
+        report, answers = contents.evaluation(run, path.name), Path(files.predictions_of(path.name))
+        evaluations.append({**{key: report[key] for key in KEPT}, "predictions": answers.stem})
     return sorted(evaluations, key=lambda evaluation: evaluation["predictions"] != "predictions")
 
 
@@ -226,7 +224,7 @@ def _pairs(runs, rows):
 
 def _right(run, evaluation):
     """Whether each image was answered rightly, (N,) booleans."""
-    name = evaluation["predictions"]
+    name = f"{evaluation['predictions']}.safetensors"
     loaded = contents.answers(run, name)
     if loaded is not None:
         labels, classes, meta = loaded
@@ -235,7 +233,7 @@ def _right(run, evaluation):
             return right
     problem = "does not belong to the evaluation" if loaded else "is missing"
     step = shlex.join(["sharpkeras", "evaluate", str(run.path), "--data", evaluation["dataset"]])
-    raise RunError(problem, where=str(run.path / f"{name}.safetensors"), next_step=step)
+    raise RunError(problem, where=str(run.path / name), next_step=step)
 
 
 # --- searches ---
@@ -243,7 +241,7 @@ def _right(run, evaluation):
 
 def _search(run):
     """Its settings, and the collapse watch of its last epoch and of the worst one."""
-    settings, rows = contents.settings(run) if run.recipe else {}, contents.numbers(run, WATCHED)
+    settings, rows = contents.settings(run) if run.recipe else {}, contents.numbers(run, _watched(run.read_metrics()))
     own = run.recipe.get("space")  # of a search in a HyperCuboid of one's own, and not what the settings say
     if isinstance(own, dict):
         settings = settings | {"space": str(own.get("name")), "weighting": str(own.get("weighting"))}
@@ -251,15 +249,21 @@ def _search(run):
     worst = max(watched, key=lambda row: sum(row[share] for share in WEIGHTLESS), default=None)
     return {
         **{name: settings.get(name) for name in ("space", "ops", "weighting", "order", "epochs", "cost_of")},
-        "fingerprint": contents.data(run)["fingerprint"] if run.has(DATA) else None,
+        "fingerprint": contents.data(run)["fingerprint"] if run.has(files.DATA) else None,
         "last": _watch(rows[-1]) if rows else None,
         "worst": _watch(worst) if worst else None,
         "labels": [],
     }
 
 
+def _watched(rows):
+    """The names of the metrics that are shown: those of the collapse watch, and what was found."""
+    entropies = [*ENTROPIES, *(name for row in rows for name in row if str(name).startswith(ENTROPY))]
+    return (*WEIGHTLESS, *dict.fromkeys(entropies), *FOUND)
+
+
 def _watch(row):
-    there = [name for name in WATCHED if name in row or not name.startswith("entropy_")]  # each space has its own
+    there = [name for name in _watched([row]) if name in row or not name.startswith(ENTROPY)]
     return {"epoch": row["epoch"] + 1, "epochs_counted_from": 1, **{name: row.get(name) for name in there}}
 
 
@@ -268,7 +272,8 @@ def _search_groups(rows):
     groups = []
     for group, members in _grouped(rows):
         last = [row["last"] if row["status"] == "finished" else None for row in members]
-        values = {name: [epoch and epoch.get(name) for epoch in last] for name in WATCHED}
+        watched = _watched([epoch for epoch in last if epoch])
+        values = {name: [epoch and epoch.get(name) for epoch in last] for name in watched}
         numbers = {name: mean_interval(v) if any(x is not None for x in v) else None for name, v in values.items()}
         common = {name: members[0][name] for name in ("space", "ops", "weighting")}
         runs = {"runs": [row["name"] for row in members], "seeds": [row["seed"] for row in members]}
@@ -283,8 +288,7 @@ def _refuse_picture(path, searches, overwrite):
         raise UsageError("a picture shows searches, and there is none", where="--picture", allowed="a search run")
     if path.suffix != ".png":
         raise UsageError("a picture is a PNG file", where="--picture", seen=str(path), allowed="a name in .png")
-    if path.exists() and not overwrite:
-        raise RunError("exists already", where=str(path), next_step="another --picture, or --overwrite")
+    atomic_writes.refuse_to_replace(path, overwrite, "another --picture, or --overwrite")
 
 
 def _draw(path, searches, runs):

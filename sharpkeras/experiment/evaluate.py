@@ -11,15 +11,16 @@ import numpy as np
 
 from sharpkeras.data import DATASETS, augment, batches, load
 from sharpkeras.data.folder_layout import same
-from sharpkeras.engine.epochs import Silent
+from sharpkeras.engine.epochs import NullProgress
 from sharpkeras.errors import DataError, ResourceError, RunError
 from sharpkeras.experiment import result_checks, setup
 from sharpkeras.experiment.builders import image_options
 from sharpkeras.experiment.paper_tables import trained_network
-from sharpkeras.io import atomic_writes
+from sharpkeras.io import atomic_writes, kinds
+from sharpkeras.io.hashes import sha256
 from sharpkeras.measure.accuracy import ErrorRate, top_k_errors
 from sharpkeras.optimizers import SGD
-from sharpkeras.runs import RunDirectory
+from sharpkeras.runs import RunDirectory, files
 from sharpkeras.training.training_model import TrainingModel
 
 TEST_SELECTED = "TEST-SELECTED"  # the label of every number of weights that test images have selected
@@ -41,15 +42,15 @@ def evaluate(path, dataset=None, batch_size=256, data_options=None, space=None, 
         batch_size: images at a time.
         data_options: further arguments of `data.load`, such as download.
         space: the HyperCuboid of a path, where it is not MultiChannelNet.
-        progress: see `epochs.Silent`; it is told what is evaluated.
-        tell: report → None, called before anything is kept: a place that can not be written costs no figure.
+        progress: see `epochs.NullProgress`; it is told what is evaluated.
+        tell: report → None, called before anything is kept: a place that cannot be written costs no figure.
 
     Returns:
         A dict: dataset, fingerprint, split, n, errors, error, interval, the rate as text, the same for "top5" (None up
         to 5 classes), how the weights were selected, and `findings`: what speaks against having learned anything.
 
     Raises:
-        RunError: no such run, it has not ended, or its directory can not be written.
+        RunError: no such run, it has not ended, or its directory cannot be written.
         ResourceError: the disk is full.
         DataError: no test images, or of other classes or another size than the training's.
         NumericalError: an answer of the network is not finite.
@@ -60,9 +61,9 @@ def evaluate(path, dataset=None, batch_size=256, data_options=None, space=None, 
     options = options_as_trained(recipe, spec, facts["shape"])
     test = _as_trained(load(spec, "test", statistics=statistics, **options, **(data_options or {})), facts)
     uses = {"of the test split" if spec == recipe.dataset else "to test on": len(test.labels)}
-    (progress or Silent()).works_on(setup.in_words(test, uses, "float32"))
+    (progress or NullProgress()).works_on(setup.in_words(test, uses, "float32"))
     label = TEST_SELECTED if selected["by"] == "test" else None
-    normalize = functools.partial(augment.normalize, mean=test.mean, deviation=test.deviation)
+    normalize = functools.partial(augment.normalize, mean=test.mean, deviation=test.std)
     model = TrainingModel(network, SGD(0.0), normalize=normalize)
     errors, classes, fingerprint = _answers(model, test, batch_size)
     suffix, n = _suffix(spec, recipe.dataset), len(test.labels)
@@ -88,8 +89,10 @@ def evaluate(path, dataset=None, batch_size=256, data_options=None, space=None, 
     if finding:
         logger.warning("%s", finding)
     try:  # the answers first: a report never stands without them
-        run.add(f"predictions{suffix}.safetensors", atomic_writes.pack_with_checksums(answers, meta))
-        run.add(f"evaluation{suffix}.json", atomic_writes.dump_file(report, "evaluation"))
+        run.add(files.predictions(suffix), atomic_writes.pack_with_checksums(answers, meta))
+        run.add(
+            files.evaluation(suffix), atomic_writes.dump_file(kinds.of_kind(kinds.EVALUATION, report), "evaluation")
+        )
     except (ResourceError, RunError) as error:
         error.problem = f"the evaluation was not kept in the run: {error.problem}"
         error.next_step = "evaluate a copy of the run in a place that can be written and has room"
@@ -149,7 +152,7 @@ def _suffix(spec, trained_on):
     if spec == trained_on:
         return ""
     plain = re.sub(r"[^A-Za-z0-9.]+", "-", spec).strip("-.")[-48:]
-    code = hashlib.sha256(spec.encode(errors="surrogateescape")).hexdigest()[:8]
+    code = sha256(spec.encode(errors="surrogateescape"))[:8]
     return f"-{plain}" if plain == spec else f"-{plain}-{code}"
 
 

@@ -1,5 +1,6 @@
-"""What is exported, and with what: a trained network, an architecture with random weights, or a model of Keras'."""
+"""Export of a trained network, an architecture with random weights, or a model of keras.applications."""
 
+import dataclasses
 import difflib
 import functools
 import inspect
@@ -13,7 +14,7 @@ import numpy as np
 from sharpkeras import __version__
 from sharpkeras.data import load
 from sharpkeras.errors import DataError, RunError, UsageError
-from sharpkeras.experiment.builders import build_network, seed_initializers
+from sharpkeras.experiment.builders import seed_initializers
 from sharpkeras.experiment.evaluate import options_as_trained
 from sharpkeras.experiment.paper_tables import trained_network
 from sharpkeras.io import atomic_writes
@@ -34,7 +35,7 @@ logger = logging.getLogger("sharpkeras")
 
 
 @dataclass(frozen=True)
-class Source:
+class ExportSource:
     """A model to export.
 
     Args:
@@ -60,14 +61,14 @@ def export(
     optimize=True,
     stored_pixels=False,
     test_images=1000,
-    calibration_images=None,
+    precision="float32",
+    calibration_images=512,
     weight_bits=7,
-    half=False,
     sizes=None,
     space=None,
     data_options=None,
 ):
-    """Writes a model as ONNX, refused unless it agrees with Keras; see `onnx_export.export_onnx`.
+    """Write a model as ONNX, refused unless it agrees with Keras; see `onnx_export.export_onnx`.
 
     Args:
         source: a training run; an architecture (a file, a published name), which gets random weights; or
@@ -76,10 +77,10 @@ def export(
         opset, overwrite, optimize: as in `export_onnx`.
         stored_pixels: whether the file takes uint8 images as they are stored, with their preprocessing inside.
         test_images: on how many test images, where they are there, the file's top-1 is reported beside the network's.
-        calibration_images: on how many training images int8 is calibrated; None leaves the file in float32.
+        precision: of the file: "float32", "float16" or "int8".
+        calibration_images: on how many training images int8 is calibrated.
         weight_bits: of int8: 7, right on every processor, or 8, on x86 with VNNI and on ARM alone.
-        half: whether the file computes in float16.
-        sizes: of the network of an architecture, as `recipes.network_sizes` gives them; None are those of table 2.
+        sizes: NetworkSpec of an architecture, as `recipes.network_sizes` gives it; None is that of table 2.
         space: the HyperCuboid of a path, where it is not MultiChannelNet.
         data_options: further arguments of `data.load`, such as skip_bad_images.
 
@@ -114,19 +115,16 @@ def export(
         pixels = np.asarray(dataset.images[:count])
         return (pixels if stored_pixels else _normalised(pixels, statistics)), np.asarray(dataset.labels[:count])
 
-    trained_on = prepared("train", REAL_IMAGES if calibration_images is None else calibration_images)
-    if calibration_images is not None and trained_on is None:
-        problem = "int8 is calibrated on images of training, and there are none"
-        raise DataError(problem, where="--quantize", next_step="export a training run whose data are there")
+    trained_on = prepared("train", calibration_images if precision == "int8" else REAL_IMAGES)
     return export_onnx(
         model,
         out,
         opset=opset,
         images=trained_on and trained_on[0][:REAL_IMAGES],
         test=prepared("test", test_images),
-        calibration=None if calibration_images is None else trained_on[0],
+        precision=precision,
+        calibration=trained_on[0] if precision == "int8" and trained_on else None,
         weight_bits=weight_bits,
-        half=half,
         metadata=metadata,
         overwrite=overwrite,
         optimize=optimize,
@@ -147,7 +145,7 @@ def _with_preprocessing(found, source):
 
 
 def _finder(source):
-    """The function that makes a Source of it; raises where nothing of the name is there, before anything is built."""
+    """The function that makes its ExportSource; raises where nothing of the name is there, before anything is built."""
     if str(source).startswith(KERAS):
         _application(source)
         return _keras_source
@@ -165,13 +163,13 @@ def _run_source(path, sizes, space):
     network, recipe, facts, found, selected = trained_network(path, space)
     preprocessing = {"scale": "x / 255", "mean": facts["mean"], "deviation": facts["deviation"], "layout": "NHWC"}
     settings = {"classes": facts["class_names"], "recipe": recipe.as_dict(), "selected": selected}
-    metadata = _metadata(network.counted(), preprocessing, **{found.kind: found.as_dict()}, **settings)
+    metadata = _metadata(network.without_auxiliary(), preprocessing, **{found.kind: found.as_dict()}, **settings)
     load_images = functools.partial(_load, recipe, facts)
-    return Source(network.deployed(), metadata, _deployed_addmults(network, metadata), load_images)
+    return ExportSource(network.inference_model(), metadata, _deployed_addmults(network, metadata), load_images)
 
 
 def _load(recipe, facts, split, limit, options):
-    """Images of the training's data; None, and a warning, where they can not be read (any more), or are others."""
+    """Images of the training's data; None, and a warning, where they cannot be read (any more), or are others."""
     reading, problem = options_as_trained(recipe, recipe.dataset, facts["shape"]), None
     try:
         dataset = load(recipe.dataset, split, limit=limit, **reading, **options)
@@ -187,13 +185,13 @@ def _load(recipe, facts, split, limit, options):
 
 def _architecture_source(source, sizes, space):
     found = architectures.architecture(source)
-    recipe, input_shape, num_classes = sizes or network_sizes()
-    seed_initializers(recipe.seed)
-    network = build_network(recipe, found, input_shape, num_classes, space)
-    classes = [str(number) for number in range(num_classes)]
-    settings = {"classes": classes, "recipe": recipe.as_dict(), "selected": UNTRAINED}
-    metadata = _metadata(network.counted(), {}, **{found.kind: found.as_dict()}, **settings)
-    return Source(network.deployed(), metadata, _deployed_addmults(network, metadata))
+    spec = dataclasses.replace(sizes or network_sizes(), space=space)
+    seed_initializers(spec.recipe.seed)
+    network = spec.build(found)
+    classes = [str(number) for number in range(spec.num_classes)]
+    settings = {"classes": classes, "recipe": spec.recipe.as_dict(), "selected": UNTRAINED}
+    metadata = _metadata(network.without_auxiliary(), {}, **{found.kind: found.as_dict()}, **settings)
+    return ExportSource(network.inference_model(), metadata, _deployed_addmults(network, metadata))
 
 
 def _keras_source(source, sizes, space):
@@ -206,8 +204,8 @@ def _keras_source(source, sizes, space):
         if None in model.input_shape[1:]:  # MobileNetV3 leaves the size open
             model = build(input_shape=FREE_SIZE, **settings)
     except (TypeError, ValueError) as error:
-        raise UsageError("Keras can not build this model", seen=f"{source}: {error}") from error
-    return Source(model, _metadata(model, {}, application=str(source), selected=UNTRAINED))
+        raise UsageError("Keras cannot build this model", seen=f"{source}: {error}") from error
+    return ExportSource(model, _metadata(model, {}, application=str(source), selected=UNTRAINED))
 
 
 def _application(source):
@@ -228,7 +226,7 @@ def _metadata(counted, preprocessing, **others):
 def _deployed_addmults(network, metadata):
     """Of convolutions and dense layers; states that nothing reads count for the paper and are not in the file."""
     if network.output.get("unread"):
-        return cost.count(network.deployed()).addmults_conv_dense
+        return cost.count(network.inference_model()).addmults_conv_dense
     return metadata["cost"]["addmults_conv_dense"]
 
 

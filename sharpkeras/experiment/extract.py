@@ -1,21 +1,36 @@
 """Architectures out of the alphas of a search that has run: other strategies, several routes, a budget afterwards."""
 
 import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
+from sharpkeras import spaces
 from sharpkeras.errors import ConfigError, RunError, UsageError
-from sharpkeras.experiment import budgets, builders
+from sharpkeras.experiment.budgets import Budget
 from sharpkeras.experiment.inherited_settings import training_recipe
 from sharpkeras.experiment.plots import last_epoch
 from sharpkeras.experiment.sample import refuse_to_lose
 from sharpkeras.io import atomic_writes
-from sharpkeras.recipes import SearchRecipe
-from sharpkeras.runs import RunDirectory, contents
-from sharpkeras.spaces.hypercuboid import graph
-from sharpkeras.spaces.hypercuboid.space import HyperCuboid
+from sharpkeras.measure.cost import Cost
+from sharpkeras.recipes import SearchRecipe, TrainRecipe
+from sharpkeras.runs import RunDirectory, contents, files
+from sharpkeras.spaces import Architecture
+
+DEFAULT = "longest"  # strategy, of the spaces that have any
+COUNTED = {"addmults": "addmults_paper", "parameters": "parameters"}  # cost → its field of a Cost
 
 
-def extract(run, out, strategy="longest", routes=1, epoch=None, changes=None, overwrite=False, tell=None):
+def extract(
+    run: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    strategy: str = DEFAULT,
+    routes: int = 1,
+    epoch: int | None = None,
+    changes: Mapping[str, Any] | None = None,
+    overwrite: bool = False,
+    tell: Callable[[Architecture, Cost, SearchRecipe, TrainRecipe], None] | None = None,
+) -> tuple[Architecture, Cost, SearchRecipe, TrainRecipe]:
     """Reads an architecture off the alphas of a search and writes it as a JSON file.
 
     Args:
@@ -42,28 +57,23 @@ def extract(run, out, strategy="longest", routes=1, epoch=None, changes=None, ov
         step = "alphas are in its epochs/: space.extract(alphas)"
         raise RunError("has a space that only Python knows", where=str(run.path), next_step=step)
     settings = {**contents.settings(run), **(changes or {})}
-    recipe, facts = SearchRecipe.from_dict(settings, f"{run.path}/recipe.json").priced(), contents.data(run)
-    space, shape, classes = builders.search_space(recipe), tuple(facts["shape"]), len(facts["class_names"])
+    recipe, facts = SearchRecipe.from_dict(settings, str(run.path / files.RECIPE)).priced(), contents.data(run)
+    space = spaces.of_recipe(recipe)
     name = _epoch_file(run, epoch)
     alphas = contents.alphas(run, name, space)
-    if not isinstance(space, HyperCuboid) and (strategy != "longest" or routes > 1):
-        raise UsageError("a genotype is no path", where="--strategy, --routes", allowed="a search of multichannel")
-    if strategy != "longest" and (routes > 1 or recipe.limit_of_cost is not None):
+    if not space.strategies and (strategy != DEFAULT or routes > 1):
+        problem = f"a {spaces.find_space(recipe.space).architecture} is no path"
+        raise UsageError(problem, where="--strategy, --routes", allowed="a search of multichannel")
+    if strategy != DEFAULT and (routes > 1 or recipe.limit_of_cost is not None):
         problem = "several routes and budgets have an extraction of their own"
-        raise UsageError(problem, where="--strategy", seen=strategy, allowed="longest")
-
-    def count(found):
-        network = budgets.costed_network(recipe, shape, classes)
-        return builders.count_cost(found, *network, budgets.costed_space(recipe, space))
-
-    if strategy != "longest":
+        raise UsageError(problem, where="--strategy", seen=strategy, allowed=DEFAULT)
+    budget = Budget.of(recipe, space, facts["shape"], len(facts["class_names"]))
+    if strategy != DEFAULT:
         found = space.extract(alphas, strategy=strategy)
     else:
-        found = _flow(space, alphas, routes, recipe, count) if routes > 1 else None
-        costs = budgets.costs(recipe, space, shape, classes)
-        found = found or budgets.extraction(recipe, space, costs)(alphas)
+        found = (_several(budget, alphas, routes) if routes > 1 else None) or budget.extract(alphas)
     refuse_to_lose(Path(out), overwrite)
-    result = found, count(found), recipe, training_recipe(run.path, search=recipe)
+    result = found, budget.network.cost(found), recipe, training_recipe(run.path, search=recipe)
     if tell:
         tell(*result)
     atomic_writes.write(Path(out), found.as_json().encode())
@@ -74,27 +84,24 @@ def _epoch_file(run, epoch):
     """The file of the alphas of an epoch, which counts from 1; None is the last of a finished search."""
     if epoch is None:
         return last_epoch(run)
-    name = f"epochs/{epoch - 1:04d}.json"
+    name = files.epoch(epoch - 1)
     if not os.path.isfile(run.path / name):
         done = f"1 to {len(run.read_metrics())}"
         raise RunError(f"has no epoch {epoch}", where=str(run.path), seen=f"no {name}", allowed=done)
     return name
 
 
-def _flow(space, alphas, routes, recipe, count):
-    """The Path of several routes with the largest sum of weights; under a budget of as many as fit, None if none."""
-    paths = space.graph(alphas)
-    if recipe.limit_of_cost is None:
-        return space.path([graph.choices(nodes) for nodes in graph.flow_paths(paths, routes)])
-    field = {"addmults": "addmults_paper", "parameters": "parameters"}.get(recipe.cost)
-    if field is None:
+def _several(budget, alphas, routes):
+    """The architecture of several routes with the largest sum of weights; within a limit of as many as fit, or None."""
+    if budget.limit is None:
+        return budget.space.extract_routes(alphas, routes)
+    if budget.recipe.cost not in COUNTED:
         raise UsageError("several routes have a budget of AddMults or parameters", where="--max-latency-ms")
 
-    def cost_of(found):
-        return getattr(count(space.path([graph.choices(nodes) for nodes in found])), field)
+    def cost(found):
+        return getattr(budget.network.cost(found), COUNTED[budget.recipe.cost])
 
     try:
-        fitting = graph.within_budget(paths, cost_of, recipe.limit_of_cost, routes)
+        return budget.space.extract_routes(alphas, routes, cost, budget.limit)
     except ConfigError:  # not even the longest path alone
         return None
-    return space.path([graph.choices(nodes) for nodes in fitting])

@@ -7,12 +7,14 @@ import statistics
 import time
 from dataclasses import dataclass
 
-from sharpkeras.engine.checkpointing import state
-from sharpkeras.engine.epochs import CHECKPOINTS_ON_DISK, Silent
+from sharpkeras import spaces
+from sharpkeras.engine.checkpointing import model_arrays
+from sharpkeras.engine.epochs import CHECKPOINTS_ON_DISK, NullProgress
 from sharpkeras.engine.step_model import backend_step
 from sharpkeras.errors import ResourceError
-from sharpkeras.experiment import budgets, builders, setup, weights
-from sharpkeras.experiment.run_options import PLAIN
+from sharpkeras.experiment import setup, weights
+from sharpkeras.experiment.budgets import Budget
+from sharpkeras.experiment.run_options import DEFAULT_OPTIONS
 from sharpkeras.measure import cost
 from sharpkeras.measure.memory import available_bytes
 
@@ -63,17 +65,17 @@ class Forecast:
         return {**dataclasses.asdict(self), "fits": self.fits}
 
 
-def forecast(made, epochs, addmults=None):
+def forecast(run_setup, epochs, addmults=None):
     """The Forecast of a run that is assembled and not begun; leaves no file. The model has trained a little afterwards.
 
     Args:
-        made: prepared.Prepared.
+        run_setup: setup.RunSetup.
         epochs: of the run.
         addmults: of the network; None for a search.
     """
-    model, steps = made.model, made.steps
+    model, steps = run_setup.model, run_setup.steps
     numbers = {"steps": steps, "epochs": epochs, "addmults": addmults, **_sizes(model)}
-    data = itertools.chain.from_iterable(made.data(epoch, 0) for epoch in itertools.count())
+    data = itertools.chain.from_iterable(run_setup.data(epoch, 0) for epoch in itertools.count())
     step, batch, started = model.compiled_step(), next(data), time.perf_counter()
     peak, left = step.peak_bytes(batch), memory_left()
     numbers |= {"peak_memory_bytes": peak, "available_memory_bytes": left}
@@ -82,7 +84,7 @@ def forecast(made, epochs, addmults=None):
     float(step(batch)["train_loss"])  # waits for the device
     first_step_s, step_s = time.perf_counter() - started, _seconds_of_a_step(step, data)
     step.sync()
-    compile_s, evaluation_s = _evaluation_seconds(made) if made.held_out else (0.0, 0.0)
+    compile_s, evaluation_s = _evaluation_seconds(run_setup) if run_setup.held_out else (0.0, 0.0)
     epoch_s = steps * step_s + evaluation_s
     times = {"first_step_s": first_step_s, "step_s": step_s, "evaluation_s": evaluation_s, "epoch_s": epoch_s}
     return Forecast(**numbers, **times, total_s=first_step_s + compile_s + epochs * epoch_s - step_s)
@@ -95,7 +97,7 @@ def _sizes(model):
     return {
         "parameters": sum(math.prod(variable.shape) for variable in weights),
         "alphas": None if alphas is None else sum(math.prod(variable.shape) for variable in alphas),
-        "disk_bytes": CHECKPOINTS_ON_DISK * sum(array.nbytes for array in state(model).values()),
+        "disk_bytes": CHECKPOINTS_ON_DISK * sum(array.nbytes for array in model_arrays(model).values()),
     }
 
 
@@ -108,14 +110,14 @@ def _seconds_of_a_step(step, data):
     return statistics.median(seconds)
 
 
-def _evaluation_seconds(made):
+def _evaluation_seconds(run_setup):
     """What compiling the evaluation takes, and what evaluating all images takes: by one batch, evaluated twice."""
-    batch, seconds = next(iter(made.held_out())), []
+    batch, seconds = next(iter(run_setup.held_out())), []
     for _ in range(2):
         started = time.perf_counter()
-        made.model.logits([batch])
+        run_setup.model.logits([batch])
         seconds.append(time.perf_counter() - started)
-    return max(0.0, seconds[0] - seconds[1]), seconds[1] * math.ceil(made.held_out_images / len(batch[0]))
+    return max(0.0, seconds[0] - seconds[1]), seconds[1] * math.ceil(run_setup.held_out_images / len(batch[0]))
 
 
 def memory_left():
@@ -124,26 +126,26 @@ def memory_left():
     return available_bytes() if on_device is None else on_device
 
 
-def forecast_search(recipe, conduct=PLAIN, data_options=None, space=None):
-    """The Forecast of a search; `conduct` counts as far as it changes what a step needs."""
-    dataset = setup.training_data(recipe, Silent(), data_options)
+def forecast_search(recipe, options=DEFAULT_OPTIONS, data_options=None, space=None):
+    """The Forecast of a search; `options` counts as far as it changes what a step needs."""
+    dataset = setup.training_data(recipe, NullProgress(), data_options)
     recipe = recipe if space or recipe.cost == "none" else recipe.priced()
-    space = space or builders.search_space(recipe)
-    costs = budgets.costs(recipe, space, dataset.images.shape[1:], len(dataset.class_names))
-    made = setup.search(recipe, space, dataset, conduct.remat, budgets.penalty(recipe, space, costs))
-    return forecast(made, recipe.epochs)
+    space = space or spaces.of_recipe(recipe)
+    budget = Budget.of(recipe, space, dataset.images.shape[1:], len(dataset.class_names))
+    run_setup = setup.search(recipe, space, dataset, options.remat, budget.penalty if budget.costs else None)
+    return forecast(run_setup, recipe.epochs)
 
 
-def forecast_training(recipe, architecture, conduct=PLAIN, data_options=None, space=None, init=None):
-    """The Forecast of a training; `conduct` counts as far as it changes what a step needs.
+def forecast_training(recipe, architecture, options=DEFAULT_OPTIONS, data_options=None, space=None, init=None):
+    """The Forecast of a training; `options` counts as far as it changes what a step needs.
 
     What `train` would refuse, other weights to begin with too, is refused here.
     """
     initial = None if init is None else weights.initial(init)
-    dataset = setup.training_data(recipe, Silent(), data_options)
+    dataset = setup.training_data(recipe, NullProgress(), data_options)
     build = setup.building(recipe, architecture, space, initial, init)
-    made = setup.training(recipe, build, dataset, conduct.remat, data_options)
-    return forecast(made, recipe.epochs, cost.count(made.model.network.counted()).addmults_paper)
+    run_setup = setup.training(recipe, build, dataset, options.remat, data_options)
+    return forecast(run_setup, recipe.epochs, cost.count(run_setup.model.network.without_auxiliary()).addmults_paper)
 
 
 def refuse_too_large(recipe, remat, step, batch):

@@ -6,7 +6,7 @@ Not its seed and not its precision: they are part of how a network is trained.
 import os
 
 from sharpkeras.recipes import SearchRecipe, TrainRecipe, training_of
-from sharpkeras.runs import RunDirectory, contents
+from sharpkeras.runs import RunDirectory, contents, files
 
 
 def training_recipe(path, name=None, search=None):
@@ -23,10 +23,10 @@ def training_recipe(path, name=None, search=None):
         RunError, ConfigError: when there is no such run, or it is damaged.
     """
     run = RunDirectory.read(path)
-    settings, where = contents.settings(run), f"{run.path}/recipe.json"
+    settings, where = contents.settings(run), str(run.path / files.RECIPE)
     if run.kind == "train":
         return TrainRecipe.from_dict(settings, where)
     search = search or SearchRecipe.from_dict(settings, where)
-    if not os.path.lexists(run.path / contents.DATA):  # what is no regular file is refused when it is read
+    if not os.path.lexists(run.path / files.DATA):  # what is no regular file is refused when it is read
         return training_of(search, name)
     return training_of(search, name, contents.images(run)["shape"], contents.number_of_images(run))

@@ -6,7 +6,6 @@
 import os
 import sys
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 
 import keras
@@ -15,10 +14,11 @@ from sharpkeras.engine.step_model import backend_step
 from sharpkeras.experiment import weights
 from sharpkeras.experiment.paper_tables import trained_network
 from sharpkeras.io import atomic_writes
+from sharpkeras.io.hashes import sha256
 from sharpkeras.measure.latency.benchmark import CPU, most_memory, too_many_threads
 from sharpkeras.measure.latency.interleaving import Launch
 from sharpkeras.measure.latency.worker import noise, serve, timed
-from sharpkeras.runs import RunDirectory, contents
+from sharpkeras.runs import RunDirectory, contents, files
 
 ENGINES = {"tensorflow": "TensorFlow", "jax": "JAX"}
 
@@ -40,7 +40,7 @@ class KerasRun:
         return f"{self.backend}:{self.path}"
 
     def launch(self, batch_size, threads, providers):
-        """How the network is timed.
+        """Launch of the process that times the network.
 
         A GPU has to be used where `providers` has more than ONNX Runtime's CPU.
 
@@ -50,8 +50,8 @@ class KerasRun:
         run, on_cpu = RunDirectory.read(self.path, "train"), tuple(providers) == CPU
         weights.of_run(run)
         shape = [batch_size, *contents.data(run)["shape"]]
-        content = run.read_bytes(f"{weights.WEIGHTS}.safetensors", atomic_writes.LARGEST_ARRAYS)
-        facts = {"file": self.name, "bytes": len(content), "sha256": sha256(content).hexdigest(), "input_shape": shape}
+        content = run.read_bytes(files.WEIGHTS, atomic_writes.LARGEST_ARRAYS)
+        facts = {"file": self.name, "bytes": len(content), "sha256": sha256(content), "input_shape": shape}
         return Launch(
             where=self.name,
             engine=f"Keras on {ENGINES[self.backend]}",
@@ -77,7 +77,7 @@ def _environment(backend, threads, on_cpu):
 
 
 def _thread_warnings(backend, threads):
-    """What the threads of a backend can not be, or are only by other means."""
+    """What the threads of a backend cannot be, or are only by other means."""
     if backend != "jax":
         return ()
     if not hasattr(os, "sched_setaffinity"):
@@ -101,7 +101,7 @@ def open_keras(path, shape, threads):
     backend = keras.backend.backend()
     if backend == "jax" and hasattr(os, "sched_setaffinity"):  # before its first operation, which starts its threads
         os.sched_setaffinity(0, _cores_for(threads))
-    infer, device = backend_step().inference(trained_network(path)[0].deployed())
+    infer, device = backend_step().inference(trained_network(path)[0].inference_model())
     images = noise(shape, "float32")
     infer(images)  # compiles, which is no part of the warm-up
     used, versions = [device(images)], {name: sys.modules[name].__version__ for name in ("keras", backend)}

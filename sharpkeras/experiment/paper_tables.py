@@ -1,4 +1,4 @@
-"""What was found, and the numbers of it: trained networks, and the tables of the paper."""
+"""Trained networks, and the tables of the paper beside their measured numbers."""
 
 import functools
 import os
@@ -7,12 +7,12 @@ import keras
 
 from sharpkeras.errors import ConfigError, RunError
 from sharpkeras.experiment import budgets, weights
-from sharpkeras.experiment.builders import build_network, count_cost
 from sharpkeras.measure import cost
 from sharpkeras.paper import published
 from sharpkeras.recipes import TRAININGS, SearchRecipe, TrainRecipe
-from sharpkeras.runs import EPOCHS_FROM_0, RunDirectory, architectures, contents, differences
-from sharpkeras.spaces.hypercuboid import multichannel
+from sharpkeras.runs import EPOCHS_FROM_0, RunDirectory, architectures, contents, differences, files
+from sharpkeras.spaces import ARCHITECTURES, SPACES
+from sharpkeras.spaces.network_spec import NetworkSpec
 
 # Rows whose architecture Keras has, and one whose configuration the paper leaves to its reader.
 APPLICATIONS = {
@@ -58,21 +58,21 @@ def trained_network(path, space=None):
     recipe, facts = _recipe_and_facts(run)
     found = architectures.of_recipe(run)
     if found is None:
-        raise RunError("has no architecture", where=f"{path}/recipe.json", allowed=" or ".join(architectures.KINDS))
-    network = build_network(recipe, found, facts["shape"], len(facts["class_names"]), space)
-    weights.put_into(network, arrays, f"{path}/weights.safetensors")
+        raise RunError("has no architecture", where=f"{path}/{files.RECIPE}", allowed=" or ".join(ARCHITECTURES))
+    network = NetworkSpec(recipe, facts["shape"], len(facts["class_names"]), space).build(found)
+    weights.put_into(network, arrays, f"{path}/{files.WEIGHTS}")
     selection = meta.get("selection", {"by": "last"})
     return network, recipe, facts, found, {**selection, **EPOCHS_FROM_0} if "epoch" in selection else selection
 
 
 def _refuse_another_space(run, space):
-    """Raises ConfigError where a space is given that is not the one of the training."""
+    """Raise ConfigError where a space is given that is not the one of the training."""
     trained_in = run.recipe.get("space")
-    if space is None or trained_in is None and space.name == multichannel.NAME:
+    if space is None or trained_in is None and space.name in SPACES:
         return  # that this is a space which only Python knows is told where the network is built
     table = differences({"space": trained_in}, {"space": space.as_dict()})
     if table:
-        raise ConfigError(f"was trained in another space{table}", where=f"{run.path}/recipe.json")
+        raise ConfigError(f"was trained in another space{table}", where=str(run.path / files.RECIPE))
 
 
 def is_training(path):
@@ -80,8 +80,8 @@ def is_training(path):
     return os.path.isdir(path) and RunDirectory.read(path).kind == "train"
 
 
-def sizes_of_run(path):
-    """(TrainRecipe, (H, W, C), number of classes) of the network of a run; None of anything else.
+def sizes_of_run(path: str | os.PathLike[str]) -> NetworkSpec | None:
+    """The NetworkSpec of a run; None of anything else.
 
     Of a search that of the network that is trained next.
 
@@ -92,15 +92,18 @@ def sizes_of_run(path):
     if run is None:
         return None
     if run.kind == "search":
-        facts, recipe = contents.images(run), SearchRecipe.from_dict(contents.settings(run), f"{run.path}/recipe.json")
+        facts, recipe = (
+            contents.images(run),
+            SearchRecipe.from_dict(contents.settings(run), str(run.path / files.RECIPE)),
+        )
         return budgets.costed_network(recipe.priced(), facts["shape"], len(facts["class_names"]))
     recipe, facts = _recipe_and_facts(run)
-    return recipe, tuple(facts["shape"]), len(facts["class_names"])
+    return NetworkSpec(recipe, facts["shape"], len(facts["class_names"]))
 
 
 def _recipe_and_facts(run):
     """The TrainRecipe of a training run, and the facts of its data."""
-    return TrainRecipe.from_dict(contents.settings(run), f"{run.path}/recipe.json"), contents.data(run)
+    return TrainRecipe.from_dict(contents.settings(run), str(run.path / files.RECIPE)), contents.data(run)
 
 
 def table(number):
@@ -146,4 +149,4 @@ def _measured(number, row, count):
 
 
 def _published_cost(name, recipe, size, classes):
-    return count_cost(published.architecture(name), recipe, (size, size, 3), classes)
+    return NetworkSpec(recipe, (size, size, 3), classes).cost(published.architecture(name))

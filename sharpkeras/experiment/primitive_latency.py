@@ -17,18 +17,19 @@ import tempfile
 from pathlib import Path
 
 import keras
-import numpy as np
 from keras import ops
 
+from sharpkeras import spaces
 from sharpkeras.data import DATASETS
 from sharpkeras.data import load as load_dataset
 from sharpkeras.errors import RunError, SharpKerasError
-from sharpkeras.experiment.budgets import cost_sizes, costed_space
-from sharpkeras.experiment.builders import image_options, search_space
-from sharpkeras.io import atomic_writes
+from sharpkeras.experiment.budgets import costed_network, mean_cost
+from sharpkeras.experiment.builders import image_options
+from sharpkeras.io import atomic_writes, kinds
 from sharpkeras.layers import Identity
 from sharpkeras.measure.latency import primitive_table
 from sharpkeras.measure.latency.benchmark import benchmark_onnx
+from sharpkeras.spaces.network_spec import NetworkSpec
 
 OPSET = 17
 WARMUP_S, PROCESSES = 0.1, 3  # for each of some hundred parts
@@ -40,7 +41,7 @@ def measure(recipe, out, *, space=None, overwrite=False, progress=iter, runs=60,
     Args:
         recipe: SearchRecipe; `cost_of` says which final network, by default that of its training.
         out: the JSON file.
-        space: the HyperCuboid, where it is not one that a recipe names.
+        space: a SearchSpace, where it is not one that a recipe names.
         overwrite: whether a table that is there is replaced.
         progress: list of parts → the same, one at a time.
         runs: timed runs of each part.
@@ -53,31 +54,29 @@ def measure(recipe, out, *, space=None, overwrite=False, progress=iter, runs=60,
 
     Raises:
         UsageError: for an unknown space or dataset.
-        ConfigError: for a part that can not be told from others, or a package that is missing.
-        RunError: when the file is there already, or can not be written.
+        ConfigError: for a part that cannot be told from others, or a package that is missing.
+        RunError: when the file is there already, or cannot be written.
     """
     from sharpkeras.onnx_export import export_onnx
 
     _check_destination(Path(out), overwrite)
     export_onnx.require_packages()
     recipe = recipe if space else recipe.priced()
-    space = costed_space(recipe, space or search_space(recipe))
-    sizes = cost_sizes(recipe, space, *_images(recipe))
+    network = costed_network(recipe, *_images(recipe), space or spaces.of_recipe(recipe))
     timing |= {"runs": runs, "warmup_s": WARMUP_S, "processes": PROCESSES}
-    found = parts_of(space, sizes)
-    call, table, unstable = _time_all(found, sizes["input_shape"], progress, timing)
+    call, table, unstable = _time_all(parts_of(network), network.input_shape, progress, timing)
     result = {
         "schema_version": primitive_table.SCHEMA_VERSION,
         **{name: call[name] for name in ("device", "cores", "threads", "batch_size", "runs", "providers")},
         "versions": {name: sys.modules[name].__version__ for name in ("sharpkeras", "keras", *export_onnx.PACKAGES)},
-        "network": sizes,
+        "network": network.cost_sizes(),
         "call_ms": call["p50_ms"],
-        "random_ms": _mean(space, space.costs(primitive_table.lookup(table, out), **sizes)),
+        "random_ms": mean_cost(network.space, network.costs(primitive_table.lookup(table, out))),
         "unstable": unstable,
         "warnings": call["warnings"],
         "table": table,
     }
-    atomic_writes.write(out, atomic_writes.dump_file(result, str(out)))
+    atomic_writes.write(out, atomic_writes.dump_file(kinds.of_kind(kinds.LATENCY_TABLE, result), str(out)))
     return result
 
 
@@ -94,20 +93,15 @@ def _time_all(found, image_shape, progress, timing):
     return call, table, 2 * unstable > len(table)
 
 
-def parts_of(space, sizes):
-    """Key → (layer, input shape): the distinct parts of all final networks of a space.
-
-    Args:
-        space: of which `costs` names the parts.
-        sizes: its arguments beside the measure.
-    """
+def parts_of(network: NetworkSpec) -> dict[str, tuple]:
+    """Key → (layer, input shape): the distinct parts of the networks of all architectures of a space."""
     found = {}
 
     def collect(layer, input_shape):
         found.setdefault(primitive_table.key(layer, input_shape), (layer, tuple(input_shape)))
         return 0.0
 
-    space.costs(collect, **sizes)
+    network.costs(collect)
     return found
 
 
@@ -148,22 +142,15 @@ def _images(recipe):
     return tuple(dataset.images.shape[1:]), len(dataset.class_names)
 
 
-def _mean(space, costs):
-    """What a random architecture costs in the mean."""
-    equal = [np.zeros(np.shape(a), "float32") for a in space.init_alphas(0)]
-    return float(space.expected_cost(equal, costs))
-
-
 def _check_destination(out, overwrite):
     """Raises RunError before the minutes that the measurement takes, not after them."""
     with atomic_writes.disk_errors(out.parent):
         out.parent.mkdir(parents=True, exist_ok=True)
     if not os.access(out.parent, os.W_OK | os.X_OK):
-        raise RunError("the directory can not be written to", where=str(out.parent))
+        raise RunError("the directory cannot be written to", where=str(out.parent))
     if not out.exists():
         return
-    if not overwrite:
-        raise RunError("exists already", where=str(out), next_step="another --out, or --overwrite")
+    atomic_writes.refuse_to_replace(out, overwrite, "another --out, or --overwrite")
     try:
         primitive_table.load_table(out)
     except SharpKerasError as error:

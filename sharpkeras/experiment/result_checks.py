@@ -2,10 +2,11 @@
 
 import numpy as np
 
-from sharpkeras.experiment import builders, plots
+from sharpkeras import spaces
+from sharpkeras.experiment import plots
 from sharpkeras.measure.accuracy import clopper_pearson
 from sharpkeras.recipes import SearchRecipe
-from sharpkeras.runs import RunDirectory, architectures, contents
+from sharpkeras.runs import RunDirectory, architectures, contents, files
 from sharpkeras.searching import collapse
 
 MORE = "more --epochs or images, or another --learning-rate"
@@ -82,13 +83,13 @@ def what_was_not_learned(out):
     run = RunDirectory.read(out)
     if run.kind == "train":
         return of_training(run)
-    recipe = SearchRecipe.from_dict(contents.settings(run), f"{run.path}/recipe.json")
-    return of_search(run, builders.search_space(recipe))
+    recipe = SearchRecipe.from_dict(contents.settings(run), str(run.path / files.RECIPE))
+    return of_search(run, spaces.of_recipe(recipe))
 
 
 def degenerate(recipe, out):
     """Why what the search in the run directory `out` found is degenerate, in a sentence; None if it is not."""
-    run, space = RunDirectory.read(out, "search"), builders.search_space(recipe)
+    run, space = RunDirectory.read(out, "search"), spaces.of_recipe(recipe)
     kinds = set(space.kinds_of(architectures.in_run(run)))
     if "conv" not in kinds:
         return f"no convolution, only {', '.join(sorted(kinds))}"

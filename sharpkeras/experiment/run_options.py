@@ -1,16 +1,13 @@
-"""How a run is carried out, beside its recipe, and what the last bits of its results depend on."""
+"""Options of a run beside its recipe, and the conditions on which the last bits of its results depend."""
 
-import contextlib
 import os
-import platform
 from dataclasses import dataclass
-from pathlib import Path
 
 import keras
 
 from sharpkeras.engine.checkpointing import CHECKPOINT_S
 from sharpkeras.engine.step_model import backend_step
-from sharpkeras.measure.machine import available_cores
+from sharpkeras.measure.machine import available_cores, device_name
 from sharpkeras.runs import RunDirectory
 
 # Variables that choose other kernels, another number of threads or other roundings. Those of TensorFlow's threads are
@@ -32,8 +29,8 @@ IDLE_FLAGS = ("--xla_dump", "--xla_gpu_deterministic_ops", "--xla_hlo_profile")
 
 
 @dataclass(frozen=True)
-class Conduct:
-    """How a run is carried out: nothing in it is part of the recipe.
+class RunOptions:
+    """Options of a run that are no part of its recipe.
 
     Attributes:
         overwrite, must_exist, strict_resume: see `RunDirectory.reserve`.
@@ -54,7 +51,7 @@ class Conduct:
     remat: bool = False
 
     def reserve(self, out, kind, settings):
-        """The RunDirectory `out`, locked, with what the last bits of its results depend on."""
+        """The RunDirectory `out`, locked, with the conditions on which the last bits of its results depend."""
         if self.deterministic:
             backend_step().make_deterministic()
         conditions = {"deterministic": self.deterministic, "remat": self.remat, **_machine(), **_environment()}
@@ -63,7 +60,7 @@ class Conduct:
         )
 
 
-PLAIN = Conduct()
+DEFAULT_OPTIONS = RunOptions()
 
 
 def _machine():
@@ -73,7 +70,7 @@ def _machine():
         available_cores(),
     )
     return {
-        "processor": _processor(),
+        "processor": device_name(),
         "devices": ", ".join(keras.distribution.list_devices()),
         "cores": cores if allowed >= cores else f"{cores}, with a quota of {allowed}",
         **backend_step().conditions(),
@@ -87,12 +84,3 @@ def _environment():
         flags = sorted({flag for flag in found["XLA_FLAGS"].split() if not flag.startswith(IDLE_FLAGS)})
         found["XLA_FLAGS"] = " ".join(flags)
     return {"environment": {name: value for name, value in found.items() if value}}
-
-
-def _processor():
-    """The processor's name, where the system tells it."""
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()

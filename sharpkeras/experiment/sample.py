@@ -1,51 +1,54 @@
 """Random architectures of a space: the baseline without which no search result means anything."""
 
+import os
 from pathlib import Path
 
+from sharpkeras import spaces
 from sharpkeras.errors import RunError, SharpKerasError, UsageError
-from sharpkeras.experiment.builders import search_space
 from sharpkeras.io import atomic_writes, json_files
+from sharpkeras.recipes import SearchRecipe
 from sharpkeras.runs import architectures
+from sharpkeras.spaces import Architecture
 
 
-def sample(recipe, out, count=1, overwrite=False):
-    """Draws random genotypes from the space of a SearchRecipe and writes each as a JSON file; see `CellSpace.sample`.
+def sample(
+    recipe: SearchRecipe, out: str | os.PathLike[str], count: int = 1, overwrite: bool = False
+) -> list[tuple[Path, Architecture]]:
+    """Draws random architectures from the space of a SearchRecipe and writes each as a JSON file.
 
     Args:
-        recipe: SearchRecipe; the first genotype has its seed, each further one the next.
-        out: a file that ends in .json, for a single genotype, or a folder.
+        recipe: SearchRecipe; the first architecture has its seed, each further one the next.
+        out: a file that ends in .json, for a single architecture, or a folder.
         count: how many.
-        overwrite: whether genotype files that are there are replaced; other files never are.
+        overwrite: whether files of architectures that are there are replaced; other files never are.
 
     Returns:
-        A list of (path, Genotype).
+        A list of (path, architecture).
 
     Raises:
-        UsageError: several genotypes for one file, or an unknown space.
-        RunError: a file is there already, or can not be written.
+        UsageError: several architectures for one file, or an unknown space.
+        RunError: a file is there already, or cannot be written.
     """
-    out, space = Path(out), search_space(recipe)
+    out, space = Path(out), spaces.of_recipe(recipe)
     if out.suffix == ".json" and count > 1:
         raise UsageError("several genotypes do not fit into one file", where="--out", seen=str(out), allowed="a folder")
     prefix = "random" if "," in recipe.space else f"random-{recipe.space}"
     drawn = []
     for seed in range(recipe.seed, recipe.seed + count):
-        genotype = space.sample(seed, f"{prefix}-{seed}")
-        drawn.append((out if out.suffix == ".json" else out / f"{genotype.name}.json", genotype))
+        architecture = space.sample(seed, f"{prefix}-{seed}")
+        drawn.append((out if out.suffix == ".json" else out / f"{architecture.name}.json", architecture))
     for path, _ in drawn:  # all of them before the first is written
         refuse_to_lose(path, overwrite)
-    for path, genotype in drawn:
-        atomic_writes.write(path, genotype.as_json().encode())
+    for path, architecture in drawn:
+        atomic_writes.write(path, architecture.as_json().encode())
     return drawn
 
 
-def refuse_to_lose(path, overwrite):
+def refuse_to_lose(path: Path, overwrite: bool) -> None:
     """Raises RunError where an architecture is to be written over another one, or over what is none."""
     if not path.exists():
         return
-    if not overwrite:
-        steps = ("another --out", "another --seed", "--overwrite")
-        raise RunError("exists already", where=str(path), next_step=steps)
+    atomic_writes.refuse_to_replace(path, overwrite, ("another --out", "another --seed", "--overwrite"))
     try:
         architectures.from_dict(json_files.load(path), str(path))
     except SharpKerasError as error:

@@ -5,41 +5,43 @@ import functools
 
 import keras
 
-from sharpkeras.engine.epochs import Silent
+from sharpkeras import spaces
+from sharpkeras.engine.epochs import NullProgress
 from sharpkeras.errors import SharpKerasError
-from sharpkeras.experiment import budgets, builders, plots, result_checks, setup, shared_steps
-from sharpkeras.experiment.run_options import PLAIN
-from sharpkeras.io import json_files
+from sharpkeras.experiment import plots, result_checks, setup, shared_steps
+from sharpkeras.experiment.budgets import Budget
+from sharpkeras.experiment.run_options import DEFAULT_OPTIONS
+from sharpkeras.io import json_files, kinds
 from sharpkeras.recipes import SearchRecipe
-from sharpkeras.runs import RunDirectory, architectures
+from sharpkeras.runs import RunDirectory, architectures, files
 from sharpkeras.searching.loop import search as run_search
 
 
-def search(recipe, out, conduct=PLAIN, progress=None, data_options=None, space=None):
+def search(recipe, out, options=DEFAULT_OPTIONS, progress=None, data_options=None, space=None):
     """Searches an architecture and leaves it in the run directory `out`, with alphas, metrics and pictures.
 
     Args:
         recipe: SearchRecipe; what its costs and budgets mean, `SearchRecipe.priced` says.
         out: the run directory; a run of the same recipe goes on where it was.
-        conduct: Conduct.
-        progress: see `epochs.Silent`.
+        options: RunOptions.
+        progress: see `epochs.NullProgress`.
         data_options: further arguments of `data.load`, such as download.
-        space: a HyperCuboid of one's own, instead of the recipe's space.
+        space: a SearchSpace of one's own, such as a HyperCuboid, instead of the recipe's space.
 
     Returns:
-        The Genotype or Path.
+        The Architecture, such as a Genotype or a Path.
     """
     shared_steps.check_recipe(recipe, SearchRecipe)
     recipe = _priced(recipe, out) if space is None else recipe
     settings = {"settings": recipe.as_dict(), "backend": keras.backend.backend(), **shared_steps.space_entry(space)}
-    space, progress = space or builders.search_space(recipe), progress or Silent()
-    with conduct.reserve(out, "search", settings) as run:
+    space, progress = space or spaces.of_recipe(recipe), progress or NullProgress()
+    with options.reserve(out, "search", settings) as run:
         if run.finished:
             progress.complete()
             run.begin()
         else:
-            found = _search(recipe, space, run, conduct, progress, data_options)
-            run.write_json(architectures.file_name(found.kind), found.as_dict())
+            found = _search(recipe, space, run, options, progress, data_options)
+            architectures.write(run, found)
             run.mark_finished()
         found = _last_found(run)
         with plots.missing_on_a_full_disk():
@@ -61,44 +63,39 @@ def _priced(recipe, out):
     return recipe.priced()
 
 
-def _search(recipe, space, run, conduct, progress, data_options):
+def _search(recipe, space, run, options, progress, data_options):
     # Test images are not read here, so that no search can see them.
     dataset = shared_steps.check_dataset(run, setup.training_data(recipe, progress, data_options))
     shape, classes = dataset.images.shape[1:], len(dataset.class_names)
-    costs = budgets.costs(recipe, space, shape, classes)
-    extract = budgets.extraction(recipe, space, costs)
-    extract(space.init_alphas(recipe.seed))  # a budget that nothing fits into is told before the search
+    budget = Budget.of(recipe, space, shape, classes)
+    budget.extract(space.init_alphas(recipe.seed))  # a budget that nothing fits into is told before the search
     progress.stage("building the supernet")
-    made = setup.search(recipe, space, dataset, conduct.remat, budgets.penalty(recipe, space, costs))
-    shared_steps.begin(run, recipe, dataset, made, conduct, progress)
-    with shared_steps.memory_errors(recipe, conduct):
+    run_setup = setup.search(recipe, space, dataset, options.remat, budget.penalty if budget.costs else None)
+    shared_steps.begin(run, recipe, dataset, run_setup, options, progress)
+    with shared_steps.memory_errors(recipe, options):
         return run_search(
-            made.model,
+            run_setup.model,
             run,
             recipe.epochs,
-            data=made.data,
-            held_out=made.held_out,
-            extract=extract,
-            describe=_description(recipe, space, shape, classes, costs),
-            **shared_steps.loop_options(recipe, conduct, progress),
+            data=run_setup.data,
+            held_out=run_setup.held_out,
+            extract=budget.extract,
+            describe=_description(budget),
+            **shared_steps.loop_options(recipe, options, progress),
         )
 
 
-def _description(recipe, space, input_shape, num_classes, costs):
+def _description(budget):
     """(architecture, alphas) → what it is made of, the cost of its network, and the cost that the alphas expect."""
-    network = budgets.costed_network(recipe, input_shape, num_classes)
-
-    @functools.cache
-    def count(found):
-        return builders.count_cost(found, *network, budgets.costed_space(recipe, space))
+    count, name = functools.cache(budget.network.cost), budget.recipe.cost
 
     def describe(found, alphas):
-        kinds, numbers = space.kinds_of(found), count(found)
+        kinds, numbers = budget.space.kinds_of(found), count(found)
         counts = {f"found_{kind}s": kinds.count(kind) for kind in ("skip", "pool", "conv")}
         row = {**counts, "found_parameters": numbers.parameters, "found_addmults": numbers.addmults_paper}
-        if costs is not None:
-            row.setdefault(f"found_{recipe.cost}", space.cost_of(found, costs))
-            row[f"expected_{recipe.cost}"] = float(space.expected_cost(alphas, costs))
+        if budget.costs is not None:
+            row.setdefault(f"found_{name}", budget.cost(found))
+            row[f"expected_{name}"] = float(budget.expected_cost(alphas))
         return row
 
     return describe
@@ -108,7 +105,7 @@ def _last_found(run):
     """The architecture of a finished search, from its last epoch if its file is gone."""
     if architectures.in_run(run) is None:
         epoch = run.read_json(plots.last_epoch(run))
-        kind = next((kind for kind in architectures.KINDS if kind in epoch), "genotype")
+        kind = next((kind for kind in spaces.ARCHITECTURES if kind in epoch), "genotype")
         json_files.require(epoch, {kind: dict}, str(run.path / plots.last_epoch(run)))
-        run.write_json(architectures.file_name(kind), epoch[kind])
+        run.write_json(files.architecture(kind), kinds.of_kind(kind, epoch[kind]))
     return architectures.in_run(run)

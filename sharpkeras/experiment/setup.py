@@ -1,4 +1,4 @@
-"""What a run computes with: its images, its model and its batches, as they are before the first step."""
+"""Setup of a run: its images, its model and its batches, as they are before the first step."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -9,12 +9,13 @@ import numpy as np
 from sharpkeras.data import augment, batches, load
 from sharpkeras.errors import printable
 from sharpkeras.experiment import builders, space_checks, step_checks, weights
+from sharpkeras.spaces.network_spec import NetworkSpec
 
 SELECTING = {"held_out": "held out", "test": "of the test split, which select the epoch"}
 
 
-class Prepared(NamedTuple):
-    """A run that can begin.
+class RunSetup(NamedTuple):
+    """Model, data and facts of a run before its first step.
 
     Attributes:
         model: SearchModel or TrainingModel.
@@ -47,7 +48,7 @@ def training_data(recipe, progress, options):
 
 
 def search(recipe, space, dataset, remat=False, penalty=None):
-    """The Prepared search: half of the images trains the weights, the other half the alphas."""
+    """The RunSetup search: half of the images trains the weights, the other half the alphas."""
     weights_half, alphas_half = batches.search_split(len(dataset.images), recipe.train_portion, recipe.batch_size)
     steps = len(weights_half) // recipe.batch_size
     space_checks.check_space(space, dataset.images.shape[1:])
@@ -57,7 +58,7 @@ def search(recipe, space, dataset, remat=False, penalty=None):
     images, labels, batch_size = dataset.images, dataset.labels, recipe.batch_size
 
     def data(epoch, step):
-        place = {"first_step": epoch * steps + step, "draws": augment.NUM_DRAWS}
+        place = {"first_step": epoch * steps + step, "num_uniforms": augment.NUM_DRAWS}
         validation = batches.endless(images, labels, alphas_half, batch_size, recipe.seed, **place)
         return zip(builders.batches(recipe, dataset, weights_half, epoch, step), validation)
 
@@ -66,11 +67,11 @@ def search(recipe, space, dataset, remat=False, penalty=None):
 
     uses = {"for the weights": len(weights_half), "for the alphas, held out": len(alphas_half)}
     chance = commonest(labels[alphas_half])
-    return Prepared(model, data, steps, held_out, len(alphas_half), uses, chance, tuple(step_checks.rates(recipe)))
+    return RunSetup(model, data, steps, held_out, len(alphas_half), uses, chance, tuple(step_checks.rates(recipe)))
 
 
 def training(recipe, build, dataset, remat=False, data_options=None):
-    """The Prepared training of the network that `build` makes of an input shape and a number of classes."""
+    """The RunSetup training of the network that `build` makes of an input shape and a number of classes."""
     trained_on, held_out, selected_on = _selection(recipe, dataset, data_options)
     steps = len(trained_on) // recipe.batch_size
     notes = step_checks.check(recipe, steps)
@@ -86,14 +87,14 @@ def training(recipe, build, dataset, remat=False, data_options=None):
     uses = {"to train on": len(trained_on)}
     if held_out is not None:
         uses[SELECTING[recipe.selection]] = len(selected_on)
-    return Prepared(model, data, steps, held_out, len(selected_on), uses, commonest(selected_on), tuple(notes))
+    return RunSetup(model, data, steps, held_out, len(selected_on), uses, commonest(selected_on), tuple(notes))
 
 
 def building(recipe, architecture, space=None, initial=None, init=None):
     """(input shape, number of classes) → the network of an architecture, with the arrays `initial` out of `init`."""
 
-    def build(*shapes):
-        network = builders.build_network(recipe, architecture, *shapes, space)
+    def build(input_shape, num_classes):
+        network = NetworkSpec(recipe, input_shape, num_classes, space).build(architecture)
         if space is not None:
             space_checks.check_network(network)
         if initial is not None:
@@ -120,11 +121,11 @@ def _selection(recipe, dataset, data_options):
 
 
 def in_words(dataset, uses, precision):
-    """What a run works on and with, in a line.
+    """One line on the images, backend, devices and precision of a run.
 
     Args:
         dataset: Dataset.
-        uses: what its images are for → how many, as in Prepared.
+        uses: what its images are for → how many, as in RunSetup.
         precision: of the convolutions.
     """
     images = ", ".join(f"{number:,} images {use}" for use, number in uses.items())

@@ -1,4 +1,4 @@
-"""What a search and a training share: checks and records before the first epoch, and what is told after the last."""
+"""Steps that a search and a training share: checks and records before the first epoch, warnings after the last."""
 
 import contextlib
 import functools
@@ -7,16 +7,16 @@ import logging
 from sharpkeras.engine.epochs import refuse_full_disk
 from sharpkeras.errors import ResourceError, RunError, UsageError, is_out_of_memory, printable
 from sharpkeras.experiment import forecast, setup
-from sharpkeras.runs import contents
-from sharpkeras.runs.contents import DATA
+from sharpkeras.io import kinds
+from sharpkeras.runs import contents, files
 
 logger = logging.getLogger("sharpkeras")
 
 
-def loop_options(recipe, conduct, progress):
+def loop_options(recipe, options, progress):
     """The arguments of `epochs.run_epochs` that a search and a training have in common."""
-    check = functools.partial(forecast.refuse_too_large, recipe, conduct.remat) if conduct.check_memory else None
-    return {"progress": progress, "checkpoint_s": conduct.checkpoint_s, "check": check}
+    check = functools.partial(forecast.refuse_too_large, recipe, options.remat) if options.check_memory else None
+    return {"progress": progress, "checkpoint_s": options.checkpoint_s, "check": check}
 
 
 def warn(texts):
@@ -36,7 +36,7 @@ def space_entry(space):
 
 def check_dataset(run, dataset):
     """The dataset; raises RunError where the run began with another one."""
-    if run.resumed and run.has(DATA):
+    if run.resumed and run.has(files.DATA):
         before = contents.data(run)["fingerprint"]
         if before != dataset.fingerprint:
             raise RunError(
@@ -49,35 +49,35 @@ def check_dataset(run, dataset):
     return dataset
 
 
-def begin(run, recipe, dataset, made, conduct, progress):
-    """Begins the run, now that all that can be wrong with recipe and data would have been found, and says on what."""
-    if conduct.check_disk:
-        refuse_full_disk(made.model, run.path)
+def begin(run, recipe, dataset, run_setup, options, progress):
+    """Begin the run, now that all that can be wrong with recipe and data would have been found, and say on what."""
+    if options.check_disk:
+        refuse_full_disk(run_setup.model, run.path)
     run.begin()
-    line = setup.in_words(dataset, made.uses, recipe.precision)
+    line = setup.in_words(dataset, run_setup.uses, recipe.precision)
     progress.works_on(line)
     logger.info("%s", line)
-    for note in made.notes:
+    for note in run_setup.notes:
         progress.note(note)
         logger.info("note: %s", note)
     facts = {
         "fingerprint": dataset.fingerprint,
         "images": len(dataset.images),
-        "uses": made.uses,
-        "chance": made.chance,
+        "uses": run_setup.uses,
+        "chance": run_setup.chance,
         "shape": list(dataset.images.shape[1:]),
         "class_names": list(dataset.class_names),
         "mean": list(dataset.mean),
-        "deviation": list(dataset.deviation),
+        "deviation": list(dataset.std),
         "notes": list(dataset.notes),
         "skipped_files": list(dataset.skipped_files),
     }
-    run.write_json(DATA, facts)
+    run.write_json(files.DATA, kinds.of_kind(kinds.DATA, facts))
 
 
 @contextlib.contextmanager
-def memory_errors(recipe, conduct):
-    """Turns a framework's error for want of memory into one that says what was tried and what to lower."""
+def memory_errors(recipe, options):
+    """Turn a framework's error for want of memory into one that says what was tried and what to lower."""
     try:
         yield
     except Exception as error:
@@ -86,5 +86,5 @@ def memory_errors(recipe, conduct):
         problem = (
             f"out of memory: {printable(str(error).strip().splitlines()[0], 200)}" if str(error) else "out of memory"
         )
-        tried, change = forecast.tried(recipe, conduct.remat), forecast.smaller(recipe, conduct.remat)
+        tried, change = forecast.tried(recipe, options.remat), forecast.smaller(recipe, options.remat)
         raise ResourceError(problem, seen=tried, next_step=f"{change}; --dry-run tells what a step needs") from error

@@ -1,28 +1,25 @@
-"""What a HyperCuboid of one's own makes impossible later, said before the first step."""
+"""What a space of one's own makes impossible later, said before the first step."""
 
 import keras
 import numpy as np
 
 from sharpkeras.errors import ConfigError
 from sharpkeras.measure import cost
-from sharpkeras.spaces.cell.space import CellSpace
-from sharpkeras.spaces.hypercuboid.multichannel import MultiChannelNet
+from sharpkeras.spaces import SearchSpace
+from sharpkeras.spaces.final_network import FinalNetwork
 from sharpkeras.spaces.hypercuboid.supernet import build_parts, takes_training
 
-KNOWN = (CellSpace, MultiChannelNet)  # whose layers the tests vouch for
 AS_DECLARED = "let its `call` do what its `compute_output_shape` says, with what `__init__` or `build` have made"
 IN_TRAINING = "give its `call` the argument `training`, and draw or assign only where that is true"
 
 
-def check_space(space, input_shape):
+def check_space(space: SearchSpace, input_shape: tuple[int, int, int]) -> None:
     """Tries each layer of a space on one image (H, W, C) of its own: that it can be counted, and answers as declared.
 
     Raises:
         ConfigError: with the place of the layer and its choice.
     """
-    if isinstance(space, KNOWN):
-        return
-    for where, choice, layer, shape in space.every_layer(input_shape):
+    for where, choice, layer, shape in space.untested_layers(input_shape):
         place = f"{where} {choice}" if choice else where
         try:
             cost.of_layer(layer, shape)
@@ -31,10 +28,10 @@ def check_space(space, input_shape):
         _try(layer, shape, layer.compute_output_shape((None, *shape)), place)
 
 
-def check_network(network):
-    """The same of the network of a path."""
-    cost.count(network.counted())
-    _try(network.deployed(), network.input_shape[1:], network.output["logits"].shape, "network")
+def check_network(network: FinalNetwork) -> None:
+    """The same of a final network."""
+    cost.count(network.without_auxiliary())
+    _try(network.inference_model(), network.input_shape[1:], network.output["logits"].shape, "network")
 
 
 def _try(layer, shape, declared, where):

@@ -2,26 +2,26 @@
 
 import keras
 
-from sharpkeras.engine.epochs import Silent
+from sharpkeras.engine.epochs import NullProgress
 from sharpkeras.errors import UsageError
-from sharpkeras.experiment import builders, plots, result_checks, setup, shared_steps, weights
-from sharpkeras.experiment.run_options import PLAIN
-from sharpkeras.experiment.weights import WEIGHTS
+from sharpkeras.experiment import plots, result_checks, setup, shared_steps, weights
+from sharpkeras.experiment.run_options import DEFAULT_OPTIONS
 from sharpkeras.measure import cost
 from sharpkeras.recipes import TrainRecipe
-from sharpkeras.runs import architectures, contents
-from sharpkeras.spaces import state_dict
+from sharpkeras.runs import architectures, contents, files
+from sharpkeras.spaces import ARCHITECTURES, state_dict
+from sharpkeras.spaces.network_spec import NetworkSpec
 from sharpkeras.training.loop import train as run_training
 
 
-def train(recipe, architecture, out, conduct=PLAIN, progress=None, data_options=None, space=None, init=None):
-    """Trains the network of an architecture and leaves its weights in the run directory `out`.
+def train(recipe, architecture, out, options=DEFAULT_OPTIONS, progress=None, data_options=None, space=None, init=None):
+    """Train the network of an architecture and leave its weights in the run directory `out`.
 
     Args:
         recipe: TrainRecipe.
-        architecture: Genotype or Path.
-        out, conduct, progress, data_options: as in `search`.
-        space: the HyperCuboid of a Path, where it is not MultiChannelNet.
+        architecture: an Architecture, such as a Genotype or a Path.
+        out, options, progress, data_options: as in `search`.
+        space: the space of the architecture, where it is a HyperCuboid of one's own.
         init: weights to begin with, a training run or a file; see `weights.initial`.
 
     Raises:
@@ -31,11 +31,10 @@ def train(recipe, architecture, out, conduct=PLAIN, progress=None, data_options=
         The cost of the network (see `measure.cost`).
     """
     shared_steps.check_recipe(recipe, TrainRecipe)
-    if getattr(architecture, "kind", None) not in architectures.KINDS:
+    if getattr(architecture, "kind", None) not in ARCHITECTURES:
         step = "sharpkeras.architecture(…) reads one from a run or a file, or has the published ones"
-        raise UsageError(
-            "no architecture", seen=type(architecture).__name__, allowed="a Genotype or a Path", next_step=step
-        )
+        allowed = " or ".join(f"a {kind.capitalize()}" for kind in ARCHITECTURES)
+        raise UsageError("no architecture", seen=type(architecture).__name__, allowed=allowed, next_step=step)
     settings = {
         "settings": recipe.as_dict(),
         architecture.kind: architecture.as_dict(),
@@ -46,41 +45,43 @@ def train(recipe, architecture, out, conduct=PLAIN, progress=None, data_options=
     if initial is not None:
         settings["initial_weights"] = weights.fingerprint(initial)
     architectures.from_dict(architecture.as_dict(), architecture.kind, recipe.ops)
-    progress = progress or Silent()
-    with conduct.reserve(out, "train", settings) as run:
-        if run.finished and run.load_arrays(WEIGHTS) is not None:
+    progress = progress or NullProgress()
+    with options.reserve(out, "train", settings) as run:
+        if run.finished and run.load_arrays(files.WEIGHTS) is not None:
             progress.complete()
             run.begin()
             facts = contents.data(run)
-            network = builders.build_network(recipe, architecture, facts["shape"], len(facts["class_names"]), space)
+            network = NetworkSpec(recipe, facts["shape"], len(facts["class_names"]), space).build(architecture)
         else:
             build = setup.building(recipe, architecture, space, initial, init)
-            network, trained, selection = _train(recipe, build, run, conduct, progress, data_options)
-            run.save_arrays(WEIGHTS, trained, {"keys": "official PyTorch names and layouts", "selection": selection})
+            network, trained, selection = _train(recipe, build, run, options, progress, data_options)
+            run.save_arrays(
+                files.WEIGHTS, trained, {"keys": "official PyTorch names and layouts", "selection": selection}
+            )
             run.mark_finished()
-        run.write_json(architectures.file_name(architecture.kind), architecture.as_dict())
+        architectures.write(run, architecture)
         with plots.missing_on_a_full_disk():
             plots.draw_training(run, architecture)
         shared_steps.warn(result_checks.of_training(run))
-        return cost.count(network.counted())
+        return cost.count(network.without_auxiliary())
 
 
-def _train(recipe, build, run, conduct, progress, data_options):
+def _train(recipe, build, run, options, progress, data_options):
     """The network after its training, the weights that were selected, and how."""
     dataset = shared_steps.check_dataset(run, setup.training_data(recipe, progress, data_options))
     progress.stage("building the network")
-    made = setup.training(recipe, build, dataset, conduct.remat, data_options)
-    shared_steps.begin(run, recipe, dataset, made, conduct, progress)
-    with shared_steps.memory_errors(recipe, conduct):
+    run_setup = setup.training(recipe, build, dataset, options.remat, data_options)
+    shared_steps.begin(run, recipe, dataset, run_setup, options, progress)
+    with shared_steps.memory_errors(recipe, options):
         trained, selection = run_training(
-            made.model,
+            run_setup.model,
             run,
             recipe.epochs,
-            data=made.data,
+            data=run_setup.data,
             drop_path=recipe.drop_path,
-            weights=lambda: state_dict.state_dict(made.model.network),
-            selected_on=made.held_out,
+            weights=lambda: state_dict.state_dict(run_setup.model.network),
+            selected_on=run_setup.held_out,
             selection=recipe.selection,
-            **shared_steps.loop_options(recipe, conduct, progress),
+            **shared_steps.loop_options(recipe, options, progress),
         )
-    return made.model.network, trained, selection
+    return run_setup.model.network, trained, selection

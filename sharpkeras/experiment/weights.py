@@ -1,6 +1,5 @@
 """The weights of a network as arrays by their official names: those of a training run, and those it begins with."""
 
-import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -8,10 +7,10 @@ import numpy as np
 from sharpkeras.errors import RunError, UsageError
 from sharpkeras.inspection import read_h5, refuse_foreign_model
 from sharpkeras.io import atomic_writes, json_files, regular_files
-from sharpkeras.runs import RunDirectory
+from sharpkeras.io.hashes import sha256
+from sharpkeras.runs import RunDirectory, files
 from sharpkeras.spaces import state_dict
 
-WEIGHTS = "weights"
 INITIAL = "a run of sharpkeras train, or a .safetensors or .h5 file whose arrays have the official names"
 
 
@@ -21,11 +20,11 @@ def of_run(run):
     Raises:
         RunError: there are none, or they are damaged or not finite.
     """
-    loaded = run.load_arrays(WEIGHTS)
+    loaded = run.load_arrays(files.WEIGHTS)
     if loaded is None:
         step = "let its training end: the command that began it goes on"
         raise RunError("has no trained weights", where=str(run.path), next_step=step)
-    where = run.path / f"{WEIGHTS}.safetensors"
+    where = run.path / files.WEIGHTS
     _refuse_not_finite(loaded[0], where)
     selection = loaded[1].get("selection", {"by": "last"})
     json_files.require(selection, {"by": str}, f"{where}: selection")
@@ -61,7 +60,7 @@ def initial(path):
 
 
 def put_into(network, weights, path):
-    """Sets every weight of a network; raises RunError, which names the arrays, where they are not its own."""
+    """Set every weight of a network; raise RunError, which names the arrays, where they are not its own."""
     try:
         state_dict.load_state(network, weights)
     except RunError as error:
@@ -72,7 +71,7 @@ def put_into(network, weights, path):
 def fingerprint(weights):
     """A hash of all arrays and their names."""
     lines = "".join(f"{name} {atomic_writes.checksum(weights[name])}\n" for name in sorted(weights))
-    return hashlib.sha256(lines.encode()).hexdigest()
+    return sha256(lines.encode())
 
 
 def _read_safetensors(path):

@@ -1,4 +1,4 @@
-"""What a file or a run directory is, and whether it is sound: nothing in it is run, and Keras is not needed to tell.
+"""Inspection of files and run directories: what they are and whether they are sound; nothing in them is run.
 
 magic         what a file's first bytes say that it is
 report        what an inspection tells, and the limits that all of it keeps
@@ -30,7 +30,9 @@ OPENERS = {
     "image": media.inspect_image,
 }
 KNOWN = "a run directory, JSON, TOML, metrics.jsonl, safetensors, npz, .keras, HDF5, ONNX, JPEG, PNG, BMP"
-PLAIN_WEIGHTS = "save its weights alone, from_torch.state_dict(network), as .safetensors, and its genotype as JSON"
+PLAIN_WEIGHTS = (
+    "save its weights alone, spaces.state_dict.state_dict(network), as .safetensors, and its genotype as JSON"
+)
 
 read_h5 = hdf5.read_h5
 
@@ -64,7 +66,7 @@ def inspect(path, repair=False):
 
 
 def refuse_foreign_model(path):
-    """Raises SafetyError for a model file that can run code or reach beyond itself when it is opened.
+    """Raise SafetyError for a model file that can run code or reach beyond itself when it is opened.
 
     Every `.keras` file is one, since a model would be made from a configuration in it; a pickle is one, and so is a
     file of PyTorch. An HDF5 file is one if a member of it is not plain numbers of its own. Other paths pass.

@@ -43,7 +43,7 @@ def inspect_zip(path):
 
 
 def refuse_model(path, next_step):
-    """Raises SafetyError for a zip file that is a model of Keras or PyTorch, or that would fill the memory."""
+    """Raise SafetyError for a zip file that is a model of Keras or PyTorch, or that would fill the memory."""
     with _open(path) as archive:
         kind, code = _kind(archive), []
         if kind == "keras":

@@ -55,7 +55,7 @@ def read_h5(path):
 
 
 def refuse_unsafe(path):
-    """Raises SafetyError for an HDF5 file with links, with data in other files, or that would fill the memory."""
+    """Raise SafetyError for an HDF5 file with links, with data in other files, or that would fill the memory."""
     with _open(path) as file, _damage(path):
         _members(file, path)
 
@@ -71,7 +71,7 @@ def _open(path):
 
 @contextlib.contextmanager
 def _damage(path):
-    """Turns what h5py raises on a broken file into a RunError."""
+    """Turn what h5py raises on a broken file into a RunError."""
     try:
         yield
     except BROKEN as error:
@@ -112,7 +112,7 @@ def _members(file, path):
 
 
 def _refuse_link(group, key, path, name):
-    """Raises SafetyError unless `key` stands for a member itself."""
+    """Raise SafetyError unless `key` stands for a member itself."""
     import h5py
 
     kind = group.links.get_info(key).type

@@ -1,4 +1,4 @@
-"""What an inspection tells, and the limits that all of it keeps."""
+"""Report of an inspection, and limits that all inspections share."""
 
 import math
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ NAMED = 5  # in a finding about many
 
 @dataclass
 class Report:
-    """What a file or directory is, and what is wrong with it.
+    """Kind, facts and findings of a file or directory.
 
     Args:
         path: as it was asked for.
@@ -62,7 +62,7 @@ def names(found):
 
 
 def refuse_bomb(path, member, declared, size):
-    """Raises SafetyError for `declared` bytes, of a member or of all of them, in a file of `size` bytes."""
+    """Raise SafetyError for `declared` bytes, of a member or of all of them, in a file of `size` bytes."""
     if declared > max(HARMLESS, LARGEST_RATIO * size):
         raise SafetyError(
             f"{member} would fill the memory",
@@ -73,6 +73,6 @@ def refuse_bomb(path, member, declared, size):
 
 
 def damaged(path, error):
-    """The RunError on a file of arrays that can not be read."""
+    """The RunError on a file of arrays that cannot be read."""
     seen = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     return RunError("is damaged", where=str(path), seen=seen, next_step=ANOTHER_COPY)

@@ -1,4 +1,4 @@
-"""Run directories: what a kill or a full disk left in them, and the repair that makes them tidy again.
+"""Inspection and repair of run directories, after a kill or a full disk.
 
 Looking changes nothing. A repair does what the plan says while it holds the lock, and nothing else: it removes what was
 only half written, drops a line of metrics that was cut off, and puts damaged checkpoints where no run looks for them.
@@ -14,14 +14,13 @@ from sharpkeras.inspection import text_files
 from sharpkeras.inspection.arrays import inspect_safetensors
 from sharpkeras.inspection.report import Report, names
 from sharpkeras.io import atomic_writes, json_files, regular_files
-from sharpkeras.runs import WRITTEN, RunDirectory, checkpoints
+from sharpkeras.runs import RunDirectory, checkpoints, files
+from sharpkeras.runs.files import CHECKPOINTS, DATA, DIVERGED, EPOCHS, LOCK, METRICS, RECIPE, RUN
+from sharpkeras.spaces import ARCHITECTURES
 
 IN_USE = "in use by"  # a fact
-CHECKPOINTS, EPOCHS, METRICS, LOCK = "checkpoints", "epochs", "metrics.jsonl", "lock"
-WRITTEN_BY_ALL = ("recipe.json", "data.json")
-DIVERGED = "diverged.json"
+WRITTEN_BY_ALL = (RECIPE, DATA)
 DIVERGED_NEXT = "the sharpkeras {} that began it with a lower --learning-rate and with --overwrite or another --out"
-RESULTS = {"search": ("genotype.json", "path.json"), "train": ("weights.safetensors",)}  # one of them ends a run
 NEXT = {"search": "train", "train": "evaluate"}
 
 
@@ -47,7 +46,7 @@ def repair(path):
         RunError: it is no run directory, or a process holds it.
         SafetyError: a link stands where its lock should be.
     """
-    if not (path / "run.json").is_file():
+    if not (path / RUN).is_file():
         RunDirectory.read(path)  # which says so
     report, steps = _look(path)
     if not steps and IN_USE not in report.facts:
@@ -64,7 +63,7 @@ def repair(path):
 
 def _look(path, held_here=False):
     """The Report on a directory, and the steps of its repair; none while another process holds it."""
-    if not (path / "run.json").exists() and (path / checkpoints.MANIFEST).is_file():
+    if not (path / RUN).exists() and (path / files.MANIFEST).is_file():
         problem = _checkpoint_problem(path)
         return Report(str(path), "a checkpoint", {}, [problem] if problem else []), []
     facts, recipe, findings = _run(path)
@@ -99,13 +98,13 @@ def _run(path):
     try:
         RunDirectory.read(path)
     except (ConfigError, RunError) as error:
-        if not str(error.where).startswith(str(path / "recipe.json")):
+        if not str(error.where).startswith(str(path / RECIPE)):
             raise
-        findings.append(f"recipe.json: {text_files.problem_of(error)}")  # run.json is right
-    facts = {"finished": None, **json_files.load(path / "run.json")}
+        findings.append(f"{RECIPE}: {text_files.problem_of(error)}")  # run.json is right
+    facts = {"finished": None, **json_files.load(path / RUN)}
     told, more = None, []
-    if not findings and _is_own(path / "recipe.json"):
-        told, more = text_files.tried(lambda file: _recipe(file, facts["kind"]), path / "recipe.json", "recipe.json")
+    if not findings and _is_own(path / RECIPE):
+        told, more = text_files.tried(lambda file: _recipe(file, facts["kind"]), path / RECIPE, RECIPE)
     return facts, told or {}, findings + more
 
 
@@ -115,6 +114,13 @@ def _recipe(path, kind):
     settings, space = content["settings"], content.get("space")
     own = {"space": space.get("name")} if isinstance(space, dict) else {}
     return {**facts, **own, "dataset": settings.get("dataset"), "epochs": settings.get("epochs")}
+
+
+def _results(kind):
+    """The files of which one ends a run."""
+    if kind == "train":
+        return [files.WEIGHTS]
+    return [files.architecture(kind) for kind in ARCHITECTURES]
 
 
 # --- what may be wrong: each returns facts, findings and steps ---
@@ -136,9 +142,9 @@ def _leftovers(path, facts):
     findings = [f"{part} was left half written" for part in parts]
     for entry in found:
         try:
-            if entry.name[0] != "." and not (_is_folder(entry) and entry.suffix not in WRITTEN):
+            if entry.name[0] != "." and not (_is_folder(entry) and entry.suffix not in files.SUFFIXES):
                 regular_files.refuse_other(entry)
-        except regular_files.Refused as error:
+        except regular_files.RefusedError as error:
             findings.append(f"{entry.relative_to(path)} {error.strerror}: it is not opened")
     return {}, findings, [Step("remove", part) for part in parts]
 
@@ -154,7 +160,7 @@ def _metrics(path, facts):
     findings = [f"{METRICS}: {finding}" for finding in findings]
     findings += [f"{METRICS}: the last line is cut off"] if cut_off else []
     if facts["kind"] == "search":
-        written = [f"{EPOCHS}/{row['epoch']:04d}.json" for row in rows]
+        written = [files.epoch(row["epoch"]) for row in rows]
         missing = [name for name in written if not _is_own(path / name)]
         findings += [f"missing: {names(missing)}"] if missing else []
     last = rows[-1]["epoch"] + 1 if rows else 0
@@ -165,13 +171,13 @@ def _files(path, facts):
     """JSON and arrays, and what every run has."""
     findings, present = [], set(os.listdir(path))
     findings += [f"{name} is missing" for name in WRITTEN_BY_ALL if name not in present]
-    if facts["finished"] and not present & set(RESULTS[facts["kind"]]):
-        findings.append(f"finished, but {' or '.join(RESULTS[facts['kind']])} is missing: the same command makes it")
+    if facts["finished"] and not present & set(_results(facts["kind"])):
+        findings.append(f"finished, but {' or '.join(_results(facts['kind']))} is missing: the same command makes it")
     for folder in (path, path / EPOCHS):
         for file in _entries(folder) if folder == path or _is_folder(folder) else []:
             name = str(file.relative_to(path))
             look = {".json": json_files.load, ".safetensors": inspect_safetensors}.get(file.suffix)
-            if look and _is_own(file) and file.name[0] != "." and name not in ("run.json", "recipe.json"):
+            if look and _is_own(file) and file.name[0] != "." and name not in (RUN, RECIPE):
                 report, found = text_files.tried(look, file, name)
                 findings += found + [f"{name}: {finding}" for finding in getattr(report, "findings", [])]
     return {}, findings, []
@@ -210,8 +216,8 @@ def _behind(path, whole):
 def _evaluations(path, facts):
     """Whether the answers to the images of each evaluation are there, and of the same images."""
     findings = []
-    for file in sorted(path.glob("evaluation*.json")):
-        name = f"{file.stem.replace('evaluation', 'predictions', 1)}.safetensors"
+    for file in sorted(path.glob(files.EVALUATIONS)):
+        name = files.predictions_of(file.name)
         report, _ = text_files.tried(json_files.load, file, file.name) if _is_own(file) else (None, [])
         if not isinstance(report, dict):
             continue
@@ -230,7 +236,7 @@ def _checkpoint_problem(path):
             if not _is_own(path / name):
                 return f"{name} is no regular file"
         checkpoints.read(path)
-    except checkpoints.Damaged as damage:
+    except checkpoints.DamagedError as damage:
         return str(damage)
     except SharpKerasError as error:  # of a newer version
         return text_files.problem_of(error)
@@ -282,13 +288,13 @@ def _holder(path, held_here):
 
 @contextlib.contextmanager
 def _held(path):
-    """Holds a run directory while it is repaired."""
+    """Hold a run directory while it is repaired."""
     try:
         number = os.open(path / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
     except OSError as error:
         if (path / LOCK).is_symlink():
             raise SafetyError("is a link, and a lock never is", where=str(path / LOCK)) from None
-        raise RunError("can not be written", where=str(path), seen=error.strerror) from None
+        raise RunError("cannot be written", where=str(path), seen=error.strerror) from None
     with open(number, "r+", encoding="utf-8", errors="replace") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

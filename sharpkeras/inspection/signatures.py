@@ -1,4 +1,4 @@
-"""What a file's first bytes say that it is. Names mean little: a pickle may well be called genotype.json."""
+"""File types by their first bytes, not by their names: a pickle may well be called genotype.json."""
 
 import os
 import re

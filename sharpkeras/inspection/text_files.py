@@ -1,16 +1,16 @@
 """JSON, TOML and lines of JSON: architectures, recipes, metrics, and the reports that commands write."""
 
-import hashlib
 import itertools
 import os
 from pathlib import Path
 
 from sharpkeras.errors import ConfigError, SharpKerasError, printable
 from sharpkeras.inspection.report import Report, names
-from sharpkeras.io import atomic_writes, json_files, regular_files, toml_files
-from sharpkeras.recipes import MULTICHANNEL, SearchRecipe, TrainRecipe
-from sharpkeras.runs import EPOCHS_FROM_0
-from sharpkeras.spaces.hypercuboid import path as paths
+from sharpkeras.io import atomic_writes, json_files, kinds, regular_files, toml_files
+from sharpkeras.io.hashes import sha256_of_file
+from sharpkeras.recipes import SearchRecipe, TrainRecipe
+from sharpkeras.runs import EPOCHS_FROM_0, architectures
+from sharpkeras.spaces import ARCHITECTURES, SPACES
 
 RECIPES = {"search": SearchRecipe, "train": TrainRecipe}
 ONLY_PYTHON = "it is of a space that only Python knows: the functions of sharpkeras.experiment, with space=…"
@@ -23,9 +23,13 @@ def inspect_json(path):
     if not isinstance(content, dict):
         seen = type(content).__name__
         raise ConfigError("is JSON, but no object", where=str(path), seen=seen, allowed="an object")
-    for key, inspect in TELLING.items():
+    said = _key_of_kind().get(content["kind"]) if isinstance(content.get("kind"), str) else None
+    if said is not None and said not in content:
+        raise ConfigError(f"is no {content['kind']}, though it says so", where=str(path), allowed=f"with {said}")
+    telling = _telling()
+    for key in (said, *telling):
         if key in content:
-            return inspect(content, path)
+            return telling[key](content, path)
     return _config(content, path)
 
 
@@ -72,50 +76,14 @@ def read_metrics(path):
 
 def architecture(fields, where):
     """The kind of an architecture's JSON object, facts and findings; raises ConfigError for a wrong one."""
-    if isinstance(fields, dict) and "routes" in fields:
-        found = paths.from_dict(fields, where)
-        facts = {"space": found.space, "routes": len(found.routes), "choices": len([*filter(None, found.routes[0])])}
-        return "a path of a HyperCuboid", {"name": found.name, **facts}, []
-    from sharpkeras.spaces.cell import genotype as genotypes
-
-    found = genotypes.from_dict(fields, where)
-    cells = {"normal": found.cell(reduction=False), "reduce": found.cell(reduction=True)}
-    facts = {"name": found.name} | {f"{name} cell": _cell_words(*cell) for name, cell in cells.items()}
-    findings = [finding for name, cell in cells.items() for finding in _cell_findings(name, *cell)]
-    return "a genotype", facts, findings
-
-
-def _cell_words(nodes, concat):
-    used = sorted({name for node in nodes for name, _ in node})
-    return f"{len(nodes)} nodes, states {', '.join(map(str, concat))} together: {', '.join(used)}"
-
-
-def _cell_findings(name, nodes, concat):
-    """What makes a cell degenerate: it can be built, but part of it does nothing or learns nothing."""
-    from sharpkeras.primitives import OPS
-
-    kinds = {primitive: row.kind for table in OPS.values() for primitive, row in table.items()}
-    pairs = [pair for node in nodes for pair in node]
-    used = {kinds[primitive] for primitive, _ in pairs}
-    findings = []
-    if "conv" not in used:
-        findings.append(f"degenerate: the {name} cell has no convolution, only {', '.join(sorted(used))}")
-    nothing = [index for index, (primitive, _) in enumerate(pairs) if kinds[primitive] == "none"]
-    if nothing:
-        findings.append(f"degenerate: {name}[{names(nothing)}] is `none`, which adds zeros")
-    read = {*concat, *(source for _, source in pairs)}
-    unread = [state for state in range(2, 2 + len(nodes)) if state not in read]
-    if unread:
-        findings.append(f"degenerate: nothing reads state {names(unread)} of the {name} cell")
-    if not set(concat) & set(range(2, 2 + len(nodes))):
-        findings.append(f"degenerate: the {name} cell hands on its inputs alone")
-    return findings
+    found = architectures.from_dict(fields, where)
+    return found.words, found.facts(), found.findings()
 
 
 def _architecture(content, path):
-    kind, facts, findings = architecture(content, str(path))
-    own = content.get("space", MULTICHANNEL) != MULTICHANNEL
-    return Report(str(path), kind, facts, findings, next=ONLY_PYTHON if own else ["train", str(path)])
+    found = architectures.from_dict(content, str(path))
+    following = ["train", str(path)] if found.space in SPACES else ONLY_PYTHON
+    return Report(str(path), found.words, found.facts(), found.findings(), next=following)
 
 
 # --- settings ---
@@ -134,7 +102,7 @@ def recipe(content, where, kind=None):
     """
     commands = _commands(content.get("settings"), where, [kind] if kind else list(RECIPES))
     facts, findings = {"settings of": " or ".join(commands)}, []
-    for name in ("genotype", "path"):
+    for name in ARCHITECTURES:
         if name in content:
             words, more, findings = architecture(content[name], f"{where}: {name}")
             facts |= {"architecture": words, **more}
@@ -220,7 +188,7 @@ def _export(content, path):
         ) as file:  # the name is a stranger's: no link to another file
             size, same = os.fstat(file.fileno()).st_size, False
             if size == content.get("bytes"):
-                same = hashlib.file_digest(file, "sha256").hexdigest() == content.get("sha256")
+                same = sha256_of_file(file) == content.get("sha256")
             findings += [] if same else [f"{name} is not the file that was checked"]
     except FileNotFoundError:
         findings.append(f"{name} is not there")
@@ -235,9 +203,10 @@ def _data(content, path):
 
 
 def _epoch(content, path):
-    found = next((content[name] for name in ("genotype", "path") if name in content), None)
+    found = next((content[name] for name in ARCHITECTURES if name in content), None)
     if found is None:
-        raise ConfigError("has alphas without an architecture", where=str(path), allowed="genotype or path")
+        allowed = " or ".join(ARCHITECTURES)
+        raise ConfigError("has alphas without an architecture", where=str(path), allowed=allowed)
     kind, facts, findings = architecture(found, str(path))
     return Report(str(path), "an epoch of a search", {"architecture": kind, **facts}, findings)
 
@@ -254,21 +223,35 @@ def _divergence(content, path):
     return Report(str(path), "where a run diverged", content, ["numbers became NaN or infinite"])
 
 
-# A key that tells what an object is → what looks into it; the first that is there counts.
-TELLING = {
-    "settings": _recipe,
-    "alphas": _epoch,
-    "routes": _architecture,
-    "normal": _architecture,
-    "reduce": _architecture,
-    "program": _run,
-    "files": _manifest,
-    "table": _table,
-    "interval": _evaluation,
-    "opset": _export,
-    "class_names": _data,
-    "not_finite": _divergence,
-}
+def _telling():
+    """A key that tells what an object is → what looks into it; the first that is there counts."""
+    return {
+        "settings": _recipe,
+        "alphas": _epoch,
+        **{field: _architecture for row in ARCHITECTURES.values() for field in row.fields},
+        "program": _run,
+        "files": _manifest,
+        "table": _table,
+        "interval": _evaluation,
+        "opset": _export,
+        "class_names": _data,
+        "not_finite": _divergence,
+    }
+
+
+def _key_of_kind():
+    """What a file says that it is → the key that it must have then, which goes before the keys of others."""
+    return {
+        **{kind: row.fields[0] for kind, row in ARCHITECTURES.items()},
+        **dict.fromkeys(RECIPES, "program"),
+        kinds.RECIPE: "settings",
+        kinds.EPOCH: "alphas",
+        kinds.LATENCY_TABLE: "table",
+        kinds.EVALUATION: "interval",
+        kinds.EXPORT: "opset",
+        kinds.DATA: "class_names",
+        kinds.DIVERGENCE: "not_finite",
+    }
 
 
 def problem_of(error):

@@ -1,11 +1,10 @@
-"""Files that are either whole or not there: written aside, flushed to the disk, then renamed.
+"""Atomic writes: files are written aside, flushed to the disk, then renamed.
 
 A kill or a full disk in the middle leaves the file that was there before.
 """
 
 import contextlib
 import errno
-import hashlib
 import io
 import json
 import math
@@ -20,22 +19,23 @@ import safetensors.numpy
 
 from sharpkeras.errors import NumericalError, ResourceError, RunError, printable
 from sharpkeras.io import regular_files
+from sharpkeras.io.hashes import sha256
 
 FULL = (errno.ENOSPC, errno.EDQUOT)  # the disk, or what one may have of it
 
 
 def write(path, content):
-    """Writes the bytes `content` as the file `path`, with its folders.
+    """Write the bytes `content` as the file `path`, with its folders.
 
     Raises:
         ResourceError: the disk is full.
-        RunError: the place can not be written.
+        RunError: the place cannot be written.
     """
     put_in_place(write_aside(path, content), path)
 
 
 def write_aside(path, content):
-    """Writes `content` beside `path` and returns where; the first half of `write`, which says what it raises."""
+    """Write `content` beside `path` and return where; the first half of `write`, which says what it raises."""
     path = Path(path)
     temporary = path.with_name(f".{path.name}.part")
     with disk_errors(path):
@@ -50,14 +50,14 @@ def write_aside(path, content):
 
 
 def put_in_place(temporary, path):
-    """Renames what `write_aside` wrote; a rename is on the disk only when its directory is."""
+    """Rename what `write_aside` wrote; a rename is on the disk only when its directory is."""
     with disk_errors(path):
         os.replace(temporary, path)
         flush_directory(Path(path).parent)
 
 
 def write_through(path, content):
-    """Writes the bytes `content` as `path` and waits until they are on the disk; a kill can leave a part of them."""
+    """Write the bytes `content` as `path` and wait until they are on the disk; a kill can leave a part of them."""
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)  # what a kill left, or what a stranger put there: a link to any file, a pipe that nobody reads
     with open(path, "wb", opener=_anew) as file:
@@ -71,13 +71,13 @@ def _anew(path, flags):
 
 
 def remove(path):
-    """Removes what stands at `path`, a directory with all in it; of a link the link, never what it leads to."""
+    """Remove what stands at `path`, a directory with all in it; of a link the link, never what it leads to."""
     if os.path.lexists(path):
         (shutil.rmtree if stat.S_ISDIR(os.lstat(path).st_mode) else os.unlink)(path)
 
 
 def flush_directory(path):
-    """Waits until the names in the directory `path` are on the disk."""
+    """Wait until the names in the directory `path` are on the disk."""
     directory = os.open(path, os.O_RDONLY)
     try:
         os.fsync(directory)
@@ -87,7 +87,7 @@ def flush_directory(path):
 
 @contextlib.contextmanager
 def disk_errors(path, by=""):
-    """Turns an OSError into a message that its reader can act on.
+    """Turn an OSError into a message that its reader can act on.
 
     Args:
         path: what is read or written.
@@ -95,7 +95,7 @@ def disk_errors(path, by=""):
     """
     try:
         yield
-    except regular_files.Refused as error:
+    except regular_files.RefusedError as error:
         allowed, next_step = "a regular file; in a run, no link", "take another copy of it, or name another place"
         raise RunError(error.strerror, where=error.filename, allowed=allowed, next_step=next_step) from None
     except OSError as error:
@@ -109,7 +109,7 @@ def disk_error(error, path, by=""):
         next_step = f"free some space, or name a place on another disk{by}"
         return ResourceError("the disk is full", where=where, seen=seen, next_step=next_step)
     next_step = f"name a place that can be written{by}"
-    return RunError("can not be read or written", where=where, seen=seen, next_step=next_step)
+    return RunError("cannot be read or written", where=where, seen=seen, next_step=next_step)
 
 
 def dumps(value, where, indent=None):
@@ -182,7 +182,7 @@ class Declared(NamedTuple):
 
 
 def save_arrays(path, arrays, meta):
-    """Writes the safetensors file `path`.
+    """Write the safetensors file `path`.
 
     Args:
         path: the file.
@@ -226,7 +226,7 @@ def load_arrays(path, within=None):
 
 @contextlib.contextmanager
 def array_errors(path, next_step=AGAIN):
-    """Turns what reading a safetensors file raises on one that is none, is damaged or was made to do harm."""
+    """Turn what reading a safetensors file raises on one that is none, is damaged or was made to do harm."""
     try:
         yield
     except (ValueError, RecursionError) as error:
@@ -348,7 +348,19 @@ def pack(arrays, metadata=None):
     return safetensors.numpy.save(contiguous, metadata)
 
 
+def refuse_to_replace(path: Path, overwrite: bool, next_step: str | tuple) -> None:
+    """Raise RunError where a file is to be written over one that is there, unless `overwrite` allows it.
+
+    Args:
+        path: the file to be written.
+        overwrite: whether a file may be replaced.
+        next_step: what is told.
+    """
+    if path.exists() and not overwrite:
+        raise RunError("exists already", where=str(path), next_step=next_step)
+
+
 def checksum(array):
     """The SHA-256 of an array's type, shape and numbers, in hexadecimal digits."""
     head = f"{array.dtype.str} {array.shape} ".encode()
-    return hashlib.sha256(head + np.ascontiguousarray(array).tobytes()).hexdigest()
+    return sha256(head + np.ascontiguousarray(array).tobytes())

@@ -1,4 +1,4 @@
-"""JSON as a file format that strangers write: one meaning per text, and a clear message for everything else.
+"""Strict JSON for files that strangers write: one meaning per text, and a clear message for everything else.
 
 Python's own reader lets a repeated key win silently, accepts NaN, and runs out of stack on deep nesting.
 """
@@ -35,11 +35,11 @@ def load(path):
     try:
         with regular_files.opened(path) as file:
             raw = file.read(MAX_BYTES + 1)
-    except regular_files.Refused as error:
+    except regular_files.RefusedError as error:
         raise UsageError(error.strerror, where=str(path), allowed="a JSON file") from None
     except (OSError, ValueError) as error:  # ValueError: a path with NUL or half a character, out of another file
         seen = getattr(error, "strerror", None) or str(error)
-        raise UsageError(f"can not be read: {seen}", where=printable(str(path)), allowed="a JSON file") from None
+        raise UsageError(f"cannot be read: {seen}", where=printable(str(path)), allowed="a JSON file") from None
     return decoded(raw, str(path))
 
 
@@ -103,7 +103,7 @@ def decoded_lines(raw, where):
 
 
 def require(value, form, where):
-    """Raises ConfigError, with the JSON path, unless a JSON value has a form; returns it.
+    """Raise ConfigError, with the JSON path, unless a JSON value has a form; return it.
 
     Args:
         value: the value.

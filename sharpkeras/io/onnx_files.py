@@ -42,7 +42,7 @@ def read_onnx(path):
 
 
 def refuse_unreadable(model, path):
-    """Raises ConfigError for a name or another text that is no UTF-8, which protobuf hands on as bytes."""
+    """Raise ConfigError for a name or another text that is no UTF-8, which protobuf hands on as bytes."""
     for message in onnx_messages(model):
         for field, value in message.ListFields():
             if field.type == field.TYPE_STRING:
@@ -53,7 +53,7 @@ def refuse_unreadable(model, path):
 
 
 def refuse_unsafe(model, path):
-    """Raises SafetyError for external data, wherever it hides, and for operators of a custom library."""
+    """Raise SafetyError for external data, wherever it hides, and for operators of a custom library."""
     for message in onnx_messages(model):
         kind = message.DESCRIPTOR.name
         if kind == "TensorProto" and (message.external_data or message.data_location == message.EXTERNAL):

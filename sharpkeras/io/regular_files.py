@@ -20,7 +20,7 @@ FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 FILE = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
 
 
-class Refused(OSError):
+class RefusedError(OSError):
     """A file that is not read. An OSError, as the system's own refusals: who opens files is ready for those."""
 
     def __init__(self, path, problem, number=errno.EINVAL):
@@ -38,7 +38,7 @@ def opened(path, within=None):
         within: a directory; `path` is then relative to it, and nothing between the two, nor the file, is a link.
 
     Raises:
-        Refused: there is something else than a regular file, or a link where there may be none.
+        RefusedError: there is something else than a regular file, or a link where there may be none.
         OSError: there is nothing, or the system denies it.
     """
     if within is None:
@@ -49,7 +49,7 @@ def opened(path, within=None):
     try:
         for inner in folders:
             if stat.S_ISLNK(os.stat(inner, dir_fd=folder, follow_symlinks=False).st_mode):
-                raise Refused(place, f"lies behind {inner}, which is a link")
+                raise RefusedError(place, f"lies behind {inner}, which is a link")
             outer, folder = folder, os.open(inner, FOLDER | os.O_NOFOLLOW, dir_fd=folder)
             os.close(outer)
         _refuse_other(os.stat(name, dir_fd=folder, follow_symlinks=False), place)
@@ -59,17 +59,17 @@ def opened(path, within=None):
 
 
 def read(path, largest, within=None):
-    """The bytes of a file that is opened by `opened`; raises Refused for one of more than `largest` bytes."""
+    """The bytes of a file that is opened by `opened`; raises RefusedError for one of more than `largest` bytes."""
     with opened(path, within) as file:
         content = file.read(largest + 1) if os.fstat(file.fileno()).st_size <= largest else None
     if content is None or len(content) > largest:  # the size that the system tells of some files is 0
         place = path if within is None else os.path.join(within, path)
-        raise Refused(place, f"is larger than {largest:,} bytes", errno.EFBIG)
+        raise RefusedError(place, f"is larger than {largest:,} bytes", errno.EFBIG)
     return content
 
 
 def refuse_other(path):
-    """Raises Refused where something else than a regular file stands at `path`, a link too."""
+    """Raise RefusedError where something else than a regular file stands at `path`, a link too."""
     if os.path.lexists(path):
         _refuse_other(os.lstat(path), path)
 
@@ -78,14 +78,14 @@ def _refuse_other(status, path):
     """The file is not opened for this: opening alone makes some devices do something."""
     for is_one, words in KINDS:
         if is_one(status.st_mode):
-            raise Refused(path, f"is {words} and not a regular file")
+            raise RefusedError(path, f"is {words} and not a regular file")
 
 
 def _checked(number, path):
     """The open file of that number, which may be another than was looked at just before."""
     try:
         _refuse_other(os.fstat(number), path)
-    except Refused:
+    except RefusedError:
         os.close(number)
         raise
     return open(number, "rb")

@@ -1,4 +1,4 @@
-"""TOML as a file format that strangers write, with the limits of `json_files`."""
+"""TOML for files that strangers write, with the limits of `json_files`."""
 
 import tomllib
 
@@ -18,10 +18,10 @@ def load(path):
     try:
         with regular_files.opened(path) as file:
             raw = file.read(MAX_BYTES + 1)
-    except regular_files.Refused as error:
+    except regular_files.RefusedError as error:
         raise UsageError(error.strerror, where=str(path), allowed="a TOML file") from None
     except OSError as error:
-        raise UsageError("can not be read", where=str(path), seen=error.strerror) from None
+        raise UsageError("cannot be read", where=str(path), seen=error.strerror) from None
     if len(raw) > MAX_BYTES:
         raise ConfigError("is too large", where=str(path), seen=f"over {MAX_BYTES} bytes", allowed="at most 16 KiB")
     try:

@@ -1,4 +1,4 @@
-"""The machine that a measurement holds for: its processor, its cores, and who else is at work on them."""
+"""The machine of a measurement: its processor, its cores, and the load on them."""
 
 import os
 import platform

@@ -1,4 +1,4 @@
-"""How much memory a process may still take: what the machine has left, and what limits leave of it."""
+"""Memory that a process may still take: free memory of the machine, and the limits on it."""
 
 import re
 import resource
@@ -25,7 +25,7 @@ def available_bytes(root="/"):
 
 
 def limit(more_bytes):
-    """Lets this process, and those that it starts, take so many bytes more than it has; a request beyond fails.
+    """Let this process, and those that it starts, take so many bytes more than it has; a request beyond fails.
 
     Linux alone has such a limit; elsewhere nothing is done. It counts what is written to, not addresses, of which some
     libraries reserve many times what they use.

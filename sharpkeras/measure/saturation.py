@@ -1,4 +1,4 @@
-"""Whether a processor could cut off sums of an int8 file: a bound told from the file alone.
+"""Saturation of int8 sums: a bound from the file alone on whether a processor could cut them off.
 
 x86 without VNNI (AVX2, and AVX-512 where it lacks it) multiplies by VPMADDUBSW: the products of two neighbouring
 activations, 0 to 255, and their weights, -128 to 127, are added in 16 bits, and what does not fit is cut off in

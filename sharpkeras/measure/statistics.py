@@ -1,4 +1,4 @@
-"""Several runs in one number, and whether two networks differ: no figure without its estimator and its n.
+"""Statistics of several runs, and McNemar's test between two networks; each with its estimator and its n.
 
 The paper prints "median ± range/2" (caption of Table 2), which says nothing of the mean; both are here.
 """
@@ -13,7 +13,7 @@ from sharpkeras.errors import DataError, NumericalError, UsageError
 
 @dataclass(frozen=True)
 class Estimate:
-    """What several runs measured, as one number.
+    """Estimate from several runs.
 
     Args:
         value: the median or the mean.

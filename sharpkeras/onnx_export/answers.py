@@ -1,4 +1,4 @@
-"""Top-1 of a file beside top-1 of the network that it was made from, on the same images."""
+"""Top-1 accuracy of a file beside that of the network it was exported from, on the same images."""
 
 import numpy as np
 

@@ -21,7 +21,7 @@ REDUCTIONS = ("ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum")
 
 
 def channels_first(graph):
-    """Rewrites an `ir.Graph` in place; unused nodes stay and are the caller's to remove."""
+    """Rewrite an `ir.Graph` in place; unused nodes stay and are the caller's to remove."""
     sweep = _Sweep(graph)
     for node in list(graph):
         sweep.visit(node)
@@ -52,7 +52,7 @@ class _Sweep:
             self.first[source] = result
 
     def swap(self, node, inputs, attributes=None, *, keeps_rank=True):
-        """Puts the same operator on other inputs in the place of `node`.
+        """Put the same operator on other inputs in the place of `node`.
 
         Its output has the channels first; where something still reads the old one, it is transposed back.
         """

@@ -82,7 +82,7 @@ def convert(model, shape, opset, log=None):
     # An operator that tf2onnx does not know is only logged, and stays in the file.
     if log is not None:
         log.write_text("\n".join(complaints) + "\n", encoding="utf-8")
-    raise VerificationError("the model can not be converted to ONNX", seen=complaints[0], where=log)
+    raise VerificationError("the model cannot be converted to ONNX", seen=complaints[0], where=log)
 
 
 def output_padding(graph):
@@ -102,7 +102,7 @@ def output_padding(graph):
 
 
 def named_by_layers(graph, layers):
-    """Gives what a layer computes the layer's name, behind those of the layers around it.
+    """Give what a layer computes the layer's name, behind those of the layers around it.
 
     TensorFlow's scopes have them with a number behind each, and operations of its own below: of
     `network_1/cells.3._ops.2_1/batch_normalization_8_1/batchnorm/mul_1:0` is left
@@ -162,16 +162,16 @@ def input_dtype(model):
     return model.inputs[0].dtype if getattr(model, "inputs", None) else "float32"
 
 
-def with_preprocessing(model, mean, deviation):
-    """The same model for images as they are stored, uint8: (x / 255 - mean) / deviation comes first.
+def with_preprocessing(model, mean, std):
+    """The same model for images as they are stored, uint8: (x / 255 - mean) / std comes first.
 
     Args:
         model: a model of one float32 image input.
-        mean, deviation: of each channel, for images in [0, 1].
+        mean, std: of each channel, for images in [0, 1].
     """
     images = keras.Input(model.input_shape[1:], dtype="uint8", name=IMAGES)
-    scale = [1 / (255 * spread) for spread in deviation]
-    offset = [-center / spread for center, spread in zip(mean, deviation)]
+    scale = [1 / (255 * spread) for spread in std]
+    offset = [-center / spread for center, spread in zip(mean, std)]
     return keras.Model(images, model(keras.layers.Rescaling(scale, offset)(images)), name=model.name)
 
 
@@ -200,7 +200,7 @@ HANDLERS = {"Erfc": (_erfc, []), "Expm1": (_expm1, [])}  # TensorFlow's operatio
 
 @contextlib.contextmanager
 def silent_converter():
-    """Keeps tf2onnx from printing; gives the list of the errors that it logs."""
+    """Keep tf2onnx from printing; give the list of the errors that it logs."""
     logger, complaints = logging.getLogger("tf2onnx"), []
     handler = logging.Handler(level=logging.ERROR)
     handler.emit = lambda record: complaints.append(record.getMessage())

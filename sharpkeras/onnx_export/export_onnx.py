@@ -1,33 +1,35 @@
 """Keras → ONNX, refused unless the file's structure is plain and its answers are the model's."""
 
 import contextlib
+import hashlib
 import importlib
 import json
 import os
 import sys
 import time
-from hashlib import sha256
 from pathlib import Path
 
 import keras
 import numpy as np
 
 from sharpkeras.errors import ConfigError, DataError, RunError, UsageError, VerificationError
-from sharpkeras.io import atomic_writes
+from sharpkeras.io import atomic_writes, kinds
+from sharpkeras.io.hashes import sha256
 from sharpkeras.measure import saturation
 from sharpkeras.measure.machine import device_name
 
 OPSETS = range(13, 19)  # the table of tf2onnx 1.17 ends at 18
-HALF_TOLERANCE = 2e-2  # eleven bits in each of some hundred operators in a row
+PRECISIONS = ("float32", "float16", "int8")  # that a file can compute in
+FLOAT16_TOLERANCE = 2e-2  # eleven bits in each of some hundred operators in a row
 LEAST_OF_TOP_1 = 0.99  # of what the network has in float32 that an int8 file has to keep
 AFTER_A_DIFFERENCE = {  # whether the graph is rewritten → what to try where the file disagrees
     True: "--no-optimize, which leaves the graph as it is converted; and please report it",
     False: "please report it, with the file that was kept",
 }
-NOT_IN_HALF = "leave out --quantize float16"
+NOT_IN_FLOAT16 = "leave out --precision float16"
 AFTER_A_LOSS = {  # bits of weights → what to try where int8 loses too much
-    7: "raise --calibration-images; or --weight-bits 8, for x86 with VNNI and ARM alone; or leave out --quantize int8",
-    8: "raise --calibration-images; or --weight-bits 7 where this processor has no VNNI; or leave out --quantize int8",
+    7: "raise --calibration-images; or --weight-bits 8, for x86 with VNNI and ARM alone; or leave out --precision int8",
+    8: "raise --calibration-images; or --weight-bits 7 where this processor has no VNNI; or leave out --precision int8",
 }
 PACKAGES = ("tensorflow", "tf2onnx", "onnx", "onnx_ir", "onnxruntime")
 
@@ -39,16 +41,16 @@ def export_onnx(
     opset=17,
     images=None,
     test=None,
+    precision="float32",
     calibration=None,
     weight_bits=7,
-    half=False,
     metadata=None,
     overwrite=False,
     tolerance=1e-4,
     optimize=True,
     addmults=None,
 ):
-    """Writes `path` (`.onnx`) and a report beside it (`.json`), or neither of them.
+    """Write `path` (`.onnx`) and a report beside it (`.json`), or neither of them.
 
     The file has one input `images` (batch, H, W, C) with a free batch size, of the model's own type: float32,
     preprocessed, or uint8 of a model `with_preprocessing`; and one output `logits` (batch, classes). It is written
@@ -60,10 +62,11 @@ def export_onnx(
         opset: ONNX operator set, 13 to 18.
         images: (N, H, W, C), real images as the model gets them, compared besides noise and constant images.
         test: (images, labels), on which the file's top-1 is reported beside the model's; needed for int8.
-        calibration: (N, H, W, C), images of training; with them the file computes in int8.
+        precision: "float32"; "float16", for GPUs, which has to agree within 2 % of the logits' size; or "int8", for
+            CPUs.
+        calibration: (N, H, W, C), images of training, which int8 needs and nothing else takes.
         weight_bits: of int8: 7, right on every processor, or 8, on x86 with VNNI and on ARM alone (see
             `measure.saturation`).
-        half: whether the file computes in float16, for GPUs, which has to agree within 2 % of the logits' size.
         metadata: what else than the hash of the weights the file and the report shall tell (architecture, classes,
             preprocessing, cost), as JSON.
         overwrite: whether files that are already there may be replaced.
@@ -76,22 +79,26 @@ def export_onnx(
         The report, as a dictionary.
 
     Raises:
-        UsageError: if the opset is not supported, the path does not end in `.onnx`, int8 and float16 are both meant, or
-            weights have other bits.
-        RunError: if a file is there already, or the directory can not be written to.
+        UsageError: if the opset or the precision is not supported, the path does not end in `.onnx`, or weights have
+            other bits.
+        RunError: if a file is there already, or the directory cannot be written to.
         ResourceError: if the disk is full.
         ConfigError: if the backend is not TensorFlow, a package is missing, or the model is of another form.
-        DataError: if the images do not fit the model, or int8 can not be calibrated on them.
+        DataError: if the images do not fit the model, or int8 cannot be calibrated on them.
         NumericalError: if the model's logits are not finite.
-        VerificationError: if an operator can not be converted, or if the file is not plain, disagrees with the model,
+        VerificationError: if an operator cannot be converted, or if the file is not plain, disagrees with the model,
             has lost more than 1 % of the top-1 to int8, or had none, or has sums that could be cut off though its
             weights have 7 bits; it is kept as `<name>.rejected.onnx`, or the converter's words as
             `<name>.conversion.log`.
     """
     path = Path(path)
     check_destination(path, opset, overwrite)
-    if half and calibration is not None:
-        raise UsageError("a file is in int8 or in float16", seen="half and calibration images", allowed="one of them")
+    if precision not in PRECISIONS:
+        allowed = ", ".join(PRECISIONS)
+        raise UsageError("a file has no such precision", where="--precision", seen=precision, allowed=allowed)
+    if precision == "int8" and calibration is None:
+        problem = "int8 is calibrated on images of training, and there are none"
+        raise DataError(problem, where="--precision", next_step="export a training run whose data are there")
     require_packages()
     from sharpkeras.onnx_export import conversion, int8, rewrites, verification  # which need the packages
 
@@ -116,7 +123,7 @@ def export_onnx(
     report = metadata | {
         "file": path.name,
         "opset": opset,
-        "precision": "float32",
+        "precision": precision,
         "nodes_before_rewrites": converted_nodes,
         "addmults_conv_dense_of_file": counted,
         "rewrites": list(rewrites.DEFAULT) if optimize else [],
@@ -129,21 +136,22 @@ def export_onnx(
         agreement = verification.check_agreement(
             expected, session, cases, tolerance, AFTER_A_DIFFERENCE[bool(optimize)]
         )
-        if half:
+        if precision == "float16":
             onnx_model, session, in_half = _to_half(onnx_model, aside)
             for computed in (session, in_half):  # the second is reported
-                agreement = verification.check_agreement(expected, computed, cases, HALF_TOLERANCE, NOT_IN_HALF)
-            report["precision"] = "float16"
+                agreement = verification.check_agreement(expected, computed, cases, FLOAT16_TOLERANCE, NOT_IN_FLOAT16)
         if test is not None:
             agreement["accuracy"] = _accuracy(model, session, test)
-        if calibration is not None:
+        if precision == "int8":
             onnx_model, lost = _to_int8(onnx_model, session, aside, calibration, test, weight_bits)
             agreement = {"before_int8": agreement}
-            report |= {"precision": "int8", "quantization": lost}
+            report["quantization"] = lost
         report |= agreement
         content = aside.read_bytes()
-        report |= {"bytes": len(content), "sha256": sha256(content).hexdigest(), "nodes": len(onnx_model.graph.node)}
-        atomic_writes.write_through(aside.with_suffix(".json"), json.dumps(report, indent=2).encode())
+        report |= {"bytes": len(content), "sha256": sha256(content), "nodes": len(onnx_model.graph.node)}
+        atomic_writes.write_through(
+            aside.with_suffix(".json"), json.dumps(kinds.of_kind(kinds.EXPORT, report), indent=2).encode()
+        )
     return report
 
 
@@ -189,15 +197,15 @@ def _to_int8(onnx_model, session, aside, calibration, test, weight_bits):
     """The model in int8, written in the place of the one in float32, and what it has lost.
 
     Raises:
-        DataError: if there are no test images, or the others can not calibrate.
+        DataError: if there are no test images, or the others cannot calibrate.
         VerificationError: if sums could be cut off though the weights have 7 bits, or if less than 99 % of the top-1 is
             left; names both and the layers that lose most.
     """
     from sharpkeras.onnx_export import answers, int8
 
     if test is None:
-        problem, next_step = "no int8 file without its measured accuracy", "leave out --quantize int8"
-        raise DataError(problem, where="--quantize", allowed="with test images", next_step=next_step)
+        problem, next_step = "no int8 file without its measured accuracy", "leave out --precision int8"
+        raise DataError(problem, where="--precision", allowed="with test images", next_step=next_step)
     images, labels = test
     kept = int8.calibration_images(calibration, images)
     quantized = _tidied_like(onnx_model, int8.quantize(onnx_model, kept, weight_bits))
@@ -227,13 +235,13 @@ def _sums_that_fit(quantized, weight_bits):
             "sums of the int8 file could be cut off on x86 without VNNI",
             seen=f"two products that add up to {found['largest_sum']:,}",
             allowed=f"at most {saturation.LARGEST_FITTING:,}",
-            next_step="--weight-bits 8, for x86 with VNNI and for ARM alone, or leave out --quantize int8",
+            next_step="--weight-bits 8, for x86 with VNNI and for ARM alone, or leave out --precision int8",
         )
     return found
 
 
 def _opened(onnx_model, aside):
-    """Writes a model and opens it, with all that `verification.open_session` refuses."""
+    """Write a model and open it, with all that `verification.open_session` refuses."""
     from sharpkeras.onnx_export import verification
 
     atomic_writes.write_through(aside, onnx_model.SerializeToString())
@@ -252,21 +260,21 @@ def _tidied_like(onnx_model, other):
 
 
 def check_destination(path, opset, overwrite):
-    """Raises UsageError or RunError."""
+    """Raise UsageError or RunError."""
     if opset not in OPSETS:
         allowed = f"{OPSETS[0]} to {OPSETS[-1]}"
         raise UsageError("this opset is not supported", where="--opset", seen=opset, allowed=allowed)
     if path.suffix != ".onnx":
         raise UsageError("an exported model ends in .onnx", seen=str(path), allowed="NAME.onnx")
     if not os.access(path.parent, os.W_OK | os.X_OK):
-        raise RunError("the directory does not exist or can not be written to", where=path.parent)
+        raise RunError("the directory does not exist or cannot be written to", where=path.parent)
     for present in (path, path.with_suffix(".json")):
-        if present.is_dir() or (present.exists() and not overwrite):
-            raise RunError("exists already", where=present, next_step="choose another path, or use --overwrite")
+        replaceable = overwrite and not present.is_dir()
+        atomic_writes.refuse_to_replace(present, replaceable, "choose another path, or use --overwrite")
 
 
 def require_packages():
-    """Raises ConfigError with the command that helps, unless TensorFlow is the backend and the converter is there."""
+    """Raise ConfigError with the command that helps, unless TensorFlow is the backend and the converter is there."""
     if keras.backend.backend() != "tensorflow":
         raise ConfigError(
             "export runs on the TensorFlow backend only; it takes the weights of any backend",
@@ -284,7 +292,7 @@ def require_packages():
 
 def weights_hash(model):
     """SHA-256 of all weights of a Keras model, in its own order: files of the same network have the same."""
-    digest = sha256()
+    digest = hashlib.sha256()
     for variable in model.weights:  # without the state of a dropout
         digest.update(atomic_writes.checksum(keras.ops.convert_to_numpy(variable)).encode())
     return digest.hexdigest()

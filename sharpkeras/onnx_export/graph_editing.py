@@ -1,4 +1,4 @@
-"""Small words for reading and changing an `onnx_ir` graph."""
+"""Helpers for reading and editing an `onnx_ir` graph."""
 
 import contextlib
 import logging
@@ -73,13 +73,13 @@ def insert(before, operator, inputs, attributes=None, shape=None):
 
 
 def replace(value, other):
-    """Lets all that reads a value read another one, which takes its name and its place among the graph's outputs."""
+    """Let all that reads a value read another one, which takes its name and its place among the graph's outputs."""
     hand_on_name(value, other)
     ir.convenience.replace_all_uses_with(value, other, replace_graph_outputs=True)
 
 
 def hand_on_name(value, other):
-    """Gives a new value the name of the one whose place it takes: it tells the layer, and the graph's outputs."""
+    """Give a new value the name of the one whose place it takes: it tells the layer, and the graph's outputs."""
     if not value.name.endswith(REPLACED) and (value.is_graph_output() or other.name.startswith(NEW)):
         value.name, other.name = f"{value.name}{REPLACED}", value.name
 
@@ -105,7 +105,7 @@ def is_pointwise(node):
 
 @contextlib.contextmanager
 def quiet():
-    """Keeps off the terminal what the tools of ONNX Runtime log and warn of."""
+    """Keep off the terminal what the tools of ONNX Runtime log and warn of."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     onnxruntime.set_default_logger_severity(3)  # errors

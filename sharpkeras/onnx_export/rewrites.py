@@ -1,4 +1,4 @@
-"""What makes the graph of a cell faster at inference, each rewrite equal to what it replaces.
+"""Graph rewrites for faster inference, each equal to what it replaces.
 
 ONNX Runtime computes convolutions and pools in a layout of its own, in blocks of 16 (AVX-512) or 8 channels, and fuses
 activations and sums into them. It leaves that layout wherever a node does not know it: at a slice, at padding of its

@@ -1,4 +1,4 @@
-"""What a file has to be before it gets its name: a plain inference graph whose answers are those of the Keras model."""
+"""Verification of an exported file: a plain inference graph whose logits are those of the Keras model."""
 
 import math
 

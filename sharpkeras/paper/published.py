@@ -35,7 +35,7 @@ def genotype(name):
     """The published Genotype of that name; raises ConfigError with the nearest name."""
     from sharpkeras.spaces.cell import genotype as genotypes  # heavy: the tables are read without it
 
-    return genotypes.from_dict({**_published("cell_genotypes", name), "name": name}, name)
+    return genotypes.Genotype.from_dict({**_published("cell_genotypes", name), "name": name}, name)
 
 
 def path(name):

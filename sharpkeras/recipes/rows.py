@@ -5,11 +5,14 @@
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Any
 
+from sharpkeras import primitives, weighting
 from sharpkeras.errors import ConfigError
 from sharpkeras.recipes.settings import Settings, setting
+from sharpkeras.spaces import ARCHITECTURES, find_space
+from sharpkeras.spaces.network_spec import NetworkSpec
 
-MULTICHANNEL = "multichannel"  # the `space` of the one HyperCuboid that recipes know
 DIGITS = "digits"  # the training of a search whose own name none has
 IMAGENET = "imagenet"  # a stem, and the dataset that it is made for
 
@@ -56,7 +59,7 @@ class Recipe(Settings):
 
 @dataclass(frozen=True)
 class SearchRecipe(Recipe):
-    """A bilevel search in the cell space (§3, §4.2, §4.3)."""
+    """A bilevel search (§3, §4.2, §4.3); what sizes mean for a space, its `from_recipe` says."""
 
     dataset: str = setting("digits", f"images: {SPECS}")
     limit: int | None = setting(None, "use that many training images, balanced over the classes", low=2)
@@ -64,8 +67,8 @@ class SearchRecipe(Recipe):
     space: str = setting(
         "sharp", "primitives: darts, sharp, sharper, table1 (Table 1 as printed), multichannel, or some with commas"
     )
-    ops: str = setting("sharp", "what a primitive's name stands for", choices=("sharp", "darts"))
-    weighting: str = setting("max_w", "how primitives are weighted in the sum (Eq. 3)", choices=("scalar", "max_w"))
+    ops: str = setting("sharp", "what a primitive's name stands for", choices=primitives.OPS)
+    weighting: str = setting("max_w", "how primitives are weighted in the sum (Eq. 3)", choices=weighting.WEIGHTINGS)
     order: int = setting(1, "of the gradient of the alphas", low=1, high=2)
     num_nodes: int = setting(4, "intermediate nodes of a cell", low=1, high=16)
     init_channels: int = setting(8, "channels of the first cell; fewest filters of multichannel", low=2, high=1024)
@@ -135,10 +138,10 @@ class SearchRecipe(Recipe):
     def priced(self):
         """The same, its costs and budgets those of the network that is trained next.
 
-        That is the network of `cost_of`, by default the training recipe of the row's name. A path is as wide as it was
-        searched, and has the final filters of its search unless `cost_of` names others.
+        That is the network of `cost_of`, by default the training recipe of the row's name; where the search decides
+        sizes of the network itself, one of these sizes.
         """
-        if self.cost_of is not None or self.space == MULTICHANNEL:
+        if self.cost_of is not None or find_space(self.space).searched_sizes:
             return self
         return dataclasses.replace(self, cost_of=self.training)
 
@@ -153,7 +156,7 @@ class TrainRecipe(Recipe):
     resize_size: int | None = setting(
         None, "of the short side, before the centre of image_size is cut out for evaluation", low=4, high=2048
     )
-    ops: str = setting("sharp", "what a primitive's name stands for", choices=("sharp", "darts"))
+    ops: str = setting("sharp", "what a primitive's name stands for", choices=primitives.OPS)
     stem: str = setting("cifar", "stem of the network, by image size", choices=("cifar", "imagenet"))
     init_channels: int = setting(16, "channels of the first cell", low=2, high=1024)
     num_cells: int = setting(5, "cells of the network", low=1, high=64)
@@ -193,7 +196,7 @@ class TrainRecipe(Recipe):
 
 
 @dataclass(frozen=True)
-class Row:
+class RecipeEntry:
     """A recipe by name.
 
     Args:
@@ -239,54 +242,54 @@ _MULTICHANNEL_NOTE = (
 
 
 def _multichannel(**settings):
-    sizes = {"space": MULTICHANNEL, "init_channels": 32, "num_scales": 4, "num_cells": 4}
+    sizes = {"space": "multichannel", "init_channels": 32, "num_scales": 4, "num_cells": 4}
     return _search(**sizes, cutout_px=16, **settings)
 
 
 # The first row of each is the default: minutes on two cores.
 SEARCHES = {
-    "digits": Row(SearchRecipe(), "the demo: real 8×8 digits, minutes on two cores"),
-    "darts": Row(
+    "digits": RecipeEntry(SearchRecipe(), "the demo: real 8×8 digits, minutes on two cores"),
+    "darts": RecipeEntry(
         _search(ops="darts"), "DARTS itself, first order", "DARTS_V1", (2, "DARTS first order (published genotype)")
     ),
-    "darts-second-order": Row(
+    "darts-second-order": RecipeEntry(
         _search(ops="darts", order=2),
         "DARTS itself, second order",
         "DARTS_V2",
         (2, "DARTS second order (published genotype)"),
     ),
-    "sharpsepconv-darts": Row(
+    "sharpsepconv-darts": RecipeEntry(
         _search(),
         "DARTS' primitives made of SharpSepConv, first order",
         "SHARPSEPCONV_DARTS",
         (2, "SharpSepConvDARTS"),
         _SEARCH_NOTE,
     ),
-    "sharpdarts": Row(
+    "sharpdarts": RecipeEntry(
         _search(space="sharp"),
         "the primitives of Table 1, first order",
         "SHARP_DARTS",
         (2, "sharpDARTS"),
         _SEARCH_NOTE + "; --space table1 adds avg_pool_3x3, which Table 1 prints and the code leaves out",
     ),
-    "sharpsepconv-darts-max-w": Row(
+    "sharpsepconv-darts-max-w": RecipeEntry(
         _search(weighting="max_w"),
         "the same as sharpsepconv-darts under Max-W weighting (Eq. 3): future work of §5",
         "SHARPSEPCONV_DARTS_MAX_W",
     ),
-    "sharpdarts-max-w": Row(
+    "sharpdarts-max-w": RecipeEntry(
         _search(space="sharp", weighting="max_w"),
         "the same as sharpdarts under Max-W weighting (Eq. 3): future work of §5",
         "SHARP_DARTS_MAX_W",
     ),
-    "multichannel-scalar": Row(
+    "multichannel-scalar": RecipeEntry(
         _multichannel(weighting="scalar"),
         "MultiChannelNet, the paper's HyperCuboid (§4.1)",
         "MULTI_CHANNEL_SCALAR_PATH",
         (4, "Scalar"),
         _MULTICHANNEL_NOTE,
     ),
-    "multichannel-max-w": Row(
+    "multichannel-max-w": RecipeEntry(
         _multichannel(weighting="max_w"),
         "MultiChannelNet under Max-W weighting (Eq. 3)",
         "MULTI_CHANNEL_MAX_W_PATH",
@@ -362,58 +365,60 @@ _PATH = dataclasses.replace(
 _PATH_NOTE = "2000 epochs at learning rate 0.1 and batch 512, from the published command. " + _CIFAR10_NOTE
 
 TRAININGS = {
-    "digits": Row(TrainRecipe(), "the demo: real 8×8 digits, minutes on two cores"),
-    "sharpsepconv-darts": Row(
+    "digits": RecipeEntry(TrainRecipe(), "the demo: real 8×8 digits, minutes on two cores"),
+    "sharpsepconv-darts": RecipeEntry(
         _CIFAR10,
         "CIFAR-10, AutoAugment, 2000 epochs",
         "SHARPSEPCONV_DARTS",
         (2, "SharpSepConvDARTS"),
         _CIFAR10_NOTE,
     ),
-    "darts-ssc": Row(
+    "darts-ssc": RecipeEntry(
         _CIFAR10,
         "CIFAR-10, AutoAugment, 2000 epochs: DARTS' genotype with SharpSepConv, no search",
         "DARTS_V2",
         (2, "DARTS+SSC, no search"),
         _CIFAR10_NOTE,
     ),
-    "sharpdarts": Row(_CIFAR10, "CIFAR-10, AutoAugment, 2000 epochs", "SHARP_DARTS", (2, "sharpDARTS"), _CIFAR10_NOTE),
-    "sharpsepconv-darts-plain": Row(
+    "sharpdarts": RecipeEntry(
+        _CIFAR10, "CIFAR-10, AutoAugment, 2000 epochs", "SHARP_DARTS", (2, "sharpDARTS"), _CIFAR10_NOTE
+    ),
+    "sharpsepconv-darts-plain": RecipeEntry(
         _PLAIN,
         "CIFAR-10, no AutoAugment, 1000 epochs",
         "SHARPSEPCONV_DARTS",
         (2, "SharpSepConvDARTS, no AutoAugment"),
         _CIFAR10_NOTE,
     ),
-    "darts-ssc-plain": Row(
+    "darts-ssc-plain": RecipeEntry(
         _PLAIN,
         "CIFAR-10, no AutoAugment, 1000 epochs: DARTS' genotype with SharpSepConv, no search",
         "DARTS_V2",
         (2, "DARTS+SSC, no search, no AutoAugment"),
         _CIFAR10_NOTE,
     ),
-    "sharpdarts-plain": Row(
+    "sharpdarts-plain": RecipeEntry(
         _PLAIN,
         "CIFAR-10, no AutoAugment, 1000 epochs",
         "SHARP_DARTS",
         (2, "sharpDARTS, no AutoAugment"),
         _CIFAR10_NOTE,
     ),
-    "sharpsepconv-darts-imagenet": Row(
+    "sharpsepconv-darts-imagenet": RecipeEntry(
         _imagenet(),
         "ImageNet, AutoAugment, 300 epochs",
         "SHARPSEPCONV_DARTS",
         (3, "SharpSepConvDARTS"),
         _IMAGENET_NOTE,
     ),
-    "sharpdarts-imagenet-96": Row(
+    "sharpdarts-imagenet-96": RecipeEntry(
         _imagenet(96),
         "ImageNet, AutoAugment, 300 epochs, 96 middle channels",
         "SHARP_DARTS",
         (3, "sharpDARTS cmid 96"),
         _IMAGENET_NOTE,
     ),
-    "sharpdarts-imagenet-32": Row(
+    "sharpdarts-imagenet-32": RecipeEntry(
         _imagenet(32),
         "ImageNet, AutoAugment, 300 epochs, 32 middle channels",
         "SHARP_DARTS",
@@ -421,7 +426,7 @@ TRAININGS = {
         _IMAGENET_NOTE,
     ),
     **{
-        f"multichannel-{name.lower()}": Row(
+        f"multichannel-{name.lower()}": RecipeEntry(
             _PATH,
             f"CIFAR-10, AutoAugment, 2000 epochs: the {origin} path of MultiChannelNet",
             f"MULTI_CHANNEL_{name.upper().replace('-', '_')}_PATH",
@@ -452,7 +457,8 @@ def training_of(search, name=None, shape=None, images=None):
     """The TrainRecipe by which the find of a SearchRecipe is trained: it reads the images of the search.
 
     A recipe of ImageNet keeps its own images, as costs and budgets that name it mean ImageNet, unless the search read
-    ImageNet's too. A path has the final filters of its search, unless the search's costs are those of a recipe.
+    ImageNet's too. Sizes of the network that the search has decided are its own, unless the search's costs are those of
+    a recipe; what such a network has no layers for is 0.
 
     Args:
         search: SearchRecipe.
@@ -461,10 +467,9 @@ def training_of(search, name=None, shape=None, images=None):
         images: how many these are.
     """
     row = TRAININGS[name or search.cost_of or search.training].settings
-    changes = {"ops": search.ops}
-    if search.space == MULTICHANNEL:
-        changes |= {"auxiliary_weight": 0.0, "drop_path": 0.0}  # which the network of a path has not
-        changes |= {} if search.cost_of else {"final_filters": search.final_filters}
+    changes, space = {"ops": search.ops}, find_space(search.space)
+    changes |= dict.fromkeys(ARCHITECTURES[space.architecture].without, 0.0)
+    changes |= {} if search.cost_of else {name: getattr(search, name) for name in space.searched_sizes}
     if row.stem == IMAGENET and search.dataset.partition(":")[0] != IMAGENET:
         return dataclasses.replace(row, **changes)
     kept = [field for field in DATA if field != "image_size" or row.stem != IMAGENET]
@@ -493,14 +498,12 @@ NETWORKS = {  # stem, pixels, classes, init_channels, num_cells (Table 2 and 3)
 }
 
 
-def network_sizes(name=None, num_classes=None, input_size=None, **settings):
-    """A row of NETWORKS, by default the first, with what is given instead.
-
-    Returns:
-        (TrainRecipe, (H, W, C), number of classes).
-    """
+def network_sizes(
+    name: str | None = None, num_classes: int | None = None, input_size: int | None = None, **settings: Any
+) -> NetworkSpec:
+    """The NetworkSpec of a row of NETWORKS, by default the first, with what is given instead."""
     stem, pixels, classes, channels, cells = NETWORKS[name or next(iter(NETWORKS))]
     sizes = {"stem": stem, "init_channels": channels, "num_cells": cells}
     recipe = TrainRecipe(auxiliary_weight=0.0, **(sizes | settings))
     side = input_size or pixels
-    return recipe, (side, side, 3), num_classes or classes
+    return NetworkSpec(recipe, (side, side, 3), num_classes or classes)

@@ -13,7 +13,10 @@ SUFFIXES = {"K": 10**3, "M": 10**6, "B": 10**9, "G": 10**9}
 
 
 def setting(default, help, low=None, high=None, choices=None):
-    """A field of settings: its default, its help, and the values it may have (`low` and `high` included)."""
+    """A field of settings: its default, its help, and the values it may have (`low` and `high` included).
+
+    Choices that are a table are read when they are used: a row that is added to it later is one of them.
+    """
     return dataclasses.field(default=default, metadata=dict(help=help, low=low, high=high, choices=choices))
 
 
@@ -113,7 +116,7 @@ def _kind(field):
 
 
 def _value(text, kind):
-    """The text as a value of that kind, or as it is where it can not be read so: the check then says what is wrong."""
+    """The text as a value of that kind, or as it is where it cannot be read so: the check then says what is wrong."""
     if text.lower() == "none" and kind is not str:
         return None
     if kind is bool:

@@ -1,5 +1,5 @@
-"""Run directories: what a search or a training leaves, so that it can be resumed, evaluated and trusted."""
+"""Run directories: recipe, metrics, checkpoints and results of a search or a training."""
 
-from sharpkeras.runs.directory import EPOCHS_FROM_0, STEPS_FROM_0, WRITTEN, RunDirectory, differences
+from sharpkeras.runs.directory import EPOCHS_FROM_0, STEPS_FROM_0, RunDirectory, differences
 
-__all__ = ["EPOCHS_FROM_0", "STEPS_FROM_0", "WRITTEN", "RunDirectory", "differences"]
+__all__ = ["EPOCHS_FROM_0", "STEPS_FROM_0", "RunDirectory", "differences"]

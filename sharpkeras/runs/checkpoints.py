@@ -1,4 +1,4 @@
-"""The checkpoints of a run: directories that are either whole or not there.
+"""Checkpoints of a run: directories that are either complete or not there.
 
     <epoch>-<step>/arrays.safetensors   all arrays
                    progress.json        all else
@@ -11,22 +11,26 @@ A directory is written aside, flushed and renamed, and the one before stays unti
 process, the newest whole directory is the state before or the state after.
 """
 
-import hashlib
 import logging
 import os
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from sharpkeras.errors import RunError, SharpKerasError, written_by_a_newer_version
 from sharpkeras.io import atomic_writes, json_files, regular_files
+from sharpkeras.io.hashes import sha256
+from sharpkeras.runs.files import ARRAYS, MANIFEST, METRICS, PROGRESS
 
 SCHEMA_VERSION = 1
 KEPT = 2
-ARRAYS, FACTS, METRICS, MANIFEST = "arrays.safetensors", "progress.json", "metrics.jsonl", "manifest.json"
 LARGEST = {  # bytes
     ARRAYS: atomic_writes.LARGEST_ARRAYS,
-    FACTS: json_files.MAX_BYTES,
+    PROGRESS: json_files.MAX_BYTES,
     METRICS: json_files.MAX_BYTES_OF_LINES,
 }
 NAME = re.compile(r"\d{6,}-\d{6,}")  # epochs done, and steps of the next one
@@ -43,18 +47,20 @@ class Checkpoints:
         check: () → None, called before anything is written; what it raises keeps that from being done.
     """
 
-    def __init__(self, path, writable=True, check=lambda: None):
+    def __init__(self, path: Path, writable: bool = True, check: Callable[[], None] = lambda: None) -> None:
         self.path, self._writable, self._check = Path(path), writable, check
 
-    def names(self):
+    def names(self) -> list[str]:
         """The names of those that were written to their end, oldest first; a link is none."""
         if self.path.is_symlink() or not self.path.is_dir():
             return []
         with os.scandir(self.path) as entries:
             return sorted(e.name for e in entries if NAME.fullmatch(e.name) and e.is_dir(follow_symlinks=False))
 
-    def save(self, epoch, step, arrays, facts, rows):
-        """Writes a checkpoint and removes all but the newest KEPT; does nothing where it is there and whole.
+    def save(
+        self, epoch: int, step: int, arrays: dict[str, np.ndarray], facts: dict[str, Any], rows: list[dict[str, Any]]
+    ) -> None:
+        """Write a checkpoint and removes all but the newest KEPT; does nothing where it is there and whole.
 
         Args:
             epoch, step: epochs done and steps done of the next one, which are its name.
@@ -64,7 +70,7 @@ class Checkpoints:
 
         Raises:
             ResourceError: the disk is full.
-            RunError: the place can not be written.
+            RunError: the place cannot be written.
             NumericalError: a number in `facts` or `rows` is not finite.
         """
         name = f"{epoch:06d}-{step:06d}"
@@ -83,7 +89,7 @@ class Checkpoints:
             return False
         try:
             read(self.path / name)
-        except Damaged:
+        except DamagedError:
             self._put_aside(name)
             return False
         return True
@@ -105,7 +111,7 @@ class Checkpoints:
         os.replace(part, self.path / name)
         atomic_writes.flush_directory(self.path)
 
-    def load(self):
+    def load(self) -> tuple | None:
         """(arrays, facts, rows) of the newest checkpoint that is whole; None where none was written.
 
         Raises:
@@ -116,7 +122,7 @@ class Checkpoints:
         for name in reversed(self.names()):
             try:
                 found = read(self.path / name)
-            except Damaged as damage:
+            except DamagedError as damage:
                 problems.append(str(damage))
                 if self._writable:
                     self._put_aside(name)
@@ -146,12 +152,12 @@ class Checkpoints:
         os.replace(self.path / name, place)
 
 
-class Damaged(Exception):
+class DamagedError(Exception):
     """A checkpoint that is not what was written."""
 
 
-def refuse_links(path):
-    """Raises RunError where a directory, what is in it, or in that, is no directory and no regular file.
+def refuse_links(path: Path) -> None:
+    """Raise RunError where a directory, what is in it, or in that, is no directory and no regular file.
 
     A run makes no others. What a link leads to is not ours to rename or to remove, and what a pipe holds never ends.
     """
@@ -166,18 +172,18 @@ def refuse_links(path):
 
 def _files(arrays, facts, rows):
     """The contents of a checkpoint's files by name."""
-    files = {ARRAYS: atomic_writes.pack(arrays), FACTS: atomic_writes.dump_file(facts, FACTS)}
+    files = {ARRAYS: atomic_writes.pack(arrays), PROGRESS: atomic_writes.dump_file(facts, PROGRESS)}
     files[METRICS] = atomic_writes.dump_lines(rows, METRICS)
-    hashes = {file: {"bytes": len(content), "sha256": _sha256(content)} for file, content in files.items()}
+    hashes = {file: {"bytes": len(content), "sha256": sha256(content)} for file, content in files.items()}
     manifest = {"schema_version": SCHEMA_VERSION, "files": hashes}
     return {**files, MANIFEST: atomic_writes.dump_file(manifest, MANIFEST)}
 
 
-def read(path):
+def read(path: Path) -> tuple:
     """(arrays, facts, rows) of the checkpoint in the directory `path`.
 
     Raises:
-        Damaged: a file of it is missing or is not what was written.
+        DamagedError: a file of it is missing or is not what was written.
         RunError: it was written by a newer version of sharpkeras.
     """
     try:
@@ -188,13 +194,13 @@ def read(path):
         if version > SCHEMA_VERSION:
             raise written_by_a_newer_version(str(path), version, SCHEMA_VERSION)
         contents = {name: _checked(path, name, largest, files[name]) for name, largest in LARGEST.items()}
-        facts = json_files.decoded(contents[FACTS], str(path / FACTS))
+        facts = json_files.decoded(contents[PROGRESS], str(path / PROGRESS))
         rows = json_files.decoded_lines(contents[METRICS], str(path / METRICS))
         return atomic_writes.unpack(contents[ARRAYS])[0], facts, rows
     except RunError:
         raise
     except (OSError, ValueError, KeyError, TypeError, RecursionError, SharpKerasError) as error:
-        raise Damaged(f"checkpoint {path.name} is damaged ({_in_words(error)})") from None
+        raise DamagedError(f"checkpoint {path.name} is damaged ({_in_words(error)})") from None
 
 
 def _checked(path, name, largest, expected):
@@ -202,13 +208,9 @@ def _checked(path, name, largest, expected):
     content = regular_files.read(name, min(largest, expected["bytes"]), within=path)
     if len(content) != expected["bytes"]:
         raise ValueError(f"{name} has {len(content)} bytes, {expected['bytes']} were written")
-    if _sha256(content) != expected["sha256"]:
+    if sha256(content) != expected["sha256"]:
         raise ValueError(f"{name} has another hash than when it was written")
     return content
-
-
-def _sha256(content):
-    return hashlib.sha256(content).hexdigest()
 
 
 def _in_words(error):

@@ -1,11 +1,14 @@
-"""What a run has left beside its architecture, checked when it is read: a stranger may have written it."""
+"""Contents of a run's files, checked when they are read: a stranger may have written them."""
+
+from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 
 from sharpkeras.errors import RunError
 from sharpkeras.io import json_files
+from sharpkeras.runs import RunDirectory, files
 
-DATA = "data.json"
 IMAGES_FORM = {"fingerprint": str, "shape": [int], "class_names": [str]}
 LARGEST_SIDE = 65_536
 NOTHING = type(None)
@@ -25,16 +28,16 @@ EVALUATION_FORM = {
 AGAIN = "take another copy of the run, or make it anew with the command that wrote it, and --overwrite"
 
 
-def settings(run):
+def settings(run: RunDirectory) -> dict[str, Any]:
     """The settings in a run's recipe; raises ConfigError where it has none, or no number as its seed."""
     form = {"settings": {"seed": int}}
-    return json_files.require(run.recipe, form, str(run.path / "recipe.json"))["settings"]
+    return json_files.require(run.recipe, form, str(run.path / files.RECIPE))["settings"]
 
 
-def images(run):
-    """What a run keeps of its images: fingerprint, shape, class names; raises ConfigError or RunError where damaged."""
-    where = str(run.path / DATA)
-    facts = json_files.require(run.read_json(DATA), IMAGES_FORM, where)
+def images(run: RunDirectory) -> dict[str, Any]:
+    """Fingerprint, shape and class names of a run's images; raises ConfigError or RunError where damaged."""
+    where = str(run.path / files.DATA)
+    facts = json_files.require(run.read_json(files.DATA), IMAGES_FORM, where)
     shape, classes = facts["shape"], facts["class_names"]
     if len(shape) != 3 or not all(1 <= side <= LARGEST_SIDE for side in shape):
         raise RunError("has no images of such a shape", where=f"{where}: shape", seen=shape, next_step=AGAIN)
@@ -43,25 +46,25 @@ def images(run):
     return facts
 
 
-def data(run):
-    """The same with the statistics that images are normalised by."""
-    where = str(run.path / DATA)
+def data(run: RunDirectory) -> dict[str, Any]:
+    """`images`, with the mean and standard deviation that images are normalised by."""
+    where = str(run.path / files.DATA)
     facts = json_files.require(images(run), {"mean": [float], "deviation": [float]}, where)
-    deviation = facts["deviation"]
-    if not len(facts["mean"]) == len(deviation) == facts["shape"][-1] or not all(number > 0 for number in deviation):
+    std = facts["deviation"]
+    if not len(facts["mean"]) == len(std) == facts["shape"][-1] or not all(number > 0 for number in std):
         seen = {name: facts[name] for name in ("mean", "deviation")}
         raise RunError("has statistics of other images", where=where, seen=seen, next_step=AGAIN)
     return facts
 
 
-def number_of_images(run):
+def number_of_images(run: RunDirectory) -> int | None:
     """How many images a run was given, to train on and to hold out; None where it does not say."""
     number = images(run).get("images")
     return number if type(number) is int and number > 0 else None
 
 
-def chance(run):
-    """The share of right answers that the same answer to every image gives, where a run is evaluated in training.
+def chance(run: RunDirectory) -> float:
+    """Accuracy of the same answer to every image, on what a run is evaluated on in training.
 
     That of the commonest class, where the run has kept it; else that of classes of one size.
     """
@@ -70,7 +73,7 @@ def chance(run):
     return share if type(share) is float and 0 < share <= 1 else 1 / len(facts["class_names"])
 
 
-def alphas(run, name, space):
+def alphas(run: RunDirectory, name: str, space: Any) -> list[np.ndarray]:
     """The alphas in the file `name` of a search, which are those of the space; raises RunError where they are not."""
     where, expected = str(run.path / name), [np.shape(a) for a in space.init_alphas(0)]
     content = json_files.require(run.read_json(name), {"alphas": list}, where)
@@ -85,21 +88,21 @@ def alphas(run, name, space):
     return found
 
 
-def numbers(run, names):
+def numbers(run: RunDirectory, names: Iterable[str]) -> list[dict[str, Any]]:
     """The rows of a run's metrics; raises ConfigError where one of these has anything but a number."""
     rows = run.read_metrics()
     for number, row in enumerate(rows, 1):
         form = {name: (float, NOTHING) for name in names if name in row}
-        json_files.require(row, form, f"{run.path / 'metrics.jsonl'}, line {number}")
+        json_files.require(row, form, f"{run.path / files.METRICS}, line {number}")
     return rows
 
 
-def evaluation(run, name):
+def evaluation(run: RunDirectory, name: str) -> dict[str, Any]:
     """A report of `evaluate` in a run; raises ConfigError where it is none."""
     return json_files.require(run.read_json(name), EVALUATION_FORM, str(run.path / name))
 
 
-def answers(run, name):
+def answers(run: RunDirectory, name: str) -> tuple[np.ndarray, np.ndarray, dict[str, Any]] | None:
     """What `evaluate` keeps of every image: labels (N,), classes (N, K) and facts; None where it kept nothing.
 
     Raises:
@@ -112,6 +115,6 @@ def answers(run, name):
     shapes = {name: array.shape for name, array in arrays.items()}
     labels, classes = shapes.get("labels", ()), shapes.get("classes", ())
     if len(labels) != 1 or len(classes) != 2 or labels[0] != classes[0] or not classes[1]:
-        allowed, where = "labels (N,) and classes (N, K)", str(run.path / f"{name}.safetensors")
+        allowed, where = "labels (N,) and classes (N, K)", str(run.path / name)
         raise RunError("holds no answers to images", where=where, seen=shapes, allowed=allowed, next_step=AGAIN)
     return arrays["labels"], arrays["classes"], meta

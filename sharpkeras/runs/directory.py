@@ -1,4 +1,4 @@
-"""The run directory: what a search or a training leaves, so that it can be resumed, evaluated and trusted.
+"""Run directory: recipe, metrics, checkpoints and results of a search or a training.
 
     run.json             kind, schema version, what it runs on, when it was created and finished
     recipe.json          everything that decides the result
@@ -20,6 +20,9 @@ import logging
 import os
 import socket
 from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
 
 from sharpkeras.errors import (
     ResourceError,
@@ -29,7 +32,8 @@ from sharpkeras.errors import (
     printable,
     written_by_a_newer_version,
 )
-from sharpkeras.io import atomic_writes, json_files, regular_files
+from sharpkeras.io import atomic_writes, json_files, kinds, regular_files
+from sharpkeras.runs import files
 from sharpkeras.runs.checkpoints import Checkpoints, refuse_links
 
 SCHEMA_VERSION = 1
@@ -37,8 +41,7 @@ PROGRAM = "sharpkeras"
 KINDS = ("search", "train")
 EPOCHS_FROM_0, STEPS_FROM_0 = {"epochs_counted_from": 0}, {"steps_counted_from": 0}
 RECORDED_PACKAGES = ("sharpkeras", "keras", "tensorflow", "tensorflow-cpu", "jax", "jaxlib", "numpy")
-WRITTEN = (".json", ".jsonl", ".safetensors", ".png", ".txt")  # names of a run's files end so
-FOLDERS = ("checkpoints", "epochs")
+FOLDERS = (files.CHECKPOINTS, files.EPOCHS)
 NAME_A_RUN = "name a directory that search or train wrote"
 OTHER_DIRECTORY = "choose another directory with --out"
 
@@ -59,17 +62,25 @@ class RunDirectory:
         checkpoints: its Checkpoints.
     """
 
-    def __init__(self, path, facts, recipe, lock_file=None, resumed=True, directory_is_new=False):
+    def __init__(
+        self,
+        path: Path,
+        facts: dict[str, Any],
+        recipe: dict[str, Any],
+        lock_file: Any = None,
+        resumed: bool = True,
+        directory_is_new: bool = False,
+    ) -> None:
         self.path, self.recipe, self.resumed, self._directory_is_new = path, recipe, resumed, directory_is_new
         self.kind, self._facts, self._lock_file, self._log_handler = facts["kind"], facts, lock_file, None
         # Open as long as the run is: so its number on the disk goes to no other directory.
         self._directory = None if lock_file is None else os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-        self.checkpoints = Checkpoints(path / "checkpoints", lock_file is not None, self.refuse_loss)
+        self.checkpoints = Checkpoints(path / files.CHECKPOINTS, lock_file is not None, self.refuse_loss)
         self._unwritten = {}  # files for which the disk was too full
 
     @classmethod
-    def open(cls, path, kind, recipe, **options):
-        """Begins a run in `path`, or resumes the one that has the same kind and recipe; arguments as in `reserve`."""
+    def open(cls, path: str | os.PathLike[str], kind: str, recipe: dict[str, Any], **options: Any) -> Self:
+        """Begin a run in `path`, or resumes the one that has the same kind and recipe; arguments as in `reserve`."""
         run = cls.reserve(path, kind, recipe, **options)
         try:
             run.begin()
@@ -79,8 +90,17 @@ class RunDirectory:
         return run
 
     @classmethod
-    def reserve(cls, path, kind, recipe, overwrite=False, must_exist=False, conditions=None, strict=False):
-        """Locks `path` for a run that begins or resumes with `begin`.
+    def reserve(
+        cls,
+        path: str | os.PathLike[str],
+        kind: str,
+        recipe: dict[str, Any],
+        overwrite: bool = False,
+        must_exist: bool = False,
+        conditions: dict[str, Any] | None = None,
+        strict: bool = False,
+    ) -> Self:
+        """Lock `path` for a run that begins or resumes with `begin`.
 
         Args:
             path: the directory; it is created with its parents.
@@ -94,13 +114,13 @@ class RunDirectory:
 
         Raises:
             UsageError: both `overwrite` and `must_exist`.
-            RunError: the directory is not ours, holds another run, is locked or can not be written, or goes on under
+            RunError: the directory is not ours, holds another run, is locked or cannot be written, or goes on under
                 other conditions though `strict`.
             ResourceError: the disk is full.
         """
         if overwrite and must_exist:
             raise UsageError("to go on and to begin anew contradict each other", where="--resume, --overwrite")
-        path, recipe = Path(path), _as_json(recipe)
+        path, recipe = Path(path), kinds.without_kind(_as_json(recipe))
         _read_facts(path, must_exist)  # refuses before anything is touched
         is_new = not os.path.exists(path)
         with atomic_writes.disk_errors(path, by=" with --out"):
@@ -120,7 +140,7 @@ class RunDirectory:
             raise
 
     @classmethod
-    def read(cls, path, kind=None):
+    def read(cls, path: str | os.PathLike[str], kind: str | None = None) -> Self:
         """The run in `path`, for reading only; another process may be writing it.
 
         Raises:
@@ -134,17 +154,17 @@ class RunDirectory:
         return cls(path, facts, _read_recipe(path) or {})
 
     @property
-    def finished(self):
+    def finished(self) -> bool:
         """Whether the run came to its end."""
         return self._facts["finished"] is not None
 
-    def mark_finished(self):
-        """Records that the run came to its end, and when."""
+    def mark_finished(self) -> None:
+        """Record that the run came to its end, and when."""
         self._facts["finished"] = _now()
-        self.write_json("run.json", self._facts)
+        self.write_json(files.RUN, self._facts)
 
-    def refuse_loss(self):
-        """Raises RunError unless the directory, and the lock in it, are still those that this process holds.
+    def refuse_loss(self) -> None:
+        """Raise RunError unless the directory, and the lock in it, are still those that this process holds.
 
         Somebody may remove or move them while a run goes on for days. What is written then would make a directory that
         is no run, or spoil that of another process.
@@ -163,15 +183,15 @@ class RunDirectory:
                 seen += f"; the run is now in {os.readlink(f'/proc/self/fd/{self._directory}')}"
             next_step = "move it back: the same command goes on from its last checkpoint"
             return "the directory was moved away", seen, next_step
-        if not _is_same(self.path / "lock", self._lock_file.fileno(), follow_symlinks=False):
+        if not _is_same(self.path / files.LOCK, self._lock_file.fileno(), follow_symlinks=False):
             next_step = "the same command goes on from the last checkpoint, once no other process uses the directory"
-            if not os.path.lexists(self.path / "lock"):
+            if not os.path.lexists(self.path / files.LOCK):
                 return "the lock was removed", "no file called lock", next_step
             return "the lock was replaced", _holder(self.path), next_step
         return None
 
-    def close(self):
-        """Closes the log and lets the directory go; the process's end does the same."""
+    def close(self) -> None:
+        """Close the log and lets the directory go; the process's end does the same."""
         if self._log_handler is not None:
             logger.removeHandler(self._log_handler)
             with contextlib.suppress(OSError):  # of a full disk
@@ -179,18 +199,18 @@ class RunDirectory:
             self._log_handler = None
         if self._lock_file is not None:
             self._lock_file.truncate(0)  # a lock file with text in it tells of a process that died
-            if not self._lost() and os.listdir(self.path) == ["lock"]:  # never begun
-                (self.path / "lock").unlink()
+            if not self._lost() and os.listdir(self.path) == [files.LOCK]:  # never begun
+                (self.path / files.LOCK).unlink()
                 if self._directory_is_new:
                     self.path.rmdir()
             self._lock_file.close()
             os.close(self._directory)
             self._lock_file = self._directory = None
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind, *_):
+    def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
         try:
             if kind is None:
                 self.refuse_loss()  # a run that is lost has not ended well
@@ -199,43 +219,43 @@ class RunDirectory:
 
     # --- metrics ---
 
-    def write_metrics(self, rows):
-        """Writes `metrics.jsonl`: rows of finite numbers and strings, each with its `epoch`; as `write_soon`.
+    def write_metrics(self, rows: list[dict[str, Any]]) -> None:
+        """Write `metrics.jsonl`: rows of finite numbers and strings, each with its `epoch`; as `write_soon`.
 
         Raises:
             NumericalError: a value is NaN or infinite.
         """
-        self.write_soon("metrics.jsonl", atomic_writes.dump_lines(rows, str(self.path / "metrics.jsonl")))
+        self.write_soon(files.METRICS, atomic_writes.dump_lines(rows, str(self.path / files.METRICS)))
 
-    def read_metrics(self):
+    def read_metrics(self) -> list[dict[str, Any]]:
         """The rows of `metrics.jsonl`."""
-        name, where = "metrics.jsonl", str(self.path / "metrics.jsonl")
-        raw = self.read_bytes(name, json_files.MAX_BYTES_OF_LINES) if self.has(name) else b""
+        where = str(self.path / files.METRICS)
+        raw = self.read_bytes(files.METRICS, json_files.MAX_BYTES_OF_LINES) if self.has(files.METRICS) else b""
         return json_files.require(json_files.decoded_lines(raw, where), [{"epoch": int}], where)
 
     # --- files ---
 
-    def write_json(self, name, value):
-        """Writes `value` as the JSON file `name`.
+    def write_json(self, name: str, value: Any) -> None:
+        """Write `value` as the JSON file `name`.
 
         Raises:
             NumericalError: a number in it is NaN or infinite.
         """
         self._replace(name, atomic_writes.dump_file(value, str(self.path / name)))
 
-    def write_soon(self, name, content):
-        """Writes the bytes `content` as the file `name`, on a full disk with the next `flush`."""
+    def write_soon(self, name: str, content: bytes) -> None:
+        """Write the bytes `content` as the file `name`, on a full disk with the next `flush`."""
         self._unwritten[name] = content
         with contextlib.suppress(ResourceError):
             self.flush()
 
-    def flush(self):
-        """Writes what a full disk kept from being written; raises ResourceError while it still does."""
+    def flush(self) -> None:
+        """Write what a full disk kept from being written; raises ResourceError while it still does."""
         for name, content in list(self._unwritten.items()):
             self._replace(name, content)
             del self._unwritten[name]
 
-    def read_json(self, name):
+    def read_json(self, name: str) -> Any:
         """The value in the JSON file `name`.
 
         Raises:
@@ -246,38 +266,38 @@ class RunDirectory:
             raise RunError(f"has no {name}", where=str(self.path), allowed=f"a run that has written {name}")
         return _read_json(self.path, name)
 
-    def has(self, name):
+    def has(self, name: str) -> bool:
         """Whether something stands in the place of the file `name`; reading it says whether it is a file."""
         return os.path.lexists(self.path / name)
 
-    def read_bytes(self, name, largest):
+    def read_bytes(self, name: str, largest: int) -> bytes:
         """The bytes of the file `name`; raises RunError for one that is no regular file, or larger than `largest`."""
         with atomic_writes.disk_errors(self.path / name):
             return regular_files.read(name, largest, within=self.path)
 
-    def add(self, name, content):
-        """Writes the bytes `content` as the file `name` into a run that was opened for reading, such as a report on it.
+    def add(self, name: str, content: bytes) -> None:
+        """Write the bytes `content` as the file `name` into a run that was opened for reading, such as a report on it.
 
         Raises:
             ResourceError: the disk is full.
-            RunError: the directory can not be written, or holds another run by now.
+            RunError: the directory cannot be written, or holds another run by now.
         """
         if _read_facts(self.path, must_exist=True).get("created") != self._facts.get("created"):
             raise RunError("holds another run by now", where=str(self.path))
         atomic_writes.write(self.path / name, content)
 
-    def save_arrays(self, name, arrays, meta):
-        """Writes arrays and what belongs to them as `<name>.safetensors`; see `atomic_writes.save_arrays`."""
-        atomic_writes.save_arrays(self.place(f"{name}.safetensors"), arrays, meta)
+    def save_arrays(self, name: str, arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> None:
+        """Write arrays and what belongs to them as the file `name`; see `atomic_writes.save_arrays`."""
+        atomic_writes.save_arrays(self.place(name), arrays, meta)
 
-    def load_arrays(self, name):
+    def load_arrays(self, name: str) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
         """What `save_arrays` wrote, as (arrays, meta); None when it never wrote; raises RunError when it is damaged."""
-        return atomic_writes.load_arrays(f"{name}.safetensors", within=self.path)
+        return atomic_writes.load_arrays(name, within=self.path)
 
     def _replace(self, name, content):
         atomic_writes.write(self.place(name), content)
 
-    def place(self, name):
+    def place(self, name: str) -> Path:
         """The path of the file `name`, which is to be written now.
 
         Raises:
@@ -292,17 +312,17 @@ class RunDirectory:
                 raise RunError("is a link, and a run writes through none", where=str(folder), next_step="remove it")
         return path
 
-    def begin(self):
-        """Makes the directory that of the run: removes a run that it replaces, and opens the log."""
+    def begin(self) -> None:
+        """Make the directory that of the run: removes a run that it replaces, and open the log."""
         self.refuse_loss()
         if not self.resumed:
             _remove_contents(self.path)
-        self.write_json("run.json", self._facts)  # first: from here on the directory is ours
-        self.write_json("recipe.json", self.recipe)
+        self.write_json(files.RUN, self._facts)  # first: from here on the directory is ours
+        self.write_json(files.RECIPE, kinds.of_kind(kinds.RECIPE, self.recipe))
         with atomic_writes.disk_errors(self.path):
-            (self.path / "diverged.json").unlink(missing_ok=True)  # of an attempt before this one
-            regular_files.refuse_other(self.path / "log.txt")
-            log = open(self.path / "log.txt", "a", encoding="utf-8", opener=_not_through_links)
+            (self.path / files.DIVERGED).unlink(missing_ok=True)  # of an attempt before this one
+            regular_files.refuse_other(self.path / files.LOG)
+            log = open(self.path / files.LOG, "a", encoding="utf-8", opener=_not_through_links)
             self._log_handler = logging.StreamHandler(log)
         self._log_handler.handleError = lambda record: None  # a full disk is told by the next checkpoint, once
         self._log_handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
@@ -323,11 +343,11 @@ def _read_facts(path, must_exist, advice=f"{NAME_A_RUN}; to begin one, drop --re
         advice: what is told then.
         instead: what is told where a run.json is not ours.
     """
-    if os.path.lexists(path / "run.json"):  # unlike a Path's, it knows no name that is too long to ask for
+    if os.path.lexists(path / files.RUN):  # unlike a Path's, it knows no name that is too long to ask for
         return _checked_facts(path, instead)
     if must_exist:
         problem, step = "is no run directory", advice
-    elif not os.path.exists(path) or path.is_dir() and set(os.listdir(path)) <= {"lock", ".run.json.part"}:
+    elif not os.path.exists(path) or path.is_dir() and set(os.listdir(path)) <= {files.LOCK, f".{files.RUN}.part"}:
         return None
     else:
         problem, step = "exists and is no run of ours", f"{OTHER_DIRECTORY}; --overwrite removes only runs"
@@ -335,9 +355,9 @@ def _read_facts(path, must_exist, advice=f"{NAME_A_RUN}; to begin one, drop --re
 
 
 def _checked_facts(path, instead):
-    where = str(path / "run.json")
+    where = str(path / files.RUN)
     try:
-        facts = _read_json(path, "run.json")
+        facts = _read_json(path, files.RUN)
     except SharpKerasError as error:
         raise RunError(f"{error.problem}, so it is no run of ours", where=where, next_step=instead) from None
     version = facts.get("schema_version") if isinstance(facts, dict) else None
@@ -353,10 +373,10 @@ def _checked_facts(path, instead):
 
 def _read_recipe(path):
     """The recipe of a run; None when it was killed before it had written one."""
-    file = path / "recipe.json"
+    file = path / files.RECIPE
     if not os.path.lexists(file):
         return None
-    recipe = json_files.require(_read_json(path, "recipe.json"), dict, str(file))
+    recipe = kinds.without_kind(json_files.require(_read_json(path, files.RECIPE), dict, str(file)))
     return json_files.require(recipe, {"settings": dict} if "settings" in recipe else {}, str(file))
 
 
@@ -391,17 +411,17 @@ def _versions():
 
 
 def _refuse_links(path):
-    """Raises RunError where one of the places that a run writes to is a link, a pipe or the like."""
+    """Raise RunError where one of the places that a run writes to is a link, a pipe or the like."""
     with atomic_writes.disk_errors(path):
         for entry in sorted(path.iterdir()):
-            if entry.suffix in WRITTEN:
+            if entry.suffix in files.SUFFIXES:
                 regular_files.refuse_other(entry)
     for name in FOLDERS:
         refuse_links(path / name)
 
 
 def _tell_changes(path, facts, conditions, strict):
-    """Warns of other conditions than those a run began under; raises RunError for them if `strict`.
+    """Warn of other conditions than those a run began under; raises RunError for them if `strict`.
 
     A run that goes on all the same keeps what had changed: later, under the conditions of its beginning, it is no
     longer what it would have been. Conditions that an older sharpkeras did not record are not compared.
@@ -450,7 +470,7 @@ def _refuse_other_run(path, kind_there, recipe_there, kind, recipe):
     raise RunError(f"holds a run with another recipe{table}", where=str(path), allowed=allowed, next_step=choices)
 
 
-def differences(there, here):
+def differences(there: Any, here: Any) -> str:
     """A table of what two JSON objects do not have in common, for a message; empty where they are the same."""
     there, here = _flat(there), _flat(here)
     rows = [
@@ -476,17 +496,17 @@ def _flat(value, prefix=""):
 
 
 def _remove_contents(path):
-    """Empties the directory of a run that we hold; `run.json` goes last, so that a kill leaves it known as ours."""
+    """Empty the directory of a run that we hold; `run.json` goes last, so that a kill leaves it known as ours."""
     with atomic_writes.disk_errors(path):
-        for entry in sorted(path.iterdir(), key=lambda entry: entry.name == "run.json"):
-            if entry.name != "lock":
+        for entry in sorted(path.iterdir(), key=lambda entry: entry.name == files.RUN):
+            if entry.name != files.LOCK:
                 atomic_writes.remove(entry)
 
 
 def _lock(path):
     """The open lock file: held until it is closed, at the latest by the end of the process, however that comes."""
-    regular_files.refuse_other(path / "lock")
-    file = open(path / "lock", "a+", encoding="utf-8", errors="replace", opener=_not_through_links)
+    regular_files.refuse_other(path / files.LOCK)
+    file = open(path / files.LOCK, "a+", encoding="utf-8", errors="replace", opener=_not_through_links)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -509,7 +529,7 @@ def _lock(path):
 
 def _holder(path):
     """What the lock file says of the process that holds a directory."""
-    with contextlib.suppress(OSError), regular_files.opened("lock", within=path) as file:
+    with contextlib.suppress(OSError), regular_files.opened(files.LOCK, within=path) as file:
         return file.read(1000).decode("utf-8", "replace").strip() or "a process that is just starting"
     return "a process that has just ended"
 
@@ -523,7 +543,7 @@ def _is_same(path, number, follow_symlinks):
 
 
 def _not_through_links(path, flags):
-    """Opens what is to be appended to: in a directory that a stranger made, it could be a link or a pipe."""
+    """Open what is to be appended to: in a directory that a stranger made, it could be a link or a pipe."""
     return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
 
 

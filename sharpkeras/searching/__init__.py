@@ -1,1 +1,1 @@
-"""The search: the bilevel update, the model that does it, its loop, and the watch for collapse."""
+"""Architecture search: the bilevel update, the search model, its loop, and the collapse watch."""

@@ -1,8 +1,10 @@
-"""The collapse watch: whether a search drifts to what has no weights (§4.3).
+"""Collapse watch: whether a search drifts to primitives without weights (§4.3).
 
 "During the early epochs of training, DARTS reliably produces models composed entirely of max pools and skip connects."
 Each epoch says how far that goes, so that a Scalar and a Max-W search can be laid side by side.
 """
+
+from typing import Any
 
 import numpy as np
 from scipy.special import entr, softmax
@@ -14,8 +16,8 @@ LEARNED = 1.05
 COLLAPSED_SHARE = 0.75  # of the edges won by what has no weights; by chance it is about a half in the darts space
 
 
-def watch(decisions):
-    """What wins on the edges, and how sure the alphas are.
+def watch(decisions: dict[str, list]) -> dict[str, float]:
+    """Shares of the winning primitives by kind, and the entropies of the alphas.
 
     Args:
         decisions: name → what was to be decided, each the logits (P,) and the kind of each of the P primitives: "none",
@@ -34,8 +36,8 @@ def watch(decisions):
     return {**shares, **entropies}
 
 
-def warning(row, decisions):
-    """The sentence to say of an epoch's `watch` of these decisions, None while all is well."""
+def warning(row: dict[str, Any], decisions: dict[str, list]) -> str | None:
+    """Warning for an epoch's `watch` of these decisions; None without collapse."""
     free = sum(row[f"{kind}_share"] for kind in FREE_KINDS)
     if free < COLLAPSED_SHARE:
         return None
@@ -46,8 +48,8 @@ def warning(row, decisions):
     return f"collapse: {free:.0%} of the edges are won by primitives without weights ({parts}; {sure})"
 
 
-def unlearned(decisions):
-    """The sentence to say when the alphas are almost what they were at the beginning; None otherwise."""
+def unlearned(decisions: dict[str, list]) -> str | None:
+    """Warning for alphas that have hardly moved since the beginning; None otherwise."""
     largest = np.mean([len(logits) * softmax(logits).max() for logits, _ in _all(decisions)])
     if largest >= LEARNED:
         return None

@@ -1,19 +1,32 @@
-"""The search from the first epoch to the genotype."""
+"""Architecture search, from the first epoch to the architecture found."""
 
 import logging
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import numpy as np
 
 from sharpkeras.engine.epochs import accuracy_on, run_epochs
-from sharpkeras.io import atomic_writes
-from sharpkeras.runs import EPOCHS_FROM_0
+from sharpkeras.engine.training_state import TrainingState
+from sharpkeras.io import atomic_writes, kinds
+from sharpkeras.runs import EPOCHS_FROM_0, RunDirectory, files
 from sharpkeras.searching import collapse
+from sharpkeras.searching.search_model import SearchModel
 
 logger = logging.getLogger("sharpkeras")
 
 
-def search(model, run, epochs, data, held_out, extract, describe, **options):
-    """Runs the bilevel search, keeping alphas and architecture of every epoch in the run directory.
+def search(
+    model: SearchModel,
+    run: RunDirectory,
+    epochs: int,
+    data: Callable[[int, int], Iterable],
+    held_out: Callable[[], Iterable],
+    extract: Callable[[list[np.ndarray]], Any],
+    describe: Callable[[Any, list[np.ndarray]], dict],
+    **options,
+) -> Any:
+    """Run the bilevel search; the run directory gets alphas and architecture of every epoch.
 
     Args:
         model: SearchModel.
@@ -30,19 +43,20 @@ def search(model, run, epochs, data, held_out, extract, describe, **options):
     """
     was_collapsed = False
 
-    def after_epoch(epoch):
+    def after_epoch(state: TrainingState) -> dict:
         nonlocal was_collapsed
         alphas = [np.asarray(a) for a in model.alphas]
-        found, decisions = extract(alphas), model.space.decisions(alphas)
-        state = {"epoch": epoch, **EPOCHS_FROM_0, "alphas": [a.tolist() for a in alphas], found.kind: found.as_dict()}
-        run.write_soon(f"epochs/{epoch:04d}.json", atomic_writes.dump_file(state, "alphas"))
+        architecture, decisions = extract(alphas), model.space.decisions(alphas)
+        content = {"epoch": state.epoch, **EPOCHS_FROM_0, "alphas": [a.tolist() for a in alphas]}
+        content = kinds.of_kind(kinds.EPOCH, {**content, architecture.kind: architecture.as_dict()})
+        run.write_soon(files.epoch(state.epoch), atomic_writes.dump_file(content, "alphas"))
         row = collapse.watch(decisions)
         warning = collapse.warning(row, decisions)
         if warning and not was_collapsed:
-            logger.warning("epoch %d: %s", epoch + 1, warning)
+            logger.warning("epoch %d: %s", state.epoch + 1, warning)
         was_collapsed = bool(warning)
         accuracy, images = accuracy_on(model, held_out())
-        return {"held_out_accuracy": accuracy, "held_out_images": images, **row, **describe(found, alphas)}
+        return {"held_out_accuracy": accuracy, "held_out_images": images, **row, **describe(architecture, alphas)}
 
     run_epochs(model, run, epochs, data, after_epoch=after_epoch, **options)
     return extract([np.asarray(a) for a in model.alphas])

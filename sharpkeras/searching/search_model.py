@@ -1,5 +1,9 @@
-"""The search model: a supernet, its alphas, two optimizers, and a training step that does the bilevel update."""
+"""Search model: a supernet, its alphas, two optimizers, and a training step with the bilevel update."""
 
+from collections.abc import Callable
+from typing import Any
+
+import keras
 from keras.initializers import Constant
 
 from sharpkeras.backend.precision import full_precision
@@ -10,7 +14,7 @@ from sharpkeras.searching import bilevel
 class SearchModel(StepModel):
     """Differentiable architecture search over any space.
 
-    Data is a pair of batches: (images, labels) for the weights and (images, labels) for the alphas, each with draws
+    Data is a pair of batches: (images, labels) for the weights and (images, labels) for the alphas, each with uniforms
     behind it if there is an augmentation. `fit` works, and so does `searching.loop`, which adds checkpoints and the
     architecture of each epoch.
 
@@ -24,7 +28,17 @@ class SearchModel(StepModel):
         penalty: alphas → a scalar that joins the loss of the alphas, such as an expected cost; None is none.
     """
 
-    def __init__(self, space, supernet, weight_optimizer, arch_optimizer, order=1, seed=0, penalty=None, **kwargs):
+    def __init__(
+        self,
+        space: Any,
+        supernet: keras.Model,
+        weight_optimizer: Any,
+        arch_optimizer: Any,
+        order: int = 1,
+        seed: int = 0,
+        penalty: Callable | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(supernet, **kwargs)
         if order not in (1, 2):
             raise ValueError(f"expected order 1 or 2, received {order}")
@@ -39,11 +53,11 @@ class SearchModel(StepModel):
         arch_optimizer.build(self.alphas)
         self.built = True
 
-    def call(self, images, training=None):
+    def call(self, images: Any, training: bool | None = None) -> Any:
         mixing_weights = self.space.mixing_weights(self.alphas)
         return self.supernet([self._normalize(images), mixing_weights], training=training)
 
-    def supernet_loss(self, weights, alphas, batch):
+    def supernet_loss(self, weights: list, alphas: list, batch: tuple) -> tuple:
         """Mean cross-entropy at given weights and alphas, in training mode.
 
         Returns:
@@ -55,7 +69,7 @@ class SearchModel(StepModel):
         logits, others = self.supernet.stateless_call(weights, others, inputs, training=True)
         return cross_entropy(labels, logits), (logits, others)
 
-    def update(self, gradient, data):
+    def update(self, gradient: Callable, data: tuple) -> dict[str, Any]:
         """One bilevel step: alphas first, on the validation batch; then weights, on the training batch.
 
         The moving statistics of BatchNorm follow the training batch alone (the official code's follow both).
@@ -65,18 +79,18 @@ class SearchModel(StepModel):
             number that is not finite shows even where a ReLU has swallowed it.
         """
         training, validation = (self.prepared(batch) for batch in data)
-        validation_loss, (validation_logits, _), slope = self._architecture_gradient(gradient, training, validation)
+        validation_loss, (validation_logits, _), gradients = self._architecture_gradient(gradient, training, validation)
         penalty = {}
         if self.penalty is not None:  # of the alphas alone, so that its gradient simply adds to that of either order
             penalty["penalty"], _, more = gradient(lambda a: (self.penalty(a), ()), values(self.alphas))
-            slope = [part + extra for part, extra in zip(slope, more)]
-        self.arch_optimizer.apply(slope, self.alphas)
-        norms = {"alpha_norm": global_norm(values(self.alphas)), "alpha_gradient_norm": global_norm(slope)}
+            gradients = [part + extra for part, extra in zip(gradients, more)]
+        self.arch_optimizer.apply(gradients, self.alphas)
+        norms = {"alpha_norm": global_norm(values(self.alphas)), "alpha_gradient_norm": global_norm(gradients)}
 
         weights, alphas = self.supernet.trainable_variables, values(self.alphas)
-        loss, (logits, others), slope = gradient(lambda w: self.supernet_loss(w, alphas, training), values(weights))
-        self.weight_optimizer.apply(slope, weights)
-        norms |= {"weight_gradient_norm": global_norm(slope), "image_rms": root_mean_square(training[0])}
+        loss, (logits, others), gradients = gradient(lambda w: self.supernet_loss(w, alphas, training), values(weights))
+        self.weight_optimizer.apply(gradients, weights)
+        norms |= {"weight_gradient_norm": global_norm(gradients), "image_rms": root_mean_square(training[0])}
         for variable, value in zip(self.supernet.non_trainable_variables, others):
             variable.assign(value)
         return {

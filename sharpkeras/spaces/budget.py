@@ -116,7 +116,7 @@ def _check(slabs):
         if not good.all():
             i = np.argmin(good)
             raise ConfigError(
-                "a score or a cost that can not be added up",
+                "a score or a cost that cannot be added up",
                 where=f"slab {number}, option {i}",
                 seen=f"score {scores[i]}, cost {costs[i]}",
                 allowed="finite numbers, a cost of 0 or more",

@@ -48,11 +48,11 @@ class FinalNetwork(keras.Model):
             known |= dict(zip(map(id, targets), run(*[known[id(source)] for source in sources])))
         return keras.tree.map_structure(lambda tensor: known[id(tensor)], self.output)
 
-    def deployed(self):
+    def inference_model(self):
         """The same layers as a model from images to logits alone: what is exported."""
         return keras.Model(self.inputs[0], self.output["logits"], name=self.name)
 
-    def counted(self):
+    def without_auxiliary(self):
         """The network without its auxiliary head: what the paper counts, states that nothing reads included."""
         return keras.Model(self.inputs[0], [self.output["logits"], *self.output.get("unread", [])], name=self.name)
 

@@ -1,27 +1,26 @@
 """Official state dicts into sharpkeras models: arrays by official key names, never torch itself.
 
-Positions in PyTorch's `nn.Sequential` are positions in `layers.Sequence`, and layers of a Network carry the names of
-the official modules, so that little is left to say here.
+Positions in PyTorch's `nn.Sequential` are positions in `layers.LayerSequence`, and layers of a Network carry the names
+of the official modules, so that little is left to say here. What has weights elsewhere says so itself: a supernet by
+its method `state_slots()`, a layer by `state_slots(name)`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import keras
 import numpy as np
 
 from sharpkeras.errors import RunError
-from sharpkeras.layers import ConvBN, FactorizedReduce, Sequence, SplitConv
-from sharpkeras.spaces.cell.network import AuxiliaryHead
-from sharpkeras.spaces.cell.search_cell import Norm, SharedPool, StackedSequence, StackedSkip
-from sharpkeras.spaces.cell.supernet import Supernet
-from sharpkeras.spaces.hypercuboid.supernet import CuboidSupernet
+from sharpkeras.layers import ConvBN, FactorizedReduce, LayerSequence, SplitConv
+from sharpkeras.spaces.architecture import first_of
 
 CONV = (2, 3, 1, 0)  # O I H W → H W I O
 DEPTHWISE = (2, 3, 0, 1)  # C 1 H W → H W C 1
 DENSE = (1, 0)  # out in → in out
 VECTOR = (0,)
 IGNORED = "num_batches_tracked"
+NAMED = 8  # keys in a message about many
 
 
 class Slot(NamedTuple):
@@ -32,7 +31,7 @@ class Slot(NamedTuple):
     row: int | None = None
 
 
-def load_state(model, state: Mapping[str, np.ndarray]):
+def load_state(model: keras.Model, state: Mapping[str, np.ndarray]) -> None:
     """Sets every weight of a final network or a supernet from an official state dict.
 
     Args:
@@ -48,7 +47,7 @@ def load_state(model, state: Mapping[str, np.ndarray]):
     unused, unset = sorted(set(arrays) - set(slots)), sorted(set(slots) - set(arrays))
     if unused or unset:
         found = (("unused keys", unused), ("unset variables", unset))
-        parts = [f"{len(keys)} {what} ({_some(keys)})" for what, keys in found if keys]
+        parts = [f"{len(keys)} {what} ({first_of(keys, NAMED)})" for what, keys in found if keys]
         raise RunError("the state dict does not belong to this model: " + ", ".join(parts))
     values = {id(slot.variable): slot.variable.numpy().copy() for slot in slots.values()}
     other = {}
@@ -62,13 +61,13 @@ def load_state(model, state: Mapping[str, np.ndarray]):
             other[key] = array.shape, target.shape
     if other:
         seen, allowed = next(iter(other.values()))
-        problem = f"{len(other)} arrays of another shape ({_some(sorted(other))})"
+        problem = f"{len(other)} arrays of another shape ({first_of(sorted(other), NAMED)})"
         raise RunError(problem, where=next(iter(other)), seen=seen, allowed=allowed)
     for slot in slots.values():
         slot.variable.assign(values[id(slot.variable)])
 
 
-def state_dict(model):
+def state_dict(model: keras.Model) -> dict[str, np.ndarray]:
     """The way back: official key → array in PyTorch's layout, for every weight of a final network or a supernet."""
     arrays = {}
     for key, slot in state_slots(model).items():
@@ -79,13 +78,13 @@ def state_dict(model):
     return arrays
 
 
-def state_slots(model):
+def state_slots(model: keras.Model) -> dict[str, Slot]:
     """Official key → Slot for every weight of a built final network or supernet."""
-    slots = dict(SUPERNETS.get(type(model), _network_slots)(model))
+    slots = dict(model.state_slots() if hasattr(model, "state_slots") else _network_slots(model))
     named = {id(slot.variable) for slot in slots.values()}
     names = [v.path for v in model.weights if id(v) not in named and not _is_random_state(v)]
     if names:
-        raise RunError(f"no official name is known for {len(names)} variables ({_some(names)})")
+        raise RunError(f"no official name is known for {len(names)} variables ({first_of(names, NAMED)})")
     return slots
 
 
@@ -96,30 +95,10 @@ def _is_random_state(variable):
 
 def _network_slots(model):
     for layer in model.layers:
-        yield from _layer_slots(layer, layer.name)
+        yield from layer_slots(layer, layer.name)
 
 
-def _supernet_slots(model: Supernet):
-    for layer in (*model.stem, model.classifier):
-        yield from _layer_slots(layer, layer.name)
-    for cell in model.cells:
-        yield from _layer_slots(cell.preprocess0, f"{cell.name}.preprocess0")
-        yield from _layer_slots(cell.preprocess1, f"{cell.name}.preprocess1")
-        for p, branch in enumerate(cell.branches):
-            for edge in cell.strides:
-                yield from _branch_slots(branch, f"{cell.name}._ops.{edge}._ops.{p}", edge)
-
-
-def _cuboid_slots(model: CuboidSupernet):
-    layers = [layer for grid in model.grids for row in grid for layer in row]
-    for layer in (*model.stems, *layers, *model.heads, model.classifier):
-        yield from _layer_slots(layer, layer.name)
-
-
-SUPERNETS = {Supernet: _supernet_slots, CuboidSupernet: _cuboid_slots}
-
-
-def _layer_slots(layer, name):
+def layer_slots(layer: keras.Layer, name: str) -> Iterator[tuple[str, Slot]]:
     """The slots of a layer whose official module is called `name`; of other people's weights, what Keras calls them."""
     official = dict(_module_slots(layer, name))
     yield from official.items()
@@ -131,17 +110,15 @@ def _layer_slots(layer, name):
 
 def _module_slots(layer, name):
     """The slots of what the official code has too."""
-    if isinstance(layer, Sequence):
+    if hasattr(layer, "state_slots"):
+        yield from layer.state_slots(name)
+    elif isinstance(layer, LayerSequence):
         prefix = name if isinstance(layer, (ConvBN, SplitConv)) else f"{name}.op"
         for position, step in enumerate(layer.steps):
-            yield from _layer_slots(step, f"{prefix}.{position}")
+            yield from layer_slots(step, f"{prefix}.{position}")
     elif isinstance(layer, FactorizedReduce):
         for part, step in (("conv_1", layer.conv_1), ("conv_2", layer.conv_2), ("bn", layer.norm)):
-            yield from _layer_slots(step, f"{name}.{part}")
-    elif isinstance(layer, AuxiliaryHead):
-        for position, step in enumerate(layer.features):
-            yield from _layer_slots(step, f"{name}.features.{position}")
-        yield from _layer_slots(layer.classifier, f"{name}.classifier")
+            yield from layer_slots(step, f"{name}.{part}")
     elif isinstance(layer, keras.layers.BatchNormalization):
         if layer.scale:
             yield f"{name}.weight", Slot(layer.gamma, VECTOR)
@@ -163,30 +140,3 @@ def _module_slots(layer, name):
 def _bias(layer, name):
     if layer.use_bias:
         yield f"{name}.bias", Slot(layer.bias, VECTOR)
-
-
-def _branch_slots(branch, name, edge):
-    """The slots of one primitive on one edge of a SearchCell, whose variables are stacked over edges."""
-    if isinstance(branch, StackedSequence):
-        prefix = name if isinstance(branch.layers[1], SplitConv) else f"{name}.op"
-        for position, variable in branch.variables.items():
-            depthwise = isinstance(branch.layers[1].steps[position], keras.layers.DepthwiseConv2D)
-            yield from _stacked_slots(variable, f"{prefix}.{position}", edge, DEPTHWISE if depthwise else CONV)
-    elif isinstance(branch, SharedPool):
-        yield from _stacked_slots(branch.norm, f"{name}.1", edge)
-    elif isinstance(branch, StackedSkip) and edge in branch.rows:
-        row = branch.rows[edge]
-        for part, variable in zip(("conv_1", "conv_2", "bn"), (*branch.kernels, branch.norm)):
-            yield from _stacked_slots(variable, f"{name}.{part}", row)
-
-
-def _stacked_slots(variable, name, row, axes=CONV):
-    if isinstance(variable, Norm):
-        yield f"{name}.running_mean", Slot(variable.mean, VECTOR, row)
-        yield f"{name}.running_var", Slot(variable.variance, VECTOR, row)
-    else:
-        yield f"{name}.weight", Slot(variable, axes, row)
-
-
-def _some(names, limit=8):
-    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")

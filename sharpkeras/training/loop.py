@@ -1,11 +1,27 @@
-"""The final training from the first epoch to the weights."""
+"""Final training, from the first epoch to the selected weights."""
 
-from sharpkeras.engine.checkpointing import Kept
+from collections.abc import Callable, Iterable
+
+import numpy as np
+
 from sharpkeras.engine.epochs import accuracy_on, run_epochs
+from sharpkeras.engine.training_state import TrainingState
+from sharpkeras.runs import RunDirectory
+from sharpkeras.training.training_model import TrainingModel
 
 
-def train(model, run, epochs, data, drop_path, weights, selected_on=None, selection="last", **options):
-    """Trains a network.
+def train(
+    model: TrainingModel,
+    run: RunDirectory,
+    epochs: int,
+    data: Callable[[int, int], Iterable],
+    drop_path: float,
+    weights: Callable[[], dict[str, np.ndarray]],
+    selected_on: Callable[[], Iterable] | None = None,
+    selection: str = "last",
+    **options,
+) -> tuple[dict[str, np.ndarray], dict]:
+    """Train a network and select the weights of one epoch.
 
     Args:
         model: TrainingModel.
@@ -21,24 +37,30 @@ def train(model, run, epochs, data, drop_path, weights, selected_on=None, select
     Returns:
         The arrays of the selected epoch (of equally good ones the latest), and how it was selected.
     """
-    best = Kept()
 
-    def before_epoch(epoch):
+    def before_epoch(epoch: int) -> None:
         if drop_path:
             model.network.drop_path_rate.assign(drop_path * epoch / epochs)
 
-    def after_epoch(epoch):
+    def after_epoch(state: TrainingState) -> dict:
+        """Evaluate the epoch; the best weights so far are extra entries of every checkpoint."""
         if selected_on is None:
             return {}
         with model.averaged_weights():
             accuracy, images = accuracy_on(model, selected_on())
-            if accuracy >= best.facts.get("accuracy", 0.0):
-                best.arrays = weights()
-                best.facts = {"by": selection, "epoch": epoch, "epochs": epochs, "accuracy": accuracy, "images": images}
+            if accuracy >= state.extra_facts.get("accuracy", 0.0):
+                state.extra_arrays = weights()
+                state.extra_facts = {
+                    "by": selection,
+                    "epoch": state.epoch,
+                    "epochs": epochs,
+                    "accuracy": accuracy,
+                    "images": images,
+                }
         return {f"{selection}_accuracy": accuracy, f"{selection}_images": images}
 
-    run_epochs(model, run, epochs, data, before_epoch, after_epoch, best, **options)
+    state = run_epochs(model, run, epochs, data, before_epoch, after_epoch, **options)
     if selected_on is not None:
-        return best.arrays, best.facts
+        return state.extra_arrays, state.extra_facts
     with model.averaged_weights():
         return weights(), {"by": "last", "epoch": epochs - 1, "epochs": epochs}

@@ -1,12 +1,17 @@
 """Final training: a network, its optimizer, and a step with auxiliary loss, drop path and label smoothing (§3.3)."""
 
 import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import keras
 
 from sharpkeras.engine.step_model import StepModel, accuracy, cross_entropy, global_norm, root_mean_square, values
+from sharpkeras.optimizers import SGD
 
 
 class TrainingModel(StepModel):
-    """A network under training. Data is a batch (images, labels), with draws behind it if there is an augmentation.
+    """A network under training. Data is a batch (images, labels), with uniforms behind it if there is an augmentation.
 
     Args:
         network: keras.Model of images → {"logits": …, "auxiliary": … if it has an auxiliary head}.
@@ -15,19 +20,26 @@ class TrainingModel(StepModel):
         label_smoothing: ε; 0.1 for ImageNet.
     """
 
-    def __init__(self, network, optimizer, auxiliary_weight=0.4, label_smoothing=0.0, **kwargs):
+    def __init__(
+        self,
+        network: keras.Model,
+        optimizer: SGD,
+        auxiliary_weight: float = 0.4,
+        label_smoothing: float = 0.0,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(network, **kwargs)
         self.network, self.auxiliary_weight, self.label_smoothing = network, auxiliary_weight, label_smoothing
         self.weight_optimizer, self.optimizers = optimizer, [optimizer]
         optimizer.build(network.trainable_variables)
         self.built = True
 
-    def call(self, images, training=None):
+    def call(self, images: Any, training: bool | None = None) -> Any:
         return self.network(self._normalize(images), training=training)["logits"]
 
     @contextlib.contextmanager
-    def averaged_weights(self):
-        """While it lasts, the network has the moving average of its weights, if the optimizer keeps one.
+    def averaged_weights(self) -> Iterator[None]:
+        """Context in which the network has the moving average of its weights, if the optimizer keeps one.
 
         The statistics of BatchNorm are moving averages of their own. Not for use within a step; call `sync` before.
         """
@@ -41,7 +53,7 @@ class TrainingModel(StepModel):
             for (variable, _), value in zip(pairs, own):
                 variable.assign(value)
 
-    def network_loss(self, weights, batch):
+    def network_loss(self, weights: list, batch: tuple) -> tuple:
         """CE(logits) + auxiliary_weight · CE(auxiliary), and (logits, the other variables after the pass)."""
         images, labels = batch
         others = values(self.network.non_trainable_variables)
@@ -51,12 +63,12 @@ class TrainingModel(StepModel):
             loss += self.auxiliary_weight * cross_entropy(labels, outputs["auxiliary"], self.label_smoothing)
         return loss, (outputs["logits"], others)
 
-    def update(self, gradient, data):
+    def update(self, gradient: Callable, data: tuple) -> dict[str, Any]:
         """One step of the optimizer; the logs are loss and share of right answers, in training mode, and norms."""
         batch, weights = self.prepared(data), self.network.trainable_variables
-        loss, (logits, others), slope = gradient(lambda w: self.network_loss(w, batch), values(weights))
-        self.weight_optimizer.apply(slope, weights)
+        loss, (logits, others), gradients = gradient(lambda w: self.network_loss(w, batch), values(weights))
+        self.weight_optimizer.apply(gradients, weights)
         for variable, value in zip(self.network.non_trainable_variables, others):
             variable.assign(value)
-        norms = {"weight_gradient_norm": global_norm(slope), "image_rms": root_mean_square(batch[0])}
+        norms = {"weight_gradient_norm": global_norm(gradients), "image_rms": root_mean_square(batch[0])}
         return {"train_loss": loss, "train_accuracy": accuracy(batch[1], logits), **norms}

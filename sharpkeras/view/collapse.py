@@ -1,6 +1,10 @@
 """The collapse watch of searches over the epochs, as a picture: Scalar against Max-W side by side (§4.3)."""
 
+import itertools
 import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -10,20 +14,26 @@ from sharpkeras.view.curves import MARKED_EPOCHS, entitle, finish, save, style
 
 LEGEND_LETTERS = 130  # that have room beside each other
 
-ENTROPIES = {"entropy_normal": "-", "entropy_reduce": "--", "entropy_grids": "-"}
+ENTROPY = "entropy_"  # begins the names of a metric for each kind of decisions, of which each space has its own
+LINES = ("-", "--", ":", "-.")  # in the order in which these stand in the metrics
 SHARE, COUNT, MILLIONS = 100, 1, 1e-6
-PANELS = (  # title, metric → how its line is drawn, scale of the numbers, lowest of the axis where it is fixed
+PANELS = (  # title, metric → line (None: entropies), scale of the numbers, lowest of the axis where it is fixed
     ("edges won by skip, %", {"skip_share": "-"}, SHARE, 0),
     ("edges won by pooling, %", {"pool_share": "-"}, SHARE, 0),
     ("edges won by none, %", {"none_share": "-"}, SHARE, 0),
     # A short search moves it by hundredths of a nat from ln P, which an axis from 0 would hide.
-    ("entropy of the alphas, nats (reduction cells dashed)", ENTROPIES, COUNT, None),
+    ("entropy of the alphas, nats (reduction cells dashed)", None, COUNT, None),
     ("convolutions in what was found", {"found_convs": "-"}, COUNT, 0),
     ("AddMults of what was found, millions", {"found_addmults": "-"}, MILLIONS, 0),
 )
 
 
-def draw_collapse(rows_by_run, path, labels=None, title=None):
+def draw_collapse(
+    rows_by_run: Mapping[str, Sequence[Mapping[str, Any]]],
+    path: Path,
+    labels: Mapping[str, str] | None = None,
+    title: str | None = None,
+) -> None:
     """Writes a PNG of what wins on the edges of one or several searches, how sure they are, and what it costs.
 
     Args:
@@ -41,7 +51,7 @@ def draw_collapse(rows_by_run, path, labels=None, title=None):
     panels = figure.subplots(2, 3)
     for axes, (heading, kinds, scale, lowest) in zip(panels.flat, PANELS):
         for name, rows in rows_by_run.items():
-            for metric, linestyle in kinds.items():
+            for metric, linestyle in (_entropies(rows) if kinds is None else kinds).items():
                 _draw_line(axes, rows, metric, scale, linestyle=linestyle, **styles[labels[name]])
         axes.set_title(heading, fontsize=10, loc="left")
         _limit(axes, scale, lowest)
@@ -51,6 +61,11 @@ def draw_collapse(rows_by_run, path, labels=None, title=None):
     figure.legend(lines, names, fontsize=9, frameon=False, **place)
     entitle(figure, title)
     save(figure, path)
+
+
+def _entropies(rows):
+    names = dict.fromkeys(name for row in rows for name in row if name.startswith(ENTROPY))
+    return dict(zip(names, itertools.cycle(LINES)))
 
 
 def _style(index):

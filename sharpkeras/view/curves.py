@@ -16,7 +16,7 @@ MARKERS = "osD^vPX*<>hpd"
 LEAST_FULL_COLOUR = 0.5
 
 
-def draw_alphas(alphas_by_epoch, primitives, path, title=None):
+def draw_alphas(alphas_by_epoch, primitives, path, title=None, edges=None):
     """Writes a PNG of what a search decided: the last weights of every edge, and how the winners got there.
 
     Args:
@@ -24,6 +24,7 @@ def draw_alphas(alphas_by_epoch, primitives, path, title=None):
         primitives: the P names.
         path: the PNG file; an existing one is replaced.
         title: a line above the pictures.
+        edges: the E names of what was decided; None are those of the edges of a cell.
     """
     alphas = np.asarray(alphas_by_epoch, "float64")
     weights = np.exp(alphas - alphas.max(-1, keepdims=True))
@@ -32,7 +33,7 @@ def draw_alphas(alphas_by_epoch, primitives, path, title=None):
     num_edges = weights.shape[1]
     figure = Figure(figsize=(13, max(3.6, 1.6 + 0.28 * num_edges)), layout="constrained", facecolor="white")
     heat, lines = figure.subplots(1, 2, width_ratios=(1, 1.15))
-    _draw_last_weights(figure, heat, weights, primitives)
+    _draw_last_weights(figure, heat, weights, primitives, edges or edge_names(num_edges))
     _draw_winners(lines, weights, primitives)
     entitle(figure, title)
     save(figure, path)
@@ -61,7 +62,7 @@ def show_weights(figure, panels, groups):
     return ratios, top
 
 
-def _draw_last_weights(figure, axes, weights, primitives):
+def _draw_last_weights(figure, axes, weights, primitives, edges):
     last = weights[-1]  # (E, P)
     (ratios,), top = show_weights(figure, [axes], [(last, len(primitives))])
     for edge, primitive in enumerate(last.argmax(-1)):
@@ -71,7 +72,7 @@ def _draw_last_weights(figure, axes, weights, primitives):
         axes.text(primitive, edge, number, ha="center", va="center", fontsize=8, color=colour)
     names = list(map(lettering, primitives))
     axes.set_xticks(range(len(names)), names, rotation=40, ha="right", rotation_mode="anchor")
-    axes.set_yticks(range(len(last)), edge_names(len(last)))
+    axes.set_yticks(range(len(last)), edges)
     axes.set_title(f"weights after epoch {len(weights)}", fontsize=10, loc="left")
 
 

@@ -111,7 +111,12 @@ def test_a_search_computes_in_half_what_it_should_and_nothing_else(dtype, weight
     seen.watch(monkeypatch, search_cell.kernels, "depthwise_conv")
     seen.watch(monkeypatch, search_cell, "convolve")
     seen.watch(monkeypatch, search_cell, "weigh", lambda a, result: {" weight": a[1], " values": [a[0], result]})
-    seen.watch(monkeypatch, search_cell.Norm, "normalize_moving", lambda a, r: {" weight": a[3], " values": [a[1], r]})
+    seen.watch(
+        monkeypatch,
+        search_cell.StackedBatchNorm,
+        "normalize_moving",
+        lambda a, r: {" weight": a[3], " values": [a[1], r]},
+    )
     model = search_model(dtype, weighting=weighting)
     seen.watch(monkeypatch, CellSpace, "mixing_weights", lambda a, result: {" alphas": a[1], " weights": result})
     half, full = {dtype}, {"float32"}
@@ -213,7 +218,7 @@ def test_a_network_is_close_to_float32s(dtype, stem, auxiliary):
 
 
 def test_moving_statistics_are_not_rounded():
-    """They move by the difference of two starts that half precision can not tell apart."""
+    """They move by the difference of two starts that half precision cannot tell apart."""
     ends = []
     for start in (1.0, 1.0 + 2.0**-14):
         model = search_model("bfloat16")

@@ -100,7 +100,7 @@ def test_an_interrupted_command_says_how_it_goes_on(arguments, said, monkeypatch
 
 def test_a_stopped_run_that_began_anew_does_not_advise_to_begin_anew_again(monkeypatch):
     def stopped():
-        return signals.Stopped(signal.SIGTERM)
+        return signals.StoppedError(signal.SIGTERM)
 
     result = interrupted(monkeypatch, "search", "--out", "x", error=stopped)
     assert result.code == 143 and "the same command goes on from here" in result.err

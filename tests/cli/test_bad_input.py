@@ -31,7 +31,7 @@ if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
 import sharpkeras as sk
 from sharpkeras.backend import precision
 from sharpkeras.engine import epochs
-from sharpkeras.engine.epochs import Silent
+from sharpkeras.engine.epochs import NullProgress
 from sharpkeras.errors import NumericalError, ResourceError
 from sharpkeras.experiment import builders, export, forecast, run_options, setup
 from sharpkeras.io import atomic_writes
@@ -298,7 +298,7 @@ def on(folder, *more):
     ("50", 4, ["folder: cat", "form a loop: 1", "lead out", "--follow-symlinks", "pipes"], on("pipe")),
     ("61", 4, ["classes are not those of the training", "cat", "'9'"], [*EVALUATE, "folder:good"]),
     ("63-none", 4, ["test", "no images"], [*EVALUATE, "folder:nobody"]),
-    ("63-filtered", 4, ["can not be read"], [*EVALUATE, "folder:broken", "--skip-bad-images"]),
+    ("63-filtered", 4, ["cannot be read"], [*EVALUATE, "folder:broken", "--skip-bad-images"]),
     ("1-dataset", 2, ["unknown dataset", "mnist", "folder:PATH"], [*SEARCH, *NEW, "--dataset", "mnist"]),
 )
 def test_data(folders, code, parts, arguments):
@@ -406,7 +406,7 @@ def test_row_17_a_run_in_another_thread_without_a_terminal(place):
     assert results[0].code == 0 and "epoch 1/1" in results[0].err and "\x1b" not in results[0].err
 
 
-class Poison(Silent):
+class Poison(NullProgress):
     """Makes a weight NaN after the first epoch."""
 
     def __init__(self, models):
@@ -421,9 +421,9 @@ def test_row_23_a_search_that_diverges_keeps_its_last_checkpoint(place, monkeypa
     models, make = [], builders.search_model
     monkeypatch.setattr(builders, "search_model", lambda *_: models.append(make(*_)) or models[0])
     recipe = SearchRecipe(limit=80, batch_size=16, init_channels=2, epochs=3, num_nodes=1, space=PRIMITIVES)
-    conduct = run_options.Conduct(checkpoint_s=0.0)
+    options = run_options.RunOptions(checkpoint_s=0.0)
     with pytest.raises(NumericalError, match="weights became NaN or infinite in epoch 2, step 1"):
-        sk.search(recipe, "new", conduct, Poison(models))
+        sk.search(recipe, "new", options, Poison(models))
     told = json.loads(Path("new/diverged.json").read_text())
     assert (told["epoch"], told["step"]) == (1, 0)
     assert (told["epochs_counted_from"], told["steps_counted_from"]) == (0, 0)
@@ -751,7 +751,7 @@ def test_row_71_the_converter_fails(place, monkeypatch):
 
     monkeypatch.setattr(tfonnx, "process_tf_graph", process_tf_graph)
     result = sharpkeras("export", "train", "--out", "new.onnx")
-    assert result.code == 8 and not result.out and "can not be converted" in result.err
+    assert result.code == 8 and not result.out and "cannot be converted" in result.err
     assert "cells/1: Foo" in result.err and "new.conversion.log" in result.err
     assert "no mapping for Foo" in Path("new.conversion.log").read_text()
     assert not Path("new.onnx").exists()

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from sharpkeras_cli.heartbeat import Heartbeat
-from sharpkeras_cli.progress import LONG, Spoken
+from sharpkeras_cli.progress import LONG, ConsoleProgress
 from sharpkeras_cli.quiet import Filter
 
 
@@ -78,7 +78,7 @@ def test_it_looks_at_the_clock_by_itself_and_its_thread_ends(monkeypatch):
 @pytest.mark.parametrize(("backend", "words"), [("jax", "--backend tensorflow"), ("tensorflow", "traces the step")])
 def test_the_first_beat_says_how_long_it_may_take_and_what_makes_it_shorter(backend, words, clock, monkeypatch, capsys):
     monkeypatch.setenv("KERAS_BACKEND", backend)
-    with Spoken("search") as progress:
+    with ConsoleProgress("search") as progress:
         progress._heartbeat._clock = clock
         progress.begin(3, 0)
         progress.stage("compiling the step as a whole")

@@ -229,10 +229,10 @@ def test_tables_print_all_rows_of_the_paper(number):
 
 
 def test_a_table_to_look_at(monkeypatch):
-    from sharpkeras.experiment import paper_tables
     from sharpkeras.measure.cost import Cost
+    from sharpkeras.spaces.network_spec import NetworkSpec
 
-    monkeypatch.setattr(paper_tables, "count_cost", lambda *_: Cost(4_973_728, 572_980_000, 550_000_000))
+    monkeypatch.setattr(NetworkSpec, "cost", lambda *_: Cost(4_973_728, 572_980_000, 550_000_000))
     out = sharpkeras("table", "3").out
     assert re.search(r"SharpSepConvDARTS +│ +4\.9 M │ +4,973,728 │ +0\.573 B │ +572,980,000", out)
     assert "the paper cuts rather than rounds" in out

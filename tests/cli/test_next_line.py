@@ -19,6 +19,7 @@ from sharpkeras.data import load
 from sharpkeras.experiment import budgets, builders
 from sharpkeras.recipes import SEARCHES, TRAININGS, SearchRecipe, training_of
 from sharpkeras.runs import RunDirectory
+from sharpkeras.spaces.network_spec import NetworkSpec
 from sharpkeras_cli import options
 
 CELLS = {"space": "darts", "num_nodes": 2}
@@ -63,9 +64,9 @@ def trained_next(out, monkeypatch):
         dataset = load(recipe.dataset, "train", limit=recipe.limit, **builders.image_options(recipe))
         sizes = dataset.images.shape[1:], len(dataset.class_names)
         builders.image_preparation(recipe, dataset)  # which refuses a cutout that is larger than they are
-        builders.build_network(recipe, found, *sizes)  # and this an auxiliary head that does not fit
+        NetworkSpec(recipe, *sizes).build(found)  # and this an auxiliary head that does not fit
         assert len(dataset.images) * (1 - recipe.held_out) >= recipe.batch_size
-    cost = builders.count_cost(found, recipe, *sizes)
+    cost = NetworkSpec(recipe, *sizes).cost(found)
     return cost.parameters, cost.addmults_paper
 
 
@@ -137,9 +138,9 @@ def test_python_and_the_command_mean_the_same_budget(place):
     assert row.priced().cost_of == "sharpdarts"
     assert dataclasses.replace(SEARCHES["multichannel-max-w"].settings, max_addmults=1).priced().cost_of is None
     settings = {**IMAGES["digits"], **CELLS}
-    network, shape, classes = budgets.costed_network(SearchRecipe(**settings, max_addmults=1).priced(), (8, 8, 1), 10)
+    spec = budgets.costed_network(SearchRecipe(**settings, max_addmults=1).priced(), (8, 8, 1), 10)
     expected = TRAININGS["digits"].settings
-    assert (network.init_channels, network.num_cells, shape, classes) == (
+    assert (spec.recipe.init_channels, spec.recipe.num_cells, spec.input_shape, spec.num_classes) == (
         expected.init_channels,
         expected.num_cells,
         (8, 8, 1),
@@ -221,7 +222,7 @@ def test_cost_names_the_sizes_that_it_counted(name, sizes, monkeypatch):
     assert sharpkeras(*words).code == 0
     recipe, found = seen[0]
     side = recipe.image_size or {"cifar10": 32, "imagenet": 224}[recipe.dataset]
-    cost = builders.count_cost(found, recipe, (side, side, 3), {"cifar10": 10, "imagenet": 1000}[recipe.dataset])
+    cost = NetworkSpec(recipe, (side, side, 3), {"cifar10": 10, "imagenet": 1000}[recipe.dataset]).cost(found)
     assert f" {cost.parameters:,}\n" in counted.out and f" {cost.addmults_paper:,}   with" in counted.out
 
 

@@ -108,7 +108,7 @@ def test_autocontrast_rounds_as_doubles_do():
 
 def policy_input(count, shape):
     images = np.resize(made_images(shape), (count, *shape))
-    draws = batches.epoch_draws(count, NUM_DRAWS, seed=0, epoch=0)
+    draws = batches.epoch_uniforms(count, NUM_DRAWS, seed=0, epoch=0)
     draws[0], draws[1] = 0, np.nextafter(np.float32(1), np.float32(0))
     return images, draws
 
@@ -155,7 +155,7 @@ def test_frequencies_are_those_of_the_policy(policy):
     from scipy.stats import binomtest, chisquare
 
     count = 200_000
-    steps = AutoAugment(policy).choose(batches.epoch_draws(count, NUM_DRAWS, seed=1, epoch=0))
+    steps = AutoAugment(policy).choose(batches.epoch_uniforms(count, NUM_DRAWS, seed=1, epoch=0))
     steps = [[ops.convert_to_numpy(column) for column in step] for step in steps]
     done = [
         [None if o == 0 else (OPERATIONS[o], m) for o, m in zip(operation.tolist(), magnitude.tolist())]
@@ -230,7 +230,7 @@ def test_an_unknown_batch_size():
 
 def test_augment_puts_it_between_flip_and_normalize():
     images, _ = policy_input(30, (12, 12, 3))
-    draws = batches.epoch_draws(30, augment.NUM_DRAWS, seed=2, epoch=0)
+    draws = batches.epoch_uniforms(30, augment.NUM_DRAWS, seed=2, epoch=0)
     mean, deviation = (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)
     crop_y, crop_x, flip, cutout_y, cutout_x = draws[:, :5].T
     cropped = ops.convert_to_numpy(augment.crop_and_flip(images, crop_y, crop_x, flip, crop_padding_px=2, fill=128))

@@ -47,7 +47,7 @@ def test_the_arrays_of_a_version(official, name, version):
     np.testing.assert_array_equal(test.images, images)
     np.testing.assert_array_equal(test.labels, labels)
     assert test.labels.dtype == np.int64 and test.class_names == CLASSES and test.flip
-    assert (test.mean, test.deviation) == STATISTICS
+    assert (test.mean, test.std) == STATISTICS
 
 
 @pytest.mark.parametrize("dtype", ["u1", ">i8", "<i4"])
@@ -59,7 +59,7 @@ def test_labels_may_be_any_integers(tmp_path, dtype):
 def test_limit_and_size_of_the_arrays(official):
     test = load(f"cifar10.1:{official}", "test", limit=30, image_size=16)
     assert test.images.shape == (30, 16, 16, 3) and np.bincount(test.labels).tolist() == [3] * 10
-    assert (test.mean, test.deviation) == STATISTICS  # there is no training split to measure at this size
+    assert (test.mean, test.std) == STATISTICS  # there is no training split to measure at this size
     assert len(load(f"cifar10.1:{official}", "test", limit=30, channels=1).mean) == 1
 
 
@@ -207,7 +207,7 @@ def tfds(monkeypatch):
 def test_versions_of_tensorflow_datasets(tfds, name, version):
     test = load(name, "test")
     assert tfds.asked == [f"cifar10_1/{version}"] and len(test.images) == COUNTS[version]
-    assert test.class_names == CLASSES and (test.mean, test.deviation) == STATISTICS and test.notes == ()
+    assert test.class_names == CLASSES and (test.mean, test.std) == STATISTICS and test.notes == ()
     with pytest.raises(DataError, match="has test images only"):
         load(name, "train")
 
@@ -241,7 +241,7 @@ def test_binary_files(binary):
     assert train.images.shape == (15, 32, 32, 3) and test.images.shape == (3, 32, 32, 3)
     assert train.labels.tolist() == [*range(10), *range(5)] and test.labels.tolist() == [5, 6, 7]
     assert train.images[4, 3, 5].tolist() == [14, 24, 34] and train.images[4, 0, 1].tolist() == [99, 24, 34]
-    assert train.class_names == CLASSES and (train.mean, train.deviation) == STATISTICS
+    assert train.class_names == CLASSES and (train.mean, train.std) == STATISTICS
     assert train.images.flags["C_CONTIGUOUS"] and train.flip
 
 

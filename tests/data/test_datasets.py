@@ -41,7 +41,7 @@ def test_digits_are_split_by_index():
 def test_digits_constants_are_those_of_the_training_split():
     train = load("digits", "train")
     np.testing.assert_allclose(train.mean, (train.images / 255).mean(), atol=1e-7)
-    np.testing.assert_allclose(train.deviation, (train.images / 255).std(), atol=1e-7)
+    np.testing.assert_allclose(train.std, (train.images / 255).std(), atol=1e-7)
     assert load("digits", "test").mean == train.mean
 
 
@@ -83,7 +83,7 @@ def test_size_and_channels_of_array_datasets():
 
 def test_statistics_of_a_run_are_kept():
     test = load("digits", "test", statistics=([0.1, 0.2, 0.3], [0.4, 0.5, 0.6]), limit=10)
-    assert test.mean == (0.1, 0.2, 0.3) and test.deviation == (0.4, 0.5, 0.6) and test.images.shape[-1] == 3
+    assert test.mean == (0.1, 0.2, 0.3) and test.std == (0.4, 0.5, 0.6) and test.images.shape[-1] == 3
 
 
 def test_fingerprint_sees_images_labels_and_names():
@@ -166,7 +166,7 @@ def test_cifar10_is_downloaded_with_checksums(fake_cifar10):
     train = load("cifar10", "train", download=True)
     assert builder.config["force_checksums_validation"] is True
     assert train.images[:, 0, 0, 0].tolist() == [0, 1, 2] and train.labels.tolist() == [0, 1, 1]
-    assert (train.mean, train.deviation) == (MEAN, DEVIATION) and train.flip
+    assert (train.mean, train.std) == (MEAN, DEVIATION) and train.flip
 
 
 def test_cifar10_failed_download_is_a_data_error(fake_cifar10):
@@ -218,7 +218,7 @@ def epoch(n=10, batch_size=4, seed=3, epoch=1, indices=None, **options):
 
 
 def test_batches_cover_an_epoch():
-    found = epoch(drop_remainder=False, draws=5)
+    found = epoch(drop_remainder=False, num_uniforms=5)
     assert sorted(np.concatenate([images.ravel() for images, _, _ in found])) == list(range(10))
     assert [len(images) for images, _, _ in found] == [4, 4, 2] and len(epoch()) == 2
     images, labels, draws = found[0]
@@ -229,7 +229,7 @@ def test_batches_cover_an_epoch():
 
 def test_draws_belong_to_the_example():
     def draws_by_example(**options):
-        found = epoch(draws=2, **options)
+        found = epoch(num_uniforms=2, **options)
         return {int(i): tuple(row) for images, _, draws in found for i, row in zip(images.ravel(), draws)}
 
     whole = draws_by_example(drop_remainder=False)
@@ -240,7 +240,7 @@ def test_draws_belong_to_the_example():
 
 
 def test_a_resumed_epoch_goes_on():
-    whole, rest = epoch(n=20, draws=1), epoch(n=20, draws=1, first_batch=2)
+    whole, rest = epoch(n=20, num_uniforms=1), epoch(n=20, num_uniforms=1, first_batch=2)
     assert len(whole) == 5 and len(rest) == 3
     for expected, found in zip(whole[2:], rest):
         for a, b in zip(expected, found):
@@ -256,7 +256,7 @@ def test_too_few_for_a_batch():
 
 def take(n, **options):
     images = np.arange(10, dtype=np.uint8).reshape(10, 1, 1, 1)
-    stream = batches.endless(images, np.zeros(10), np.arange(10), 3, seed=5, draws=2, **options)
+    stream = batches.endless(images, np.zeros(10), np.arange(10), 3, seed=5, num_uniforms=2, **options)
     return [next(stream) for _ in range(n)]
 
 
@@ -383,14 +383,14 @@ JAX_HALF = """
 import json, sys
 import jax
 import numpy as np
-from sharpkeras.data import load, streams
+from sharpkeras.data import batches, load
 from sharpkeras.data.augment import augment
 stored = np.load(sys.argv[1])
 for k, options in enumerate(json.loads(sys.argv[2])):
     step = jax.jit(lambda x, u: augment(x, u, stored["mean"], stored["deviation"], **options))
     np.testing.assert_allclose(step(stored["images"], stored["draws"]), stored[f"expected{k}"], atol=2e-6)
 digits = load("digits", "train", limit=20)
-next(streams.batches(digits.images, digits.labels, np.arange(20), 4, 0, 0, draws=5))
+next(batches.batches(digits.images, digits.labels, np.arange(20), 4, 0, 0, num_uniforms=5))
 assert "tensorflow" not in sys.modules
 print("equal")
 """

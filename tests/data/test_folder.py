@@ -102,7 +102,7 @@ def test_statistics_are_those_of_the_training_split(tmp_path):
     make(tmp_path, {"a": 6, "b": 6})
     train = read(tmp_path)
     np.testing.assert_allclose(train.mean, [np.mean(values(train)) / 255] * 3)
-    np.testing.assert_allclose(train.deviation, [np.std(values(train)) / 255] * 3)
+    np.testing.assert_allclose(train.std, [np.std(values(train)) / 255] * 3)
     assert read(tmp_path, "test").mean == train.mean
     assert read(tmp_path, "test", statistics=((0.5,), (0.2,))).images.shape == (2, 4, 4, 1)
 
@@ -273,7 +273,7 @@ def write_broken(folder):
 def test_all_broken_files_are_named_at_once(tmp_path):
     with_test_folder(tmp_path, {"cat": 3, "dog": 3})
     expected = write_broken(tmp_path / "train" / "dog")
-    with pytest.raises(DataError, match="7 of 13 files can not be read") as caught:
+    with pytest.raises(DataError, match="7 of 13 files cannot be read") as caught:
         read(tmp_path)
     lines = str(caught.value).splitlines()
     for name, problem in expected.items():
@@ -314,7 +314,7 @@ def test_skipping_may_not_empty_a_class(tmp_path):
 def test_all_files_broken(tmp_path):
     for path in with_test_folder(tmp_path, {"a": 1, "b": 1}).glob("*/*"):
         path.write_bytes(b"text")
-    with pytest.raises(DataError, match="2 of 2 files can not be read") as caught:
+    with pytest.raises(DataError, match="2 of 2 files cannot be read") as caught:
         read(tmp_path, skip_bad_images=True)
     assert "--skip-bad-images" not in str(caught.value)
 

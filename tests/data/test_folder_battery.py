@@ -40,7 +40,7 @@ class Reads(NamedTuple):
 
 
 class Refused(NamedTuple):
-    """A folder that can not: words of the message."""
+    """A folder that cannot: words of the message."""
 
     words: tuple
     options: dict = {}

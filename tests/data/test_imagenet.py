@@ -162,7 +162,7 @@ def test_images_on_disk_are_those_in_memory(folder):
         np.testing.assert_array_equal(stays.images[:], memory.images)
         np.testing.assert_array_equal(stays.labels, memory.labels)
         assert (stays.notes, stays.class_names) == (memory.notes, memory.class_names)
-        assert (stays.mean, stays.deviation) == (memory.mean, memory.deviation)
+        assert (stays.mean, stays.std) == (memory.mean, memory.std)
 
 
 def test_indices(folder):
@@ -244,7 +244,7 @@ def test_statistics_of_many_images_are_those_of_some(folder, monkeypatch):
     monkeypatch.setattr(datasets, "MEASURED", 5)
     train = on_disk(folder)
     assert train.notes[-1] == "mean and deviation are those of 5 of the 13 images"
-    assert (train.mean, train.deviation) == sources.measure(train.images[[0, 3, 6, 9, 12]])
+    assert (train.mean, train.std) == sources.measure(train.images[[0, 3, 6, 9, 12]])
     assert on_disk(folder, "test").mean == train.mean
 
 
@@ -276,7 +276,7 @@ def test_headers_show_what_is_broken_all_at_once(folder):
     (bad / "page.jpg").write_bytes(b"<html>")
     noise(20, 20).save(bad / "gif.jpg", format="GIF")
     Image.new("1", (9000, 8000)).save(bad / "large.png")
-    with pytest.raises(DataError, match="4 of 17 files can not be read") as caught:
+    with pytest.raises(DataError, match="4 of 17 files cannot be read") as caught:
         on_disk(folder)
     message = str(caught.value)
     for line in ("empty.jpg: empty file", "page.jpg: HTML", "gif.jpg: a GIF image", "large.png: 9000 x 8000 pixels"):
@@ -292,7 +292,7 @@ def test_a_file_that_breaks_off_is_named_when_it_is_decoded(folder):
     noise(60, 60).save(path, format="JPEG")
     path.write_bytes(path.read_bytes()[:2000])
     train = on_disk(folder, statistics=IMAGENET)
-    with pytest.raises(DataError, match="train/n01/cut.jpg: an image can not be decoded"):
+    with pytest.raises(DataError, match="train/n01/cut.jpg: an image cannot be decoded"):
         for _ in streams.batches(train.images, train.labels, np.arange(14), 2, 0, 0, random_crops=True):
             pass
 
@@ -403,11 +403,11 @@ def test_imagenet_folders_stay_on_disk_at_224(folder):
     train, test = load(f"imagenet:{folder}", "train"), load(f"imagenet:{folder}", "test")
     assert train.images.shape == (13, 224, 224, 3) and test.images.shape == (4, 224, 224, 3)
     assert isinstance(train.images, EncodedImages) and train.class_names == ("n01", "n02") and train.flip
-    assert (train.mean, train.deviation) == (test.mean, test.deviation) == IMAGENET
+    assert (train.mean, train.std) == (test.mean, test.std) == IMAGENET
     np.testing.assert_array_equal(test.images[1], torchvision_evaluation(noise(*SIZES[1], seed=1), 256, 224))
     small = load(f"imagenet:{folder}", "test", image_size=14)
     np.testing.assert_array_equal(small.images[1], torchvision_evaluation(noise(*SIZES[1], seed=1), 16, 14))
-    assert (small.mean, small.deviation) == IMAGENET
+    assert (small.mean, small.std) == IMAGENET
     memory = load(f"imagenet:{folder}", "test", image_size=14, on_disk=False)
     assert isinstance(memory.images, np.ndarray) and memory.mean == IMAGENET[0]
     np.testing.assert_array_equal(memory.images, small.images[:])
@@ -515,7 +515,7 @@ def images_by_name(dataset):
 def test_imagenet_of_tensorflow_datasets(tfds, split, numbers):
     dataset = load("imagenet", split)
     assert dataset.images.shape == (len(numbers), 224, 224, 3) and isinstance(dataset.images, EncodedImages)
-    assert dataset.class_names == ("n01", "n02") and (dataset.mean, dataset.deviation) == IMAGENET
+    assert dataset.class_names == ("n01", "n02") and (dataset.mean, dataset.std) == IMAGENET
     found = images_by_name(dataset)
     for number in numbers:
         label, index = found.pop(f"n0{1 + number // 2 % 2}_{number}.JPEG")
@@ -552,7 +552,7 @@ def test_the_labels_are_read_once(tfds, prepared, monkeypatch):
     path.write_bytes(b"damaged")
 
     def refuse(path, content):
-        raise RunError("can not be written", seen="read-only file system")
+        raise RunError("cannot be written", seen="read-only file system")
 
     monkeypatch.setattr(tfds_module.atomic, "write", refuse)
     assert "read-only file system" in load("imagenet", "test").notes[0]
@@ -611,7 +611,7 @@ def test_generated_images_have_the_size_of_the_real():
 def test_generated_imagenet_takes_the_path_of_the_real():
     train, test = load("generated:imagenet", "train"), load("generated:imagenet", "test", limit=10)
     assert train.images.shape == (64, 224, 224, 3) and isinstance(train.images, EncodedImages)
-    assert len(train.class_names) == 1000 and (train.mean, train.deviation) == IMAGENET
+    assert len(train.class_names) == 1000 and (train.mean, train.std) == IMAGENET
     assert len(test.images) == 10 and test.images[[0]].shape == (1, 224, 224, 3)
     streams.check(train, 64)
     sizes = {train.images._open_image(index).size for index in range(64)}

@@ -23,17 +23,19 @@ import sharpkeras as sk
 from sharpkeras.backend import precision
 from sharpkeras.data import augment
 from sharpkeras.engine import checkpointing, signals
-from sharpkeras.engine.epochs import Silent
-from sharpkeras.engine.signals import Stopped
+from sharpkeras.engine.epochs import NullProgress
+from sharpkeras.engine.signals import StoppedError
 from sharpkeras.errors import NumericalError, ResourceError, RunError
 from sharpkeras.experiment import builders, plots, run_options
 from sharpkeras.measure import cost
 from sharpkeras.runs import checkpoints
-from sharpkeras.runs.checkpoints import ARRAYS, FACTS, METRICS, Checkpoints
+from sharpkeras.runs.checkpoints import Checkpoints
+from sharpkeras.runs.files import ARRAYS, METRICS, PROGRESS
 from sharpkeras.spaces.cell.genotype import Genotype
+from sharpkeras.spaces.network_spec import NetworkSpec
 
-EACH_STEP = run_options.Conduct(checkpoint_s=0.0)
-RARE = run_options.Conduct(checkpoint_s=3600.0)
+EACH_STEP = run_options.RunOptions(checkpoint_s=0.0)
+RARE = run_options.RunOptions(checkpoint_s=3600.0)
 
 
 class Trial:
@@ -41,24 +43,26 @@ class Trial:
 
     def __init__(self, kind):
         self.kind, self.made, self.model = kind, {}, None
-        self.count_cost = functools.cache(builders.count_cost)
-        self.makers = ["search_model"] if kind == "search" else ["build_network", "training_model"]
+        self.count_cost = functools.cache(NetworkSpec.cost)
+        self.makers = {"search_model": builders}
+        if kind == "train":
+            self.makers = {"build": NetworkSpec, "training_model": builders}
 
-    def __call__(self, out, conduct=EACH_STEP, progress=None):
+    def __call__(self, out, options=EACH_STEP, progress=None):
         """A run in the directory `out`, from its beginning or its newest checkpoint on."""
-        progress = Overflows(self, progress or Silent())
+        progress = Overflows(self, progress or NullProgress())
         with pytest.MonkeyPatch.context() as patch:
-            for name in self.makers:
-                patch.setattr(builders, name, self.once(name, getattr(builders, name)))
+            for name, home in self.makers.items():
+                patch.setattr(home, name, self.once(name, getattr(home, name)))
             for name in ("draw_search", "draw_training"):  # which take longer than all else
                 patch.setattr(plots, name, lambda *_: None)
-            patch.setattr(builders, "count_cost", self.count_cost)
+            patch.setattr(NetworkSpec, "cost", self.count_cost)
             if self.kind == "train":
                 patch.setattr(cost, "count", lambda network: None)
             patch.setattr("sharpkeras.engine.epochs.PROGRESS_S", -1.0)  # progress after every step
             if self.kind == "search":
-                return sk.search(SEARCH, out, conduct, progress)
-            return sk.train(TRAINING, GENOTYPE, out, conduct, progress)
+                return sk.search(SEARCH, out, options, progress)
+            return sk.train(TRAINING, GENOTYPE, out, options, progress)
 
     def once(self, name, make):
         """`make`, which gives what it made the first time again; a model has the numbers it was made with again."""
@@ -66,7 +70,7 @@ class Trial:
         def made(*arguments, **options):
             if name not in self.made:
                 self.made[name] = make(*arguments, **options)
-            if name == self.makers[-1]:
+            if name == [*self.makers][-1]:
                 self.begin(self.made[name])
             return self.made[name]
 
@@ -87,7 +91,7 @@ class Trial:
         return [variable for group in self.model.step_variables() for variable in group]
 
 
-class Overflows(Silent):
+class Overflows(NullProgress):
     """Makes float16 skip all but the first step of epoch 1: the state of its loss scale must move to be missed."""
 
     def __init__(self, trial, progress):
@@ -140,7 +144,7 @@ def result(run):
     return found | {"also": facts["also"]}
 
 
-class Stops(Silent):
+class Stops(NullProgress):
     """Does something at a step of an epoch; -1 is after it."""
 
     def __init__(self, epoch, step, action):
@@ -161,9 +165,9 @@ def kill():
     raise KeyboardInterrupt
 
 
-def stop(trial, out, epoch, step, action=kill, error=KeyboardInterrupt, conduct=EACH_STEP):
+def stop(trial, out, epoch, step, action=kill, error=KeyboardInterrupt, options=EACH_STEP):
     with pytest.raises(error):
-        trial(out, conduct, Stops(epoch, step, action))
+        trial(out, options, Stops(epoch, step, action))
 
 
 # --- to go on ---
@@ -188,7 +192,7 @@ def test_no_more_than_the_steps_since_the_last_checkpoint_are_lost(trial, tmp_pa
     again = Stops(9, 9, kill)
     trial(tmp_path / "run", progress=again)
     assert again.began == (1, 1)  # of step 1, whose checkpoint was not written yet, and no other
-    stop(trial, tmp_path / "rare", 1, 1, conduct=RARE)
+    stop(trial, tmp_path / "rare", 1, 1, options=RARE)
     assert Checkpoints(tmp_path / "rare" / "checkpoints").load() is None
 
 
@@ -201,7 +205,7 @@ def test_a_signal_leaves_a_checkpoint_of_the_step_that_it_met(trial, tmp_path, m
             pass
 
     asked = asked_of(monkeypatch)
-    stop(trial, tmp_path / "run", 1, 0, ask, Stopped, RARE)
+    stop(trial, tmp_path / "run", 1, 0, ask, StoppedError, RARE)
     arrays, facts, _ = Checkpoints(tmp_path / "run" / "checkpoints").load()
     assert facts["epoch"] == 1 and len(arrays["steps/train_loss"]) == 1
     trial(tmp_path / "run")
@@ -209,11 +213,11 @@ def test_a_signal_leaves_a_checkpoint_of_the_step_that_it_met(trial, tmp_path, m
 
 
 @pytest.mark.parametrize("place", [(0, 1), (1, 0), (1, -1)])
-@pytest.mark.parametrize("conduct", [EACH_STEP, RARE], ids=["each step", "rare"])
-def test_a_run_whose_directory_is_deleted_ends_in_an_error_and_makes_no_other(trial, tmp_path, place, conduct):
+@pytest.mark.parametrize("options", [EACH_STEP, RARE], ids=["each step", "rare"])
+def test_a_run_whose_directory_is_deleted_ends_in_an_error_and_makes_no_other(trial, tmp_path, place, options):
     run = tmp_path / "run"
     with pytest.raises(RunError, match="the directory was deleted while the run went on"):
-        trial(run, conduct, Stops(*place, lambda: shutil.rmtree(run)))
+        trial(run, options, Stops(*place, lambda: shutil.rmtree(run)))
     assert not run.exists()
 
 
@@ -240,7 +244,7 @@ def test_checkpoints_that_are_links_are_never_followed(trial, tmp_path):
     stop(trial, run, 1, 0)
     (run / "checkpoints").rename(outside)
     for name in Checkpoints(outside).names():
-        (outside / name / FACTS).unlink()  # damaged: they would be put aside
+        (outside / name / PROGRESS).unlink()  # damaged: they would be put aside
     before = sorted(path.name for path in outside.rglob("*"))
     (run / "checkpoints").symlink_to(outside)
     with pytest.raises(RunError, match="is a link"):
@@ -260,7 +264,7 @@ def test_a_signal_is_heard_between_the_batches_of_an_evaluation(trial, tmp_path,
         monkeypatch.setattr(signals, "_asked", signal.SIGTERM)
         return logits(model, batches)
 
-    with monkeypatch.context() as patch, pytest.raises(Stopped) as caught:
+    with monkeypatch.context() as patch, pytest.raises(StoppedError) as caught:
         patch.setattr(type(trial.model), "logits", stopped)
         trial(tmp_path / "run")
     assert caught.value.exit_code == 143
@@ -278,7 +282,7 @@ def leave_out(run, name):
     path = Checkpoints(run / "checkpoints").path / Checkpoints(run / "checkpoints").names()[-1]
     arrays, facts, rows = (dict(part) if isinstance(part, dict) else part for part in checkpoints.read(path))
     file, _, entry = name.partition(": ")
-    {ARRAYS: arrays, FACTS: facts}.get(file, {}).pop(entry, None)
+    {ARRAYS: arrays, PROGRESS: facts}.get(file, {}).pop(entry, None)
     rows = [] if file == METRICS else rows
     shutil.rmtree(path.parent)
     epoch, step = map(int, path.name.split("-"))
@@ -287,7 +291,7 @@ def leave_out(run, name):
 
 def entries(run):
     arrays, facts, _ = Checkpoints(run / "checkpoints").load()
-    return [*(f"{ARRAYS}: {name}" for name in arrays), *(f"{FACTS}: {name}" for name in facts), f"{METRICS}: all"]
+    return [*(f"{ARRAYS}: {name}" for name in arrays), *(f"{PROGRESS}: {name}" for name in facts), f"{METRICS}: all"]
 
 
 def without(values, name):
@@ -314,9 +318,9 @@ def is_missed(trial, stopped, run, name):
     shutil.rmtree(run, ignore_errors=True)
     shutil.copytree(stopped, run)
     leave_out(run, name)
-    entry, named = name.partition(": ")[2], checkpointing._named
+    entry, named = name.partition(": ")[2], checkpointing._named_variables
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(checkpointing, "_named", lambda model: without(named(model), entry))
+        patch.setattr(checkpointing, "_named_variables", lambda model: without(named(model), entry))
         try:
             trial(run, RARE)
         except Exception:  # which is noticed too
@@ -406,7 +410,7 @@ def test_what_a_relu_swallows_is_found_in_the_step_that_it_met(tmp_path):
 # --- over time ---
 
 
-class Samples(Silent):
+class Samples(NullProgress):
     """Memory in MB and number of open files, each so many steps."""
 
     def __init__(self, every):
@@ -425,7 +429,7 @@ def test_steps_leave_nothing_behind(tmp_path, monkeypatch):
     trial, samples = Trial("search"), Samples(125)
     recipe = dataclasses.replace(SEARCH, limit=None, epochs=24)  # of 44 steps
     monkeypatch.setitem(globals(), "SEARCH", recipe)
-    trial(tmp_path / "run", run_options.Conduct(checkpoint_s=0.5), samples)
+    trial(tmp_path / "run", run_options.RunOptions(checkpoint_s=0.5), samples)
     assert samples.steps > 1000
     assert trial.model.compiled_step()._step.experimental_get_tracing_count() == 1
     memory, files = zip(*samples.taken)

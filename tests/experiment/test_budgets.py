@@ -16,13 +16,14 @@ if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
     pytest.skip("these runs are TensorFlow's", allow_module_level=True)
 
 import sharpkeras as sk
-from sharpkeras import recipes
+from sharpkeras import recipes, spaces
 from sharpkeras.errors import ConfigError, RunError, UsageError
-from sharpkeras.experiment import budgets, builders
+from sharpkeras.experiment.budgets import Budget
 from sharpkeras.paper import published
 from sharpkeras.recipes import SearchRecipe, TrainRecipe
 from sharpkeras.runs import architectures
 from sharpkeras.spaces.hypercuboid.space import HyperCuboid
+from sharpkeras.spaces.network_spec import NetworkSpec
 
 ROOT = Path(__file__).parents[2]
 DATA = ["--dataset", "generated:digits", "--limit", "40", "--batch-size", "8"]
@@ -124,7 +125,7 @@ def test_several_routes_make_one_network(cuboid, tmp_path):
     assert three["path"]["routes"][0] == one["path"]["routes"][0] and len(three["path"]["routes"]) == 3
     assert three["parameters"] > one["parameters"]
     network = architectures.architecture(tmp_path / "3.json")
-    assert builders.count_cost(network, TrainRecipe(final_filters=8), (8, 8, 1), 10).parameters == three["parameters"]
+    assert NetworkSpec(TrainRecipe(final_filters=8), (8, 8, 1), 10).cost(network).parameters == three["parameters"]
 
 
 def test_as_many_routes_as_fit(cuboid, tmp_path):
@@ -196,7 +197,7 @@ def test_a_budgeted_search_stays_within_it(budgeted):
     assert settings["max_addmults"] == 600_000 and settings["cost_of"] == "digits"
     found = architectures.architecture(budgeted / "search")
     training = recipes.TRAININGS["digits"].settings
-    exact = builders.count_cost(found, training, (8, 8, 1), 10).addmults_paper
+    exact = NetworkSpec(training, (8, 8, 1), 10).cost(found).addmults_paper
     assert exact == rows[-1]["found_addmults"]
     assert f"{exact:,} AddMults (budget 600,000" in (budgeted / "search.txt").read_text()
 
@@ -226,7 +227,7 @@ def test_wrong_budgets(tmp_path, flags, words):
 
 
 def test_the_penalty_is_the_excess_over_the_budget_and_without_one_the_whole():
-    space = builders.search_space(SearchRecipe())
+    space = spaces.of_recipe(SearchRecipe())
     equal = [np.zeros((14, 9), "float32")] * 2
     for settings, expected in (
         ({"max_addmults": 1_000_000}, lambda mean: 0.1 * (mean / 1e6 - 1)),
@@ -234,10 +235,10 @@ def test_the_penalty_is_the_excess_over_the_budget_and_without_one_the_whole():
         ({"penalty": "parameters", "cost_weight": 0.5}, lambda mean: 0.5),
     ):
         recipe = SearchRecipe(**settings, cost_of="digits")
-        costs = budgets.costs(recipe, space, (8, 8, 1), 10)
-        mean = float(space.expected_cost(equal, costs))
-        assert float(budgets.penalty(recipe, space, costs)(equal)) == pytest.approx(expected(mean), rel=1e-5)
-    assert budgets.costs(SearchRecipe(), space, (8, 8, 1), 10) is None
+        budget = Budget.of(recipe, space, (8, 8, 1), 10)
+        mean = float(budget.expected_cost(equal))
+        assert float(budget.penalty(equal)) == pytest.approx(expected(mean), rel=1e-5)
+    assert Budget.of(SearchRecipe(), space, (8, 8, 1), 10).costs is None
 
 
 def test_the_network_of_a_path_has_the_final_filters_of_the_recipe_that_a_budget_names(cuboid, tmp_path):

@@ -13,7 +13,6 @@ if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
     pytest.skip("compare runs on the default backend", allow_module_level=True)
 
 from sharpkeras.experiment import evaluate as evaluation
-from sharpkeras.experiment.builders import count_cost
 from sharpkeras.experiment.compare import compare
 from sharpkeras.io import atomic_writes
 from sharpkeras.measure.accuracy import ErrorRate
@@ -21,6 +20,7 @@ from sharpkeras.measure.statistics import mcnemar, mean_interval, median_half_ra
 from sharpkeras.recipes import SearchRecipe, TrainRecipe
 from sharpkeras.runs import RunDirectory
 from sharpkeras.spaces.cell import genotype as genotypes
+from sharpkeras.spaces.network_spec import NetworkSpec
 from sharpkeras.view.collapse import draw_collapse
 
 PAIRS = [["sep_conv_3x3", 0], ["skip_connect", 1]]
@@ -71,7 +71,7 @@ def evaluate(run, wrong, by="last", images="digits", suffix=""):
         "selection": "in words",
     }
     run.write_json(f"evaluation{suffix}.json", report)
-    run.save_arrays(f"predictions{suffix}", {"labels": labels, "classes": classes}, {"fingerprint": images})
+    run.save_arrays(f"predictions{suffix}.safetensors", {"labels": labels, "classes": classes}, {"fingerprint": images})
 
 
 def search(
@@ -105,7 +105,7 @@ def test_a_row_says_what_a_run_is():
     training("b", wrong=range(9), epochs=3)
     rows = compare(["a", "b"])["trainings"]
     recipe = TrainRecipe(init_channels=2, num_cells=2)
-    expected = count_cost(genotypes.from_dict(CELLS), recipe, (8, 8, 1), 10)._asdict()
+    expected = NetworkSpec(recipe, (8, 8, 1), 10).cost(genotypes.Genotype.from_dict(CELLS))._asdict()
     assert all(row.items() >= expected.items() for row in rows)
     assert [row["architecture"] for row in rows] == ["mine", rows[1]["architecture"]]
     assert rows[1]["architecture"].startswith("genotype ") and [row["group"] for row in rows] == [1, 2]
@@ -179,7 +179,7 @@ def test_runs_meet_on_a_second_dataset():
     assert [e["dataset"] for e in report["trainings"][0]["evaluations"]] == ["digits", "shared"]
 
 
-# --- what can not be compared, and labels ---
+# --- what cannot be compared, and labels ---
 
 
 def test_row_65_other_test_images():

@@ -21,13 +21,14 @@ import sharpkeras as sk
 from sharpkeras.data import Dataset, augment, load
 from sharpkeras.data.arrays import CIFAR10_CLASSES
 from sharpkeras.errors import DataError, NumericalError, RunError
-from sharpkeras.experiment import builders, evaluate, paper_tables
+from sharpkeras.experiment import evaluate, paper_tables
 from sharpkeras.io import atomic_writes
 from sharpkeras.measure.accuracy import clopper_pearson
 from sharpkeras.paper import published
 from sharpkeras.recipes import TrainRecipe
 from sharpkeras.runs import RunDirectory
 from sharpkeras.spaces import state_dict
+from sharpkeras.spaces.network_spec import NetworkSpec
 
 HELD_OUT = {"by": "held_out", "epoch": 12, "epochs": 30, "accuracy": 0.99, "images": 143}
 BY_TEST = {"by": "test", "epoch": 12, "epochs": 30, "accuracy": 0.99, "images": 359}
@@ -142,7 +143,7 @@ def test_an_answer_that_is_no_number_is_no_answer():
         evaluate._answers(model, test, batch_size=16)
 
 
-# --- a run that can not be written ---
+# --- a run that cannot be written ---
 
 
 def refusing(number):
@@ -195,7 +196,7 @@ def test_other_data_stand_beside_the_own(train):
     (name,) = (path.stem for path in train.glob("evaluation-*.json"))
     assert re.fullmatch(r"evaluation-folder-photos-[0-9a-f]{8}", name)
     report, arrays, meta = answers(train, name.removeprefix("evaluation"))
-    assert report == result.json and report["n"] == len(arrays["labels"]) == 40
+    assert report == {"kind": "evaluation", **result.json} and report["n"] == len(arrays["labels"]) == 40
     assert report["fingerprint"] == meta["fingerprint"] != json.loads(before["evaluation.json"])["fingerprint"]
 
 
@@ -247,7 +248,7 @@ def untrained(path, dataset, size, names, **settings):
     facts = {"fingerprint": "0", "shape": shape, "class_names": names, "mean": channels, "deviation": channels}
     with RunDirectory.open(path, "train", content) as run:
         run.write_json("data.json", facts)
-        network = builders.build_network(recipe, found, shape, len(names))
+        network = NetworkSpec(recipe, shape, len(names)).build(found)
         run.save_arrays("weights", state_dict.state_dict(network), {})
         run.mark_finished()
 

@@ -20,7 +20,7 @@ def export(source, folder, *options):
     result = sharpkeras("export", source, "--out", path, "--json", *options)
     assert result.code == 0, result.err
     report = result.json
-    assert json.loads(path.with_suffix(".json").read_text()) == report
+    assert json.loads(path.with_suffix(".json").read_text()) == {"kind": "export", **report}
     return report, path
 
 
@@ -64,7 +64,7 @@ def test_a_graph_as_converted_gives_the_same_answers(finished, plain, tmp_path):
 
 
 def test_half_precision(finished, plain, tmp_path):
-    report, path = export(finished / "train", tmp_path, "--quantize", "float16")
+    report, path = export(finished / "train", tmp_path, "--precision", "float16")
     kinds = {tensor.data_type for tensor in onnx.load(path).graph.initializer if len(tensor.dims) == 4}
     assert kinds == {onnx.TensorProto.FLOAT16} and report["precision"] == "float16"
     scale = np.abs(plain[1]).max()
@@ -86,13 +86,13 @@ def test_bits_of_weights_are_said_and_told_from_the_file(finished, tmp_path, mon
 
 def test_bits_of_weights_without_int8(finished, tmp_path):
     result = sharpkeras("export", finished / "train", "--out", tmp_path / "a.onnx", "--weight-bits", "8")
-    assert result.code == 2 and "--quantize int8" in result.err and not list(tmp_path.iterdir())
+    assert result.code == 2 and "--precision int8" in result.err and not list(tmp_path.iterdir())
     assert sharpkeras("export", finished / "train", "--quantize", "int8", "--weight-bits", "6").code == 2
 
 
 def test_int8_keeps_its_top_1_or_is_refused(finished, tmp_path):
     path = tmp_path / "int8.onnx"
-    options = ("--quantize", "int8", "--calibration-images", 128, "--test-images", 300, "--json")
+    options = ("--precision", "int8", "--calibration-images", 128, "--test-images", 300, "--json")
     result = sharpkeras("export", finished / "train", "--out", path, *options)
     if result.code == 0:
         lost = result.json["quantization"]

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from sharpkeras.data import batches as streams
-from sharpkeras.engine.checkpointing import state
+from sharpkeras.engine.checkpointing import model_arrays
 from sharpkeras.engine.epochs import CHECKPOINTS_ON_DISK
 from sharpkeras.engine.step_model import backend_step
 from sharpkeras.errors import ResourceError
 from sharpkeras.experiment import forecast as forecasts
-from sharpkeras.experiment.setup import Prepared
+from sharpkeras.experiment.setup import RunSetup
 from sharpkeras.measure.memory import available_bytes
 from sharpkeras.optimizers import SGD, Adam
 from sharpkeras.searching.search_model import SearchModel
@@ -214,7 +214,7 @@ def test_this_machine_has_memory():
 
 def forecast(model, images=20, **options):
     held_out = batch(2, images)
-    made = Prepared(
+    made = RunSetup(
         model,
         data=lambda epoch, step: iter([data_of(model)] * 2),
         steps=3,
@@ -232,7 +232,7 @@ def test_a_forecast_adds_up_and_leaves_no_file(make, tmp_path, monkeypatch):
     searches = isinstance(model, SearchModel)
     assert found.parameters == sum(np.prod(v.shape) for v in network_of(model).trainable_variables)
     assert found.alphas == (sum(np.prod(a.shape) for a in model.alphas) if searches else None)
-    assert found.disk_bytes == CHECKPOINTS_ON_DISK * sum(array.nbytes for array in state(model).values())
+    assert found.disk_bytes == CHECKPOINTS_ON_DISK * sum(array.nbytes for array in model_arrays(model).values())
     assert found.fits and found.peak_memory_bytes > found.disk_bytes / CHECKPOINTS_ON_DISK
     assert found.epoch_s == pytest.approx(3 * found.step_s + found.evaluation_s)
     assert found.evaluation_s > 0 and found.first_step_s > 0
@@ -297,7 +297,7 @@ def test_what_is_computed_again_is_the_same(make):
         step = model.compiled_step()
         logs = [{name: float(value) for name, value in step(data_of(model)).items()} for _ in range(2)]
         step.sync()
-        results.append((logs, state(model)))
+        results.append((logs, model_arrays(model)))
     (plain_logs, plain), (logs, again) = results
     for expected, row in zip(plain_logs, logs):
         assert row == pytest.approx(expected, rel=1e-4)

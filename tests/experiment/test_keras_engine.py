@@ -49,7 +49,7 @@ def test_inference_is_the_network(seeded):
 def test_it_is_the_network_that_is_exported(place):
     import onnxruntime
 
-    network = trained_network("train")[0].deployed()
+    network = trained_network("train")[0].inference_model()
     images = np.random.default_rng(0).standard_normal((2, 8, 8, 1), dtype="float32")
     (expected,) = onnxruntime.InferenceSession("model.onnx").run(None, {"images": images})
     np.testing.assert_allclose(backend_step().inference(network)[0](images), expected, atol=1e-4)

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from support.command_line import sharpkeras
 
+from sharpkeras import spaces
 from sharpkeras.errors import ConfigError, RunError, UsageError
-from sharpkeras.experiment import budgets, builders, primitive_latency
+from sharpkeras.experiment import budgets, primitive_latency
 from sharpkeras.layers import ConvBN, FactorizedReduce, Identity, MaxPool, ReLUConvBN, SharpSepConv
 from sharpkeras.measure.latency import primitive_table
 from sharpkeras.measure.machine import device_name
@@ -52,9 +53,8 @@ def measured(tmp_path_factory):
 def test_every_part_is_measured(measured):
     written = json.loads(measured.read_text())
     recipe = SearchRecipe(**TINY).priced()  # as `measure` takes it: the network that is trained next
-    space, table = builders.search_space(recipe), written["table"]
-    sizes = budgets.cost_sizes(recipe, space, IMAGES, CLASSES)
-    assert list(table) == list(primitive_latency.parts_of(space, sizes))
+    network, table = budgets.costed_network(recipe, IMAGES, CLASSES, spaces.of_recipe(recipe)), written["table"]
+    assert list(table) == list(primitive_latency.parts_of(network))
     assert all(math.isfinite(row["ms"]) and row["ms"] >= 0 for row in table.values())
     assert sum(row["ms"] for row in table.values()) > 0 and written["call_ms"] > 0
     assert written["device"] == device_name() and written["threads"] == 1
@@ -62,10 +62,9 @@ def test_every_part_is_measured(measured):
 
 def test_a_search_counts_with_the_table(measured):
     recipe = SearchRecipe(**TINY, max_latency_ms=1.0, latency_table=str(measured)).priced()
-    space = builders.search_space(recipe)
-    costs = budgets.costs(recipe, space, IMAGES, CLASSES)
-    alphas = [np.zeros_like(a) for a in space.init_alphas(0)]
-    assert float(space.expected_cost(alphas, costs)) == pytest.approx(json.loads(measured.read_text())["random_ms"])
+    budget = budgets.Budget.of(recipe, spaces.of_recipe(recipe), IMAGES, CLASSES)
+    alphas = [np.zeros_like(a) for a in budget.space.init_alphas(0)]
+    assert float(budget.expected_cost(alphas)) == pytest.approx(json.loads(measured.read_text())["random_ms"])
 
 
 def test_the_command_measures_what_the_next_one_needs(counted, tmp_path):
@@ -75,10 +74,10 @@ def test_the_command_measures_what_the_next_one_needs(counted, tmp_path):
     random_ms = json.loads(out.read_text())["random_ms"]
     following = result.out.split("Next: sharpkeras ")[1].split()
     assert following == ["search", *flags, "--latency-table", str(out), "--max-latency-ms", f"{random_ms:.3g}"]
-    space = builders.search_space(SearchRecipe(space=TINY["space"], num_nodes=1))
+    space = spaces.of_recipe(SearchRecipe(space=TINY["space"], num_nodes=1))
     budget = {"max_latency_ms": random_ms, "latency_table": str(out)}
     recipe = SearchRecipe(space=TINY["space"], num_nodes=1, **budget).priced()
-    assert budgets.costs(recipe, space, IMAGES, CLASSES).fixed > 0
+    assert budgets.Budget.of(recipe, space, IMAGES, CLASSES).costs.fixed > 0
 
 
 def test_a_cuboid_is_measured_too(counted, tmp_path):
@@ -193,7 +192,7 @@ def test_a_bad_table_is_refused(written, content):
 
 
 def test_no_table_at_all(tmp_path):
-    with pytest.raises(UsageError, match="can not be read"):
+    with pytest.raises(UsageError, match="cannot be read"):
         primitive_table.load_table(tmp_path / "none.json")
 
 

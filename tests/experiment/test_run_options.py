@@ -11,14 +11,14 @@ pytest.importorskip("keras")
 
 import keras
 
-from sharpkeras import runs
 from sharpkeras.errors import RunError
 from sharpkeras.experiment import run_options
-from sharpkeras.experiment.run_options import ENVIRONMENT, Conduct
+from sharpkeras.experiment.run_options import ENVIRONMENT, RunOptions
+from sharpkeras.runs import directory
 
 
 def conditions_of(place, **options):
-    with Conduct(**options).reserve(place, "search", {"seed": 0}) as run:
+    with RunOptions(**options).reserve(place, "search", {"seed": 0}) as run:
         run.begin()
     return json.loads((place / "run.json").read_text())["conditions"]
 
@@ -72,8 +72,8 @@ os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 import tensorflow as tf
 if sys.argv[1:]:
     tf.config.threading.set_intra_op_parallelism_threads(int(sys.argv[1]))
-from sharpkeras import step_tensorflow
-print(step_tensorflow.conditions()["threads"])
+from sharpkeras.backend import tensorflow as backend
+print(backend.conditions()["threads"])
 """
 
 
@@ -95,4 +95,4 @@ def test_a_deterministic_run_of_jax_names_its_own_flag_nowhere(tmp_path, monkeyp
 
 
 def test_jaxlib_is_a_version_of_its_own():
-    assert "jaxlib" in runs.RECORDED_PACKAGES  # XLA is in it
+    assert "jaxlib" in directory.RECORDED_PACKAGES  # XLA is in it

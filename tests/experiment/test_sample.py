@@ -24,7 +24,7 @@ def test_every_sample_is_a_genotype(ops, num_nodes):
     for names, seed in itertools.product(lists, range(50)):
         space = CellSpace(names, ops, num_nodes=num_nodes, num_concatenated=(num_nodes + 1) // 2)
         sampled = space.sample(seed, f"random-{seed}")
-        assert genotypes.from_dict(json.loads(sampled.as_json()), ops=ops) == sampled
+        assert genotypes.Genotype.from_dict(json.loads(sampled.as_json()), ops=ops) == sampled
         assert sampled.normal_concat == sampled.reduce_concat == tuple(range(2 + num_nodes // 2, 2 + num_nodes))
         for pairs in (sampled.normal, sampled.reduce):
             assert len(pairs) == 2 * num_nodes

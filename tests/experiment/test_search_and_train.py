@@ -47,7 +47,8 @@ def test_a_search_leaves_its_files(finished):
     epochs = [json.loads(path.read_text()) for path in sorted((run / "epochs").iterdir())]
     assert [np.shape(epoch["alphas"]) for epoch in epochs] == [(2, 5, 4), (2, 5, 4)]
     assert epochs[0]["alphas"] != epochs[1]["alphas"]
-    assert epochs[1]["genotype"] == json.loads((run / "genotype.json").read_text())
+    assert {"kind": "genotype", **epochs[1]["genotype"]} == json.loads((run / "genotype.json").read_text())
+    assert recipe["kind"] == "recipe" and epochs[0]["kind"] == "epoch"
     genotypes.load(run / "genotype.json")
 
 
@@ -57,11 +58,17 @@ def test_a_training_leaves_its_files(finished):
     arrays, _ = atomic_writes.load_arrays(run / "weights.safetensors")
     assert arrays["classifier.weight"].shape[0] == 10 and "stem.0.weight" in arrays
     facts = json.loads((run / "data.json").read_text())
-    assert facts["images"] == 80 and facts["shape"] == [8, 8, 1] and facts["class_names"] == list("0123456789")
+    assert (
+        facts["kind"] == "data"
+        and facts["images"] == 80
+        and facts["shape"] == [8, 8, 1]
+        and facts["class_names"] == list("0123456789")
+    )
 
 
 def test_an_evaluation_says_on_what(finished):
     report = json.loads((finished / "train" / "evaluation.json").read_text())
+    assert report["kind"] == "evaluation"
     assert report["n"] == 359 and report["error"] == report["errors"] / 359
     assert report["interval"][0] < report["error"] < report["interval"][1]
     assert report["dataset"] == "digits" and report["split"] == "test" and "nothing was selected" in report["selection"]
@@ -71,7 +78,8 @@ def test_an_export_stands_beside_its_report(finished):
     report = json.loads((finished / "model.json").read_text())
     assert (finished / "model.onnx").stat().st_size == report["bytes"]
     assert report["compared_on"] == ["noise", "constant", "real"] and report["largest_difference"] < 1e-4
-    assert report["genotype"] == json.loads((finished / "search" / "genotype.json").read_text())
+    genotype = json.loads((finished / "search" / "genotype.json").read_text())
+    assert {"kind": "genotype", **report["genotype"]} == genotype and report["kind"] == "export"
     assert report["cost"]["parameters"] > 0 and len(report["preprocessing"]["mean"]) == 1
 
 
@@ -179,7 +187,7 @@ def test_a_search_sees_two_halves_of_the_training_images_and_no_test_image(tmp_p
 
 @pytest.fixture
 def photos(tmp_path):
-    """12x12 RGB images of two classes; the test images can not be read, which a search must not notice."""
+    """12x12 RGB images of two classes; the test images cannot be read, which a search must not notice."""
     make_images(tmp_path / "photos" / "train", {"cat": 24, "dog": 24})
     for name in ("cat", "dog"):
         (tmp_path / "photos" / "test" / name).mkdir(parents=True)

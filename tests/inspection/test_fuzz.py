@@ -115,7 +115,7 @@ def test_a_string_without_an_end_is_read_once(text):
 
 @pytest.mark.parametrize("path", ("a\0b.json", "a\ud800b.json", LONG), ids=("NUL", "half a character", "long"))
 def test_a_path_that_no_file_has(path):
-    with pytest.raises(UsageError, match="can not be read"):
+    with pytest.raises(UsageError, match="cannot be read"):
         json_files.load(path)
 
 
@@ -191,6 +191,6 @@ def test_a_run_is_refused(template, name, content, words):
 
 def test_a_path_of_more_filters_than_a_machine_holds_is_refused():
     route = [{"filters": 10**9}, *[{"filters": 10**9, "primitive": "SharpSepConv"}] * 2]
-    found = paths.from_dict({"space": multichannel.NAME, "routes": [route]})
+    found = paths.Path.from_dict({"space": multichannel.NAME, "routes": [route]})
     with pytest.raises(ConfigError, match="1 to 65536 filters"):
         multichannel.of_path(found)

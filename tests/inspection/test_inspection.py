@@ -20,7 +20,7 @@ from PIL import Image
 from support.command_line import files_below, sharpkeras
 
 from sharpkeras import inspection
-from sharpkeras.errors import RunError, SafetyError
+from sharpkeras.errors import ConfigError, RunError, SafetyError
 from sharpkeras.inspection import signatures, text_files
 from sharpkeras.io import atomic_writes
 from sharpkeras.runs import RunDirectory
@@ -574,7 +574,7 @@ def test_only_runs_are_repaired(place):
 
 # --- what it knows ---
 
-OBJECTS = {  # key of `text_files.TELLING` → a sound file of that kind, and a fact that is told
+OBJECTS = {  # key of `text_files._telling()` → a sound file of that kind, and a fact that is told
     "settings": ({"settings": {"epochs": 3}, "backend": "jax"}, {"settings of": "search or train", "backend": "jax"}),
     "alphas": ({"alphas": [], "genotype": GENOTYPE}, {"architecture": "a genotype"}),
     "routes": ({"space": "multichannel", "routes": [ROUTE]}, {"space": "multichannel", "choices": 2}),
@@ -593,7 +593,7 @@ OBJECTS = {  # key of `text_files.TELLING` → a sound file of that kind, and a 
 UNSOUND = {"opset": "a.onnx is not there", "not_finite": "NaN"}  # what these kinds always say
 
 
-@pytest.mark.parametrize("key", text_files.TELLING)
+@pytest.mark.parametrize("key", text_files._telling())
 def test_json_by_the_key_that_tells(place, key):
     if key == "reduce":  # a genotype without its normal cells
         Path("a.json").write_text(json.dumps({"reduce": CELL}))
@@ -728,3 +728,16 @@ def test_what_commands_leave_is_sound(finished, monkeypatch):
     monkeypatch.chdir(finished)
     for name in ("search", "train", "model.onnx", "model.json", "train/weights.safetensors", "train/evaluation.json"):
         assert inspected(name, "--strict")["sound"], name
+
+
+@pytest.mark.parametrize("kind", sorted(text_files._key_of_kind()))
+def test_a_file_that_is_not_what_it_says_is_refused(tmp_path, kind):
+    (tmp_path / "a.json").write_text(json.dumps({"kind": kind, "epochs": 3}))
+    with pytest.raises(ConfigError, match=f"is no {kind}, though it says so"):
+        text_files.inspect_json(tmp_path / "a.json")
+
+
+def test_the_kind_of_a_file_goes_before_its_keys(tmp_path):
+    report = {"n": 4, "errors": 1, "error": 0.25, "interval": [0.1, 0.6], "settings": {}}
+    (tmp_path / "a.json").write_text(json.dumps({"kind": "evaluation", **report}))
+    assert text_files.inspect_json(tmp_path / "a.json").kind == "an evaluation"

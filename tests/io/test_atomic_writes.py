@@ -13,7 +13,8 @@ from support.command_line import sharpkeras
 
 from sharpkeras.errors import ResourceError, RunError
 from sharpkeras.io import atomic_writes
-from sharpkeras.runs import RunDirectory, checkpoints
+from sharpkeras.io.hashes import sha256
+from sharpkeras.runs import RunDirectory, checkpoints, files
 
 FOUR = {"dtype": "F32", "shape": [4], "data_offsets": [0, 16]}
 HUGE = 40 * 10**9
@@ -96,9 +97,9 @@ def initial(path):
 
 def checkpoint(path):
     """As a checkpoint whose manifest says that this is what was written."""
-    contents = {checkpoints.ARRAYS: Path(path).read_bytes(), checkpoints.FACTS: b"{}", checkpoints.METRICS: b""}
-    files = {name: {"bytes": len(text), "sha256": checkpoints._sha256(text)} for name, text in contents.items()}
-    contents[checkpoints.MANIFEST] = json.dumps({"schema_version": 1, "files": files}).encode()
+    contents = {files.ARRAYS: Path(path).read_bytes(), files.PROGRESS: b"{}", files.METRICS: b""}
+    listed = {name: {"bytes": len(text), "sha256": sha256(text)} for name, text in contents.items()}
+    contents[files.MANIFEST] = json.dumps({"schema_version": 1, "files": listed}).encode()
     folder = Path("checkpoints", "000001-000000")
     folder.mkdir(parents=True)
     for name, content in contents.items():
@@ -199,7 +200,7 @@ def test_what_selected_the_weights_is_checked(place, selection):
     from sharpkeras.experiment import weights
 
     with RunDirectory.open("run", "train", {"seed": 0}) as run:
-        run.save_arrays("weights", {"a": np.ones(2)}, {"selection": selection})
+        run.save_arrays("weights.safetensors", {"a": np.ones(2)}, {"selection": selection})
         with pytest.raises(ConfigError, match="selection"):
             weights.of_run(run)
 
@@ -227,6 +228,6 @@ def test_answers_of_a_stranger(place, arrays):
     from sharpkeras.runs import contents as records
 
     with RunDirectory.open("run", "train", {"seed": 0}) as run:
-        run.save_arrays("predictions", arrays, {})
+        run.save_arrays("predictions.safetensors", arrays, {})
         with pytest.raises(RunError, match="holds no answers"):
-            records.answers(run, "predictions")
+            records.answers(run, "predictions.safetensors")

@@ -250,7 +250,7 @@ def test_a_regular_file_is_read_to_its_cap(tmp_path):
     (tmp_path / "a").write_bytes(b"12345")
     assert regular_files.read(tmp_path / "a", 5) == regular_files.read("a", 5, within=tmp_path) == b"12345"
     for within, path in ((None, tmp_path / "a"), (tmp_path, "a")):
-        with pytest.raises(regular_files.Refused, match="a is larger than 4 bytes"):
+        with pytest.raises(regular_files.RefusedError, match="a is larger than 4 bytes"):
             regular_files.read(path, 4, within)
     with pytest.raises(FileNotFoundError):
         regular_files.opened("b", within=tmp_path)
@@ -261,7 +261,7 @@ def test_no_folder_on_the_way_is_a_link(tmp_path):
     (tmp_path / "outside" / "a").write_text(SECRET)
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "inner").symlink_to(tmp_path / "outside")
-    with pytest.raises(regular_files.Refused, match="lies behind inner, which is a link"):
+    with pytest.raises(regular_files.RefusedError, match="lies behind inner, which is a link"):
         regular_files.opened("inner/a", within=tmp_path / "run")
     (tmp_path / "named").symlink_to(tmp_path / "outside")
     assert regular_files.read("a", 100, within=tmp_path / "named") == SECRET.encode()

@@ -36,7 +36,7 @@ def test(network):
 @pytest.fixture(scope="module")
 def exported(network, test, tmp_path_factory):
     path = tmp_path_factory.mktemp("int8") / "a.onnx"
-    return path, export_onnx.export_onnx(network, path, test=test, calibration=noise(128, 1))
+    return path, export_onnx.export_onnx(network, path, test=test, precision="int8", calibration=noise(128, 1))
 
 
 def test_the_file_computes_in_int8(exported):
@@ -62,7 +62,9 @@ def test_weights_of_7_bits_are_the_default_and_right_everywhere(exported):
 
 def test_weights_of_8_bits_say_for_which_processors(network, test, tmp_path, monkeypatch):
     monkeypatch.setattr(export_onnx, "LEAST_OF_TOP_1", 0)  # which they can lose where there is no VNNI
-    report = export_onnx.export_onnx(network, tmp_path / "a.onnx", test=test, calibration=noise(128, 1), weight_bits=8)
+    report = export_onnx.export_onnx(
+        network, tmp_path / "a.onnx", test=test, precision="int8", calibration=noise(128, 1), weight_bits=8
+    )
     lost = report["quantization"]
     assert (lost["weight_bits"], lost["could_saturate"]) == (8, True) and 2**15 < lost["largest_sum"] <= 2 * 255 * 127
     assert lost["right_on"] == "x86 with VNNI, and ARM"
@@ -73,7 +75,7 @@ def test_a_file_of_7_bits_whose_sums_could_be_cut_off_is_refused(network, test, 
     quantize = int8.quantize
     monkeypatch.setattr(int8, "quantize", lambda model, images, bits: quantize(model, images, 8))
     with pytest.raises(VerificationError, match="could be cut off on x86 without VNNI") as caught:
-        export_onnx.export_onnx(network, tmp_path / "a.onnx", test=test, calibration=noise(128, 1))
+        export_onnx.export_onnx(network, tmp_path / "a.onnx", test=test, precision="int8", calibration=noise(128, 1))
     assert "--weight-bits 8" in caught.value.next_step and "32,767" in caught.value.allowed
     assert [file.name for file in tmp_path.iterdir()] == ["a.rejected.onnx"]
     rejected = onnx.load(tmp_path / "a.rejected.onnx").graph.initializer
@@ -83,7 +85,9 @@ def test_a_file_of_7_bits_whose_sums_could_be_cut_off_is_refused(network, test, 
 @pytest.mark.parametrize("bits", [6, 16, "7", None])
 def test_other_bits(network, test, tmp_path, bits):
     with pytest.raises(UsageError, match="no such bits") as caught:
-        export_onnx.export_onnx(network, tmp_path / "a.onnx", test=test, calibration=noise(128, 1), weight_bits=bits)
+        export_onnx.export_onnx(
+            network, tmp_path / "a.onnx", test=test, precision="int8", calibration=noise(128, 1), weight_bits=bits
+        )
     assert caught.value.allowed == [7, 8]
 
 
@@ -117,7 +121,7 @@ def test_the_accuracy_of_a_float_file(exported):
 
 def test_half_precision(network, test, tmp_path):
     path = tmp_path / "half.onnx"
-    report = export_onnx.export_onnx(network, path, test=test, half=True)
+    report = export_onnx.export_onnx(network, path, test=test, precision="float16")
     model = onnx.load(path)
     kernels = [tensor for tensor in model.graph.initializer if len(tensor.dims) == 4]
     assert kernels and {tensor.data_type for tensor in kernels} == {onnx.TensorProto.FLOAT16}
@@ -134,23 +138,25 @@ def test_what_float16_can_not_hold_is_refused(tmp_path):
     model = keras.Model(images, keras.layers.Dense(3)(keras.layers.Flatten()(large)))
     assert export_onnx.export_onnx(model, tmp_path / "a.onnx")["relative_difference"] < 1e-5
     with pytest.raises(VerificationError, match="disagrees"):
-        export_onnx.export_onnx(model, tmp_path / "b.onnx", half=True)
-    with pytest.raises(UsageError, match="int8 or in float16"):
-        export_onnx.export_onnx(model, tmp_path / "c.onnx", half=True, calibration=noise(128, 1))
+        export_onnx.export_onnx(model, tmp_path / "b.onnx", precision="float16")
+    with pytest.raises(DataError, match="calibrated on images of training"):
+        export_onnx.export_onnx(model, tmp_path / "c.onnx", precision="int8")
 
 
 def test_int8_needs_a_network_that_is_right_at_times(network, test, tmp_path):
     images, labels = test
     with pytest.raises(VerificationError, match="int8 loses too much") as caught:
-        export_onnx.export_onnx(network, tmp_path / "a.onnx", test=(images, labels + 100), calibration=noise(128, 1))
+        export_onnx.export_onnx(
+            network, tmp_path / "a.onnx", test=(images, labels + 100), precision="int8", calibration=noise(128, 1)
+        )
     assert "train the network" in caught.value.next_step
 
 
 def test_half_precision_that_disagrees_is_refused(network, tmp_path, monkeypatch):
-    monkeypatch.setattr(export_onnx, "HALF_TOLERANCE", 1e-7)
+    monkeypatch.setattr(export_onnx, "FLOAT16_TOLERANCE", 1e-7)
     with pytest.raises(VerificationError, match="disagrees") as caught:
-        export_onnx.export_onnx(network, tmp_path / "a.onnx", half=True)
-    assert "leave out --quantize float16" in caught.value.next_step
+        export_onnx.export_onnx(network, tmp_path / "a.onnx", precision="float16")
+    assert "leave out --precision float16" in caught.value.next_step
     assert [file.name for file in tmp_path.iterdir()] == ["a.rejected.onnx"]
 
 
@@ -169,18 +175,18 @@ def test_a_file_that_loses_too_much_is_refused(network, test, tmp_path, monkeypa
 
     monkeypatch.setattr(int8, "quantize", without_a_classifier)
     with pytest.raises(VerificationError, match="int8 loses too much") as caught:
-        export_onnx.export_onnx(network, tmp_path / "a.onnx", test=test, calibration=noise(128, 1))
+        export_onnx.export_onnx(network, tmp_path / "a.onnx", test=test, precision="int8", calibration=noise(128, 1))
     for words in ("test error", "interval", "McNemar", "dB"):
         assert words in caught.value.seen
     assert "99% of the top-1" in caught.value.allowed and "n = 300" in caught.value.allowed
-    for flag in ("--calibration-images", "--weight-bits 8", "--quantize int8"):
+    for flag in ("--calibration-images", "--weight-bits 8", "--precision int8"):
         assert flag in caught.value.next_step
     assert [file.name for file in tmp_path.iterdir()] == ["a.rejected.onnx"]
 
 
 def test_no_int8_without_test_images(network, tmp_path):
     with pytest.raises(DataError, match="measured accuracy"):
-        export_onnx.export_onnx(network, tmp_path / "a.onnx", calibration=noise(128, 1))
+        export_onnx.export_onnx(network, tmp_path / "a.onnx", precision="int8", calibration=noise(128, 1))
     assert not list(tmp_path.iterdir())
 
 

@@ -33,7 +33,7 @@ def converted(request):
     """A network of cells that has all that is rewritten, at an even and at an odd number of pixels."""
     side = request.param
     network = Network(from_dict(GENOTYPE), "sharp", input_shape=(side, side, 3), init_channels=6, num_cells=4)
-    return conversion.convert(randomize(network.deployed()), (side, side, 3), 17)
+    return conversion.convert(randomize(network.inference_model()), (side, side, 3), 17)
 
 
 def answers(model):

@@ -13,10 +13,10 @@ import pytest
 
 from sharpkeras.errors import ResourceError, RunError
 from sharpkeras.io import atomic_writes
-from sharpkeras.runs import checkpoints
+from sharpkeras.runs import files
 from sharpkeras.runs.checkpoints import Checkpoints
 
-FILES = (checkpoints.ARRAYS, checkpoints.FACTS, checkpoints.METRICS, checkpoints.MANIFEST)
+FILES = (files.ARRAYS, files.PROGRESS, files.METRICS, files.MANIFEST)
 
 
 def save(place, step, epoch=0):
@@ -59,13 +59,13 @@ def test_the_same_position_is_not_written_twice(place):
     before = (place / "000000-000002").stat().st_mtime_ns
     save(place, 2)
     assert (place / "000000-000002").stat().st_mtime_ns == before
-    (place / "000000-000002" / checkpoints.MANIFEST).unlink()
+    (place / "000000-000002" / files.MANIFEST).unlink()
     save(place, 2)
     assert step_of(Checkpoints(place).load()) == 2
 
 
 def test_everything_is_on_the_disk_before_its_name_is(place, monkeypatch):
-    """A power cut can not be tried here; that each file and directory is flushed before the rename can."""
+    """A power cut cannot be tried here; that each file and directory is flushed before the rename can."""
     said = []
     sync, replace = os.fsync, os.replace
     monkeypatch.setattr(os, "fsync", lambda number: (said.append(os.readlink(f"/proc/self/fd/{number}")), sync(number)))
@@ -143,7 +143,7 @@ def middle_byte_flipped(path):
 )
 def test_a_damaged_checkpoint_is_told_and_the_one_before_taken(place, caplog, file, damage):
     damage(place / "000000-000002" / file)
-    if file == checkpoints.MANIFEST and damage is shorter_by_a_byte:
+    if file == files.MANIFEST and damage is shorter_by_a_byte:
         damage(place / "000000-000002" / file)  # the first byte less was only the end of the line
     assert step_of(Checkpoints(place, writable=False).load()) == 1
     assert Checkpoints(place).names() == ["000000-000001", "000000-000002"]  # a reader changes nothing
@@ -158,7 +158,7 @@ def test_a_damaged_checkpoint_is_told_and_the_one_before_taken(place, caplog, fi
 
 def test_no_checkpoint_is_whole(place):
     for name in Checkpoints(place).names():
-        missing(place / name / checkpoints.ARRAYS)
+        missing(place / name / files.ARRAYS)
     for _ in range(2):  # also when they have been put aside
         with pytest.raises(RunError, match="every checkpoint is damaged") as caught:
             Checkpoints(place).load()
@@ -166,7 +166,7 @@ def test_no_checkpoint_is_whole(place):
 
 
 def test_a_checkpoint_of_a_newer_version_is_not_fallen_back_from(place):
-    path = place / "000000-000002" / checkpoints.MANIFEST
+    path = place / "000000-000002" / files.MANIFEST
     path.write_text(json.dumps({**json.loads(path.read_text()), "schema_version": 9}))
     with pytest.raises(RunError, match="newer version") as caught:
         Checkpoints(place).load()
@@ -175,7 +175,7 @@ def test_a_checkpoint_of_a_newer_version_is_not_fallen_back_from(place):
 
 @pytest.mark.parametrize("manifest", ["[]", '{"schema_version": "1", "files": {}}', '{"schema_version": 1}', "{}"])
 def test_a_manifest_of_another_form_is_damage(place, manifest):
-    (place / "000000-000002" / checkpoints.MANIFEST).write_text(manifest)
+    (place / "000000-000002" / files.MANIFEST).write_text(manifest)
     assert step_of(Checkpoints(place).load()) == 1
 
 
@@ -188,7 +188,7 @@ def test_arrays_are_read_as_numbers_and_nothing_else(place):
 
 def test_no_more_of_a_file_is_read_than_was_written(place):
     """A file of seven gigabytes of nothing costs its maker nothing, and would cost its reader as much memory."""
-    os.truncate(place / "000000-000002" / checkpoints.ARRAYS, 7 * 2**30)
+    os.truncate(place / "000000-000002" / files.ARRAYS, 7 * 2**30)
     tracemalloc.start()
     assert step_of(Checkpoints(place).load()) == 1
     _, most = tracemalloc.get_traced_memory()

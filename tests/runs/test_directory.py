@@ -97,7 +97,7 @@ def test_what_is_not_ours_is_never_touched(place, overwrite, run_json):
 def test_overwrite_replaces_a_run(place):
     with begin(place) as run:
         run.write_metrics([{"epoch": 0}])
-        run.save_arrays("weights", {"a": np.ones(3)}, {})
+        run.save_arrays("weights.safetensors", {"a": np.ones(3)}, {})
         run.checkpoints.save(1, 0, {"a": np.ones(3)}, {}, [])
         run.write_json("alphas/epoch_0.json", [1])
     with RunDirectory.open(place, "search", {"seed": 1}, overwrite=True) as run:
@@ -324,7 +324,7 @@ WRITES = {  # all that writes into the directory of a run
     "metrics": lambda run: run.write_metrics([{"epoch": 0}]),
     "json": lambda run: run.write_json("genotype.json", {}),
     "soon": lambda run: run.write_soon("epochs/0000.json", b"{}"),
-    "arrays": lambda run: run.save_arrays("weights", {"a": np.ones(3)}, {}),
+    "arrays": lambda run: run.save_arrays("weights.safetensors", {"a": np.ones(3)}, {}),
     "checkpoint": lambda run: run.checkpoints.save(1, 0, {"a": np.ones(3)}, {}, []),
     "the end": lambda run: run.mark_finished(),
     "a picture": lambda run: run.place("cells.png").write_bytes(b""),
@@ -447,9 +447,9 @@ ARRAYS = {
 
 def test_arrays_come_back_as_they_were(place):
     with begin(place) as run:
-        assert run.load_arrays("weights") is None
-        run.save_arrays("weights", ARRAYS, {"epoch": np.int64(3), "best": 0.5})
-        arrays, meta = run.load_arrays("weights")
+        assert run.load_arrays("weights.safetensors") is None
+        run.save_arrays("weights.safetensors", ARRAYS, {"epoch": np.int64(3), "best": 0.5})
+        arrays, meta = run.load_arrays("weights.safetensors")
     assert meta == {"epoch": 3, "best": 0.5} and arrays.keys() == ARRAYS.keys()
     for name, array in ARRAYS.items():
         assert arrays[name].dtype == array.dtype
@@ -481,27 +481,27 @@ def leave_out_the_checksums(path):
 @pytest.mark.parametrize("damage", [cut, alter_array, empty, replace_by_pickle, leave_out_the_checksums])
 def test_a_damaged_file_is_refused(place, damage):
     with begin(place) as run:
-        run.save_arrays("weights", {"a": np.ones(3)}, {})
+        run.save_arrays("weights.safetensors", {"a": np.ones(3)}, {})
         damage(place / "weights.safetensors")
         with pytest.raises(RunError, match="is damaged") as caught:
-            run.load_arrays("weights")
+            run.load_arrays("weights.safetensors")
     assert caught.value.seen and "--overwrite" in caught.value.next_step
 
 
 @pytest.mark.parametrize("array", [np.array([{}], dtype=object), np.zeros(2, "V2"), np.array(["text"])])
 def test_arrays_that_would_not_come_back_are_refused(place, array):
     with begin(place) as run, pytest.raises(TypeError, match="plain numbers for a"):
-        run.save_arrays("weights", {"a": array}, {})
+        run.save_arrays("weights.safetensors", {"a": array}, {})
 
 
 def test_a_full_disk_leaves_the_last_good_file(place, monkeypatch):
     with begin(place) as run:
-        run.save_arrays("weights", {"a": np.ones(3)}, {})
+        run.save_arrays("weights.safetensors", {"a": np.ones(3)}, {})
         before = contents(place)["weights.safetensors"]
         with monkeypatch.context() as patch:
             patch.setattr(os, "fsync", no_space)
             with pytest.raises(ResourceError, match="the disk is full"):
-                run.save_arrays("weights", {"a": np.zeros(10**4)}, {})
+                run.save_arrays("weights.safetensors", {"a": np.zeros(10**4)}, {})
         assert contents(place)["weights.safetensors"] == before
         assert not list(place.glob(".*"))
 
@@ -552,3 +552,14 @@ def test_files_that_can_not_be_read(tmp_path):
         with pytest.raises(UsageError) as caught:
             json_files.load(tmp_path / name)
         assert caught.value.exit_code == 2
+
+
+def test_files_have_a_kind_and_a_run_of_before_without_one_goes_on(tmp_path):
+    recipe = {"settings": {"epochs": 3}}
+    with RunDirectory.open(tmp_path / "run", "search", recipe) as run:
+        path = tmp_path / "run" / "recipe.json"
+        assert run.recipe == recipe and json.loads(path.read_text()) == {"kind": "recipe", **recipe}
+    path.write_text(json.dumps(recipe))
+    with RunDirectory.open(tmp_path / "run", "search", recipe) as run:
+        assert run.resumed and run.recipe == recipe
+    assert RunDirectory.read(tmp_path / "run").recipe == recipe

@@ -65,7 +65,7 @@ def open_fake(
     if at == 0:
         take()
     if die == 0:
-        sys.exit("it can not be opened")
+        sys.exit("it cannot be opened")
     return one_run, {"providers": [PROVIDER], "available": [PROVIDER], "versions": {"fake": "1"}}
 
 

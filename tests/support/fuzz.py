@@ -64,8 +64,6 @@ def counted(*_, **__):
 FUNCTIONS = {
     load: load_small,
     builders.search_model: enough,
-    builders.build_network: enough,
-    builders.count_cost: counted,
     compare._counted: counted,
     primitive_latency.parts_of: enough,
     paper_tables._measured: lambda *_: None,
@@ -73,6 +71,8 @@ FUNCTIONS = {
 CUTS = {  # the same elsewhere
     "sharpkeras.measure.latency.benchmark.take_turns": enough,
     "sharpkeras.measure.latency.benchmark.busy_share": lambda: 0.0,
+    "sharpkeras.spaces.network_spec.NetworkSpec.build": enough,
+    "sharpkeras.spaces.network_spec.NetworkSpec.cost": counted,
     "sharpkeras.spaces.cell.space.CellSpace.costs": enough,
     "sharpkeras.spaces.hypercuboid.space.HyperCuboid.costs": enough,
     "sharpkeras.view.collapse.draw_collapse": enough,

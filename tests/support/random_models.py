@@ -42,4 +42,4 @@ def random_network(seed, image_size=8, init_channels=4, num_cells=3):
     fields = {"normal": normal, "normal_concat": normal_concat, "reduce": reduce, "reduce_concat": reduce_concat}
     sizes = {"init_channels": init_channels, "num_cells": num_cells, "num_classes": 5}
     network = Network(from_dict(fields, ops=ops), ops, input_shape=(image_size, image_size, 3), **sizes)
-    return randomize(network, seed).deployed()
+    return randomize(network, seed).inference_model()

@@ -1,1 +1,1 @@
-"""Latency: networks that take turns in fresh processes, with intervals."""
+"""Latency benchmarks: networks take turns in fresh processes; figures have intervals."""

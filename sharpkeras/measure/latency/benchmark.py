@@ -1,4 +1,4 @@
-"""Milliseconds of networks, measured so that the figures can be believed, and whether one is faster than another.
+"""Latency benchmark of several networks, with intervals, and whether one is faster than another.
 
 `interleaving` has the processes, `statistics` the intervals, `io.onnx_files` what a file must not be; this file puts
 them together.
@@ -7,12 +7,12 @@ them together.
 import math
 import sys
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 
 from sharpkeras.errors import UsageError
+from sharpkeras.io.hashes import sha256
 from sharpkeras.io.onnx_files import declared_input, read_onnx
 from sharpkeras.measure import memory
 from sharpkeras.measure.latency import statistics
@@ -117,7 +117,7 @@ class OnnxFile:
         request = {"path": str(path.resolve()), "input": input, "shape": shape, "dtype": dtype}
         request |= {"threads": threads, "providers": list(providers)}
         content = path.read_bytes()
-        facts = {"file": path.name, "bytes": len(content), "sha256": sha256(content).hexdigest()}
+        facts = {"file": path.name, "bytes": len(content), "sha256": sha256(content)}
         input_bytes = math.prod(shape) * np.dtype(dtype).itemsize
         return Launch(
             where=str(path),

@@ -1,4 +1,4 @@
-"""Several networks timed side by side: a fresh process for each, all alive, of which one runs at a time.
+"""Interleaved timing of several networks: a fresh process for each, of which one runs at a time.
 
 What one machine does to one network a moment later it may no longer do to the next; so they take turns, a block of runs
 each, in an order that is drawn anew for every turn. `worker` is the other end.
@@ -29,7 +29,7 @@ TIMEOUT_S = 600.0
 
 @dataclass(frozen=True)
 class Launch:
-    """How the process that times a network is started, and what its figures hold for.
+    """Command, environment and facts of the process that times a network.
 
     Args:
         where: what the network is called in messages: a file, or engine and run directory.
@@ -56,14 +56,14 @@ class Launch:
 
 @dataclass(frozen=True)
 class Times:
-    """What one process measured: nanoseconds, a list for each block, and the facts that its worker told."""
+    """Measured times of one process: nanoseconds, a list for each block, and the facts of its worker."""
 
     blocks: list
     facts: dict
 
 
 class Worker:
-    """A process that times one network when it is told to; a context, at whose end the process has ended.
+    """Process that times one network on request; a context manager that ends it.
 
     Args:
         launch: what to start. The constructor returns once it is open and warm.
@@ -106,12 +106,12 @@ class Worker:
         return self._reply()
 
     def finish(self):
-        """Lets the process end; returns the facts that it told at its start and its end."""
+        """Let the process end; return the facts that it told at its start and its end."""
         self._process.stdin.close()
         return self.facts | self._reply()
 
     def close(self):
-        """Ends the process if it is still there."""
+        """End the process if it is still there."""
         self._process.kill()
         self._process.wait()
         with contextlib.suppress(BrokenPipeError):

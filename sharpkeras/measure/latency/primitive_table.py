@@ -1,4 +1,4 @@
-"""The parts that a final network is made of, as keys of tables of latencies: one text for all layers that are equal."""
+"""Table of primitive latencies: keys for the layers of final networks, one for all layers that are equal."""
 
 import json
 import logging
@@ -17,7 +17,7 @@ FUNCTIONS = ("function", "__lambda__")
 
 
 def key(layer, input_shape):
-    """What a layer that is not built computes, and from what: one text for equal ones in every process.
+    """Key of an unbuilt layer and its input shape: the same text for equal ones in every process.
 
     It is JSON: the name of the layer, its configuration, the shape that it reads.
 

@@ -1,4 +1,4 @@
-"""What measured times say: percentiles and ratios with intervals, and whether the machine was quiet enough.
+"""Statistics of measured times: percentiles and ratios with intervals, and whether the machine was quiet enough.
 
 Runs of one process are not independent. Neighbours share what else the machine did at that moment, and a whole process
 shares where its memory happens to lie: a resampling of single runs, or of blocks alone, claims to know more than it

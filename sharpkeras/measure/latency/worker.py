@@ -1,4 +1,4 @@
-"""The process that times a network: it opens one engine, and runs it only when it is told to.
+"""Worker process that times a network: it opens one engine and runs it on request.
 
 `python -m sharpkeras.measure.latency.worker '<request>'` is that of ONNX Runtime; other engines have a module of their
 own, which calls `serve` too. What the two ends say to each other is a line of JSON each: the worker answers the start
@@ -28,7 +28,7 @@ WARMUP_FACTOR = 10  # how many times as long as it should a warm-up lasts at mos
 
 
 def serve(open_engine):
-    """Opens an engine, warms it up and times it as stdin says, until that ends.
+    """Open an engine, warm it up and time it as stdin says, until that ends.
 
     Args:
         open_engine: takes the request (the JSON on the command line, without `warmup_s`, `parent` and `memory_bytes`)
@@ -61,7 +61,7 @@ def serve(open_engine):
 
 @contextlib.contextmanager
 def _told_in_a_line():
-    """Ends the process on an error that is known, with its message as the last line of stderr."""
+    """End the process on an error that is known, with its message as the last line of stderr."""
     try:
         yield
     except SharpKerasError as error:
@@ -74,7 +74,7 @@ def _told_in_a_line():
 
 
 def end_with(parent):
-    """Lets this process be killed as soon as its parent, the process of this number, has ended: however that ended.
+    """Let this process be killed as soon as its parent, the process of this number, has ended: however that ended.
 
     The end of stdin is not enough: an engine in a run that hangs does not read it.
     """

@@ -1,5 +1,7 @@
 """The final network of a genotype, for images of CIFAR's and of ImageNet's size (§3.3, Fig. 2)."""
 
+from collections.abc import Iterator
+
 import keras
 from keras import ops
 
@@ -19,6 +21,7 @@ from sharpkeras.layers import (
 )
 from sharpkeras.spaces.cell import topology
 from sharpkeras.spaces.final_network import FinalNetwork, classify, dense, image_input
+from sharpkeras.spaces.state_dict import Slot, layer_slots
 
 AUXILIARY_STRIDES = {"cifar": 3, "imagenet": 2}
 
@@ -177,6 +180,12 @@ class AuxiliaryHead(Composite):
 
     def followers(self):
         return self.features
+
+    def state_slots(self, name: str) -> Iterator[tuple[str, Slot]]:
+        """Where the arrays of an official state dict go, by the name of the official module."""
+        for position, step in enumerate(self.features):
+            yield from layer_slots(step, f"{name}.features.{position}")
+        yield from layer_slots(self.classifier, f"{name}.classifier")
 
     def build(self, input_shape):
         for layer in self.features:

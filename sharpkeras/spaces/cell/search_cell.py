@@ -9,6 +9,9 @@
 Tested equal to the clear form; `benchmarks/search_step.py` measures it.
 """
 
+import functools
+from collections.abc import Iterator
+
 import keras
 from keras import ops
 
@@ -18,31 +21,31 @@ from sharpkeras.layers import (
     CHANNELS_LAST,
     EPSILON,
     MOMENTUM,
+    AveragePool,
     BatchNormalization,
     Composite,
     Conv2D,
     DepthwiseConv2D,
     FactorizedReduce,
+    LayerSequence,
+    MaxPool,
     ReLUConvBN,
     ResizablePool,
+    SplitConv,
     adopt,
     fan_in_uniform,
     strided_shape,
 )
 from sharpkeras.spaces.cell import topology
+from sharpkeras.spaces.mixing import CachedState, weigh
+from sharpkeras.spaces.state_dict import CONV, DEPTHWISE, VECTOR, Slot, layer_slots
+
+STACKED = (keras.layers.ReLU, Conv2D, DepthwiseConv2D, BatchNormalization)  # the steps that StackedSequence knows
+SHARED_POOLS = (MaxPool, AveragePool)
 
 
-class State:
-    """A state of a search cell with what the edges that leave it share, each computed when it is first asked for."""
-
-    def __init__(self, tensor):
-        self.tensor = tensor
-        self._shared = {}
-
-    def shared(self, key, compute):
-        if key not in self._shared:
-            self._shared[key] = compute()
-        return self._shared[key]
+class CellState(CachedState):
+    """A state of a search cell, with the computations that the edges that leave it share."""
 
     @property
     def rectified(self):
@@ -73,7 +76,7 @@ class State:
         return self.shared("shifted", lambda: FactorizedReduce.shift(self.rectified)[:, ::2, ::2])
 
 
-class Norm:
+class StackedBatchNorm:
     """One BatchNorm position on several edges of a cell: moving mean and variance, (E, C) each, no scale, no offset."""
 
     def __init__(self, cell, name, num_edges, channels, epsilon=EPSILON):
@@ -93,8 +96,13 @@ class Norm:
             batch = ops.stop_gradient(ops.stack([seen[row][index] for row in sorted(seen)]))  # (E, C)
             variable.assign(variable * MOMENTUM + batch * (1 - MOMENTUM))
 
+    def state_slots(self, name: str, row: int) -> Iterator[tuple[str, Slot]]:
+        """Where the arrays of one edge go, by the official name of its BatchNorm."""
+        yield f"{name}.running_mean", Slot(self.mean, VECTOR, row)
+        yield f"{name}.running_var", Slot(self.variance, VECTOR, row)
 
-class Pass:
+
+class ForwardPass:
     """One run of a cell: its kernels unstacked, and the batch statistics that its BatchNorms saw."""
 
     def __init__(self, training, dtype):
@@ -147,12 +155,12 @@ class Pass:
 class StackedSequence:
     """A convolutional primitive on all edges of a cell.
 
-    Unbuilt `layers.Sequence`s say what is computed; the variables are here, with a leading axis of edges.
+    Unbuilt `layers.LayerSequence`s say what is computed; the variables are here, with a leading axis of edges.
 
     Args:
         cell: the SearchCell that owns the variables.
         name: of the primitive, for the variables' names.
-        layers: strides → Sequence.
+        layers: strides → LayerSequence.
         num_edges: E.
     """
 
@@ -164,7 +172,7 @@ class StackedSequence:
                 self.variables[position] = stacked_kernel(cell, step, num_edges, channels, place)
                 channels = step.filters if isinstance(step, Conv2D) else channels
             elif isinstance(step, BatchNormalization):
-                self.variables[position] = Norm(cell, place, num_edges, channels, step.epsilon)
+                self.variables[position] = StackedBatchNorm(cell, place, num_edges, channels, step.epsilon)
 
     def apply(self, run, state, edge, strides, weight):
         """weight · primitive(state) on one edge; a BatchNorm at the end takes the weight as its scale."""
@@ -185,6 +193,17 @@ class StackedSequence:
                 outputs = convolve(step, outputs, run.kernel(variable, edge))
         outputs = together(outputs, quartered)
         return outputs if weighted else weigh(outputs, weight)
+
+    def state_slots(self, name: str, edge: int) -> Iterator[tuple[str, Slot]]:
+        """Where the arrays of one edge go, by the official name of the primitive on it."""
+        prefix = name if isinstance(self.layers[1], SplitConv) else f"{name}.op"
+        for position, variable in self.variables.items():
+            place = f"{prefix}.{position}"
+            if isinstance(variable, StackedBatchNorm):
+                yield from variable.state_slots(place, edge)
+            else:
+                depthwise = isinstance(self.layers[1].steps[position], DepthwiseConv2D)
+                yield f"{place}.weight", Slot(variable, DEPTHWISE if depthwise else CONV, edge)
 
     @staticmethod
     def _from_state(run, state, step, variable, edge):
@@ -219,7 +238,7 @@ class SharedPool:
 
     def __init__(self, cell, name, layers, num_edges):
         self.layers, self.name = layers, name
-        self.norm = Norm(cell, f"{name}.1", num_edges, cell.filters)
+        self.norm = StackedBatchNorm(cell, f"{name}.1", num_edges, cell.filters)
 
     def apply(self, run, state, edge, strides, weight):
         # `call`, for the layer itself would cast to the policy it was made under (see `precision.full_precision`).
@@ -230,6 +249,9 @@ class SharedPool:
         outputs, statistics = state.shared(key, lambda: run.normalize_batch(self.norm, pooled))
         run.remember(self.norm, edge, statistics)
         return weigh(outputs, weight)
+
+    def state_slots(self, name: str, edge: int) -> Iterator[tuple[str, Slot]]:
+        return self.norm.state_slots(f"{name}.1", edge)
 
 
 class StackedSkip:
@@ -242,7 +264,7 @@ class StackedSkip:
             self.kernels = [
                 stacked_kernel(cell, half, len(rows), cell.filters, f"{name}.{part}") for part in ("conv_1", "conv_2")
             ]
-            self.norm = Norm(cell, f"{name}.bn", len(rows), cell.filters)
+            self.norm = StackedBatchNorm(cell, f"{name}.bn", len(rows), cell.filters)
 
     def apply(self, run, state, edge, strides, weight):
         if strides == 1:
@@ -252,10 +274,34 @@ class StackedSkip:
         reduced = [ops.conv(h, k, padding="valid", data_format=CHANNELS_LAST) for h, k in zip(halves, kernels)]
         return run.normalize(self.norm, ops.concatenate(reduced, axis=-1), row, weight)
 
+    def state_slots(self, name: str, edge: int) -> Iterator[tuple[str, Slot]]:
+        if edge in self.rows:
+            row = self.rows[edge]
+            for part, variable in zip(("conv_1", "conv_2"), self.kernels):
+                yield f"{name}.{part}.weight", Slot(variable, CONV, row)
+            yield from self.norm.state_slots(f"{name}.bn", row)
 
-def weigh(outputs, weight):
-    """weight · outputs. The product is as precise as the weight, and so is the weight's gradient, a sum over it."""
-    return ops.cast(ops.cast(outputs, weight.dtype) * weight, outputs.dtype)
+
+class LayerPerEdge:
+    """Any other primitive, such as one that was added from outside: a layer of its own on each edge, and its BatchNorm.
+
+    Args:
+        layers: edge → a built layer.
+        norms: edge → its built BatchNormalization, for a pool; empty without.
+    """
+
+    def __init__(self, layers, norms):
+        self.layers, self.norms = layers, norms
+
+    def apply(self, run, state, edge, strides, weight):
+        outputs = self.layers[edge](state.tensor, training=run.training)
+        norm = self.norms.get(edge)
+        return weigh(outputs if norm is None else norm(outputs, training=run.training), weight)
+
+    def state_slots(self, name: str, edge: int) -> Iterator[tuple[str, Slot]]:
+        yield from layer_slots(self.layers[edge], name)
+        if edge in self.norms:
+            yield from layer_slots(self.norms[edge], f"{name}.1")
 
 
 def stacked_kernel(cell, layer, num_edges, channels, name):
@@ -288,13 +334,15 @@ class SearchCell(Composite):
         self.preprocess0 = (FactorizedReduce if plan.after_reduction else ReLUConvBN)(plan.filters, affine=False)
         self.preprocess1 = ReLUConvBN(plan.filters, affine=False)
         adopt(self, self.followers())
+        self.edge_layers = []  # of primitives that no branch knows how to compute on all edges at once
 
     def build(self, older_shape, newer_shape):
         self.preprocess0.build(older_shape)
         self.preprocess1.build(newer_shape)
-        self.branches = [self._branch(p, name) for p, name in enumerate(self.primitive_names)]
+        inputs = (*newer_shape[:-1], self.filters)
+        self.branches = [self._branch(p, name, inputs) for p, name in enumerate(self.primitive_names)]
 
-    def _branch(self, p, name):
+    def _branch(self, p, name, inputs):
         """What computes a primitive on all edges; None for `none`, which adds nothing."""
         primitive, place = primitives.lookup(name, self.ops), f"{p}.{name}"
         if primitive.kind == "none":
@@ -305,12 +353,29 @@ class SearchCell(Composite):
         layers = {s: primitives.build(name, self.ops, self.filters, s, affine=False) for s in (1, 2)}
         if primitive.kind == "pool":
             pools = {s: layer.steps[0] if isinstance(layer, ResizablePool) else layer for s, layer in layers.items()}
-            return SharedPool(self, place, pools, len(self.strides))
-        return StackedSequence(self, place, layers, len(self.strides))
+            if isinstance(pools[1], SHARED_POOLS):
+                return SharedPool(self, place, pools, len(self.strides))
+        elif isinstance(layers[1], LayerSequence) and all(isinstance(step, STACKED) for step in layers[1].steps):
+            return StackedSequence(self, place, layers, len(self.strides))
+        return self._layer_per_edge(p, name, inputs, primitive.kind == "pool")
+
+    def _layer_per_edge(self, p, name, inputs, is_pool):
+        """The branch of a primitive whose layer is none of those above."""
+        inner = strided_shape(inputs, (2, 2) if self.plan.reduction else (1, 1), self.filters)
+        make = functools.partial(primitives.build, name, self.ops, self.filters, affine=False)
+        layers = {edge: make(strides, name=f"{p}.{name}.{edge}") for edge, strides in self.strides.items()}
+        norms = {edge: BatchNormalization(center=False, scale=False) for edge in layers if is_pool}
+        self.edge_layers = [*self.edge_layers, *adopt(self, [*layers.values(), *norms.values()])]
+        for edge, layer in layers.items():
+            reads_input = self.strides[edge] == 2 or not self.plan.reduction
+            outputs = layer(keras.KerasTensor(inputs if reads_input else inner))  # which builds it and what it holds
+            if is_pool:
+                norms[edge](outputs)
+        return LayerPerEdge(layers, norms)
 
     def call(self, older, newer, mixing_weights, training=None):
         training = training and self.trainable  # a frozen cell normalises by its moving statistics, and keeps them
-        run, scales = Pass(training, self.compute_dtype), self._scales(mixing_weights)
+        run, scales = ForwardPass(training, self.compute_dtype), self._scales(mixing_weights)
 
         def apply(edge, state):
             pairs = zip(scales[edge], self.branches)
@@ -318,7 +383,7 @@ class SearchCell(Composite):
             return topology.add(terms) if terms else None
 
         inputs = self.preprocess0(older, training=training), self.preprocess1(newer, training=training)
-        outputs, _ = topology.run_cell(inputs, self.nodes, apply, self.concat, State, lambda state: state.tensor)
+        outputs, _ = topology.run_cell(inputs, self.nodes, apply, self.concat, CellState, lambda state: state.tensor)
         if training:
             run.update_moving_statistics()
         return outputs
@@ -329,6 +394,14 @@ class SearchCell(Composite):
         weights = ops.cast(mixing_weights, kernels.at_least_float32(self.compute_dtype))
         rows = ops.unstack(ops.broadcast_to(ops.reshape(weights, (-1, 1)), shape), num=shape[0])
         return [rows[edge * len(self.branches) : (edge + 1) * len(self.branches)] for edge in range(len(self.strides))]
+
+    def state_slots(self, name: str) -> Iterator[tuple[str, Slot]]:
+        """Where the arrays of the cell go, by its official name."""
+        yield from layer_slots(self.preprocess0, f"{name}.preprocess0")
+        yield from layer_slots(self.preprocess1, f"{name}.preprocess1")
+        for p, branch in enumerate(self.branches):
+            for edge in self.strides if branch is not None else ():
+                yield from branch.state_slots(f"{name}._ops.{edge}._ops.{p}", edge)
 
     def compute_output_shape(self, older_shape, newer_shape):
         strides = 2 if self.plan.reduction else 1

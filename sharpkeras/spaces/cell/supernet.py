@@ -1,6 +1,7 @@
 """The supernet of the cell space: every primitive on every edge, mixed by weights that come in as an input."""
 
 import functools
+from collections.abc import Iterator
 
 import keras
 from keras import ops
@@ -10,8 +11,10 @@ from sharpkeras.backend import fused_ops
 from sharpkeras.backend.rematerialization import recomputed
 from sharpkeras.layers import BatchNormalization, Composite, Conv2D, adopt
 from sharpkeras.spaces.cell import network, topology
-from sharpkeras.spaces.cell.search_cell import SearchCell, weigh
+from sharpkeras.spaces.cell.search_cell import SearchCell
 from sharpkeras.spaces.final_network import dense
+from sharpkeras.spaces.mixing import weigh
+from sharpkeras.spaces.state_dict import Slot, layer_slots
 
 
 @keras.saving.register_keras_serializable("sharpkeras")
@@ -112,6 +115,11 @@ class Supernet(keras.Model):
             run = recomputed(run, cell.variables) if self.remat and training else run
             older, newer = newer, run(older, newer, reduce if cell.plan.reduction else normal)
         return self.classifier(ops.mean(ops.cast(newer, self.classifier.compute_dtype), axis=(1, 2)))
+
+    def state_slots(self) -> Iterator[tuple[str, Slot]]:
+        """Where the arrays of an official state dict go."""
+        for layer in (*self.stem, self.classifier, *self.cells):
+            yield from layer_slots(layer, layer.name)
 
     def get_config(self):
         return {"name": self.name, **self._arguments}

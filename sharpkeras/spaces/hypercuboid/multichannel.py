@@ -2,6 +2,8 @@
 
 import functools
 import re
+from collections.abc import Sequence
+from typing import Any, Self
 
 from sharpkeras.errors import ConfigError
 from sharpkeras.layers import ConvBN, ResizablePool, SharpSepConv
@@ -38,14 +40,16 @@ class MultiChannelNet(HyperCuboid):
     The official code leaves out layers whose softmax weight is below 1/n² in a grid of n; here all are applied.
     """
 
+    network_settings = ("final_filters",)
+
     def __init__(
         self,
-        filters=(32, 64, 128, 256),
-        num_stages=4,
-        primitives=tuple(PRIMITIVES),
-        final_filters=FINAL_FILTERS,
-        weighting="max_w",
-    ):
+        filters: Sequence[int] = (32, 64, 128, 256),
+        num_stages: int = 4,
+        primitives: Sequence[str] = tuple(PRIMITIVES),
+        final_filters: int = FINAL_FILTERS,
+        weighting: str = "max_w",
+    ) -> None:
         self.filters, self.num_stages, self.primitives = tuple(filters), num_stages, tuple(primitives)
         super().__init__(
             axes={"filters": self.filters, "primitive": self.primitives},
@@ -58,18 +62,36 @@ class MultiChannelNet(HyperCuboid):
             name=NAME,
         )
 
-    def with_final_filters(self, final_filters):
-        """The same grid before another classifier."""
-        return MultiChannelNet(self.filters, self.num_stages, self.primitives, final_filters, self.weighting)
+    @classmethod
+    def from_recipe(cls, recipe: Any) -> Self:
+        """`init_channels` are the fewest filters, each of `num_scales` has twice as many; `num_cells` are stages."""
+        filters = [recipe.init_channels * 2**scale for scale in range(recipe.num_scales)]
+        return cls(filters, recipe.num_cells, final_filters=recipe.final_filters, weighting=recipe.weighting)
 
-    def layer_name(self, position, state, choice):
+    @classmethod
+    def of_architecture(cls, architecture: Path, recipe: Any) -> Self:
+        """The smallest one that has a path, before the classifier of a TrainRecipe; see `of_path`."""
+        return of_path(architecture, recipe.final_filters)
+
+    @classmethod
+    def size_in_words(cls, recipe: Any) -> str:
+        return f"{recipe.final_filters} final filters"
+
+    def as_trained(self, recipe: Any) -> Self:
+        """The same grid before another classifier."""
+        return type(self)(self.filters, self.num_stages, self.primitives, recipe.final_filters, self.weighting)
+
+    def untested_layers(self, input_shape: tuple[int, int, int]) -> tuple:
+        return ()  # the tests of sharpkeras vouch for them
+
+    def layer_name(self, position: int, state: int, choice: int) -> str:
         filters, primitive = divmod(choice, len(self.primitives))
         return f"op_grid.{position // 2}.{position % 2}.{state}.{filters}.{primitive}"
 
-    def kind(self, choice):
+    def kind(self, choice: tuple) -> str:
         return KINDS[dict(choice)["primitive"]]
 
-    def node_names(self, path):
+    def node_names(self, path: Path) -> list[str]:
         """A path of one route as the official code writes it: the names of the nodes of its graph."""
         (route,) = path.routes
         (_, filters), *_ = route[0]
@@ -84,7 +106,7 @@ class MultiChannelNet(HyperCuboid):
         return [*names, f"SharpSepConv{filters}", "add-SharpSep", "global_pooling", "Linear"]
 
 
-def from_node_names(names, name=None):
+def from_node_names(names: Sequence[str], name: str | None = None) -> Path:
     """The Path of a list of official node names, such as the published ones.
 
     Raises:
@@ -105,7 +127,7 @@ def from_node_names(names, name=None):
     return Path(NAME, (tuple(route),), name)
 
 
-def of_path(path, final_filters=FINAL_FILTERS):
+def of_path(path: Path, final_filters: int = FINAL_FILTERS) -> MultiChannelNet:
     """The smallest MultiChannelNet that has this path: its filters and its primitives.
 
     Raises:

@@ -6,11 +6,13 @@ route, a multi-path sub-graph several, which share what they have in common.
 
 import json
 import math
+import os
 from dataclasses import dataclass
+from typing import Any, Self
 
 from sharpkeras.errors import ConfigError, printable
-from sharpkeras.io import json_files
-from sharpkeras.spaces import SCHEMA_VERSION, check_fields, check_name
+from sharpkeras.io import json_files, kinds
+from sharpkeras.spaces.architecture import SCHEMA_VERSION, Architecture, check_fields, check_name
 
 MAX_ROUTES, MAX_STEPS, MAX_AXES = 64, 256, 16
 FIELDS = ("space", "routes")
@@ -18,7 +20,7 @@ EXPECTED = '{"space": "multichannel", "routes": [[{"filters": 32}, {"filters": 6
 
 
 @dataclass(frozen=True)
-class Path:
+class Path(Architecture):
     """One route through a HyperCuboid, or several.
 
     Args:
@@ -32,46 +34,47 @@ class Path:
     name: str | None = None
 
     kind = "path"
+    words = "a path of a HyperCuboid"
+    expected = EXPECTED
 
-    def as_dict(self):
+    @classmethod
+    def from_dict(cls, fields: Any, where: str = "path", ops: str | None = None) -> Self:
+        """A validated Path from a JSON object; whether its labels exist, the HyperCuboid says that it is built by.
+
+        See `Architecture.from_dict`; a path names no primitive of an op table.
+        """
+        check_fields(fields, where, FIELDS, EXPECTED)
+        routes = _list(fields["routes"], f"{where}: routes", 1, MAX_ROUTES, "routes")
+        routes = tuple(_route(route, f"{where}: routes[{index}]") for index, route in enumerate(routes))
+        if len({len(route) for route in routes}) > 1:
+            seen, where = [len(route) for route in routes], f"{where}: routes"
+            raise ConfigError("routes of different lengths", where=where, seen=seen, allowed="equal lengths")
+        space, name = (check_name(fields.get(key), f"{where}: {key}") for key in ("space", "name"))
+        if space is None:
+            raise ConfigError("expected the name of a space", where=f"{where}: space", seen=None, allowed=EXPECTED)
+        return cls(space, routes, name)
+
+    def as_dict(self) -> dict[str, Any]:
         named = {"name": self.name} if self.name else {}
         routes = [[dict(choice) for choice in route] for route in self.routes]
         return {"schema_version": SCHEMA_VERSION, **named, "space": self.space, "routes": routes}
 
-    def as_json(self):
+    def as_json(self) -> str:
         """One line per choice, so that a difference between two files can be read."""
-        fields = self.as_dict()
+        fields = kinds.of_kind(self.kind, self.as_dict())
         routes = [",\n".join(f"      {json.dumps(choice)}" for choice in route) for route in fields.pop("routes")]
         lines = [f"  {json.dumps(key)}: {json.dumps(value)}" for key, value in fields.items()]
         lines.append('  "routes": [\n' + ",\n".join(f"    [\n{route}\n    ]" for route in routes) + "\n  ]")
         return "{\n" + ",\n".join(lines) + "\n}\n"
 
-
-def from_dict(fields, where="path"):
-    """A validated Path from a JSON object; whether its labels exist, the HyperCuboid says that it is built by.
-
-    Args:
-        fields: the object.
-        where: the file's name, for messages.
-
-    Raises:
-        ConfigError: with the JSON path and the rule that was broken.
-    """
-    check_fields(fields, where, FIELDS, EXPECTED)
-    routes = _list(fields["routes"], f"{where}: routes", 1, MAX_ROUTES, "routes")
-    routes = tuple(_route(route, f"{where}: routes[{index}]") for index, route in enumerate(routes))
-    if len({len(route) for route in routes}) > 1:
-        seen = [len(route) for route in routes]
-        raise ConfigError("routes of different lengths", where=f"{where}: routes", seen=seen, allowed="equal lengths")
-    space, name = (check_name(fields.get(key), f"{where}: {key}") for key in ("space", "name"))
-    if space is None:
-        raise ConfigError("expected the name of a space", where=f"{where}: space", seen=None, allowed=EXPECTED)
-    return Path(space, routes, name)
+    def facts(self) -> dict[str, Any]:
+        choices = len([*filter(None, self.routes[0])])
+        return {"name": self.name, "space": self.space, "routes": len(self.routes), "choices": choices}
 
 
-def load(path):
-    """A Path from a JSON file of at most 1 MiB; raises ConfigError as `from_dict` does."""
-    return from_dict(json_files.load(path), where=str(path))
+def load(path: str | os.PathLike[str]) -> Path:
+    """A Path from a JSON file of at most 1 MiB; raises ConfigError as `Path.from_dict` does."""
+    return Path.from_dict(json_files.load(path), where=str(path))
 
 
 def _route(value, where):

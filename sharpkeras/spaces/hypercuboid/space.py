@@ -4,19 +4,26 @@ import difflib
 import functools
 import itertools
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Self
 
+import keras
+import networkx as nx
 import numpy as np
 from keras import ops
 
 from sharpkeras.errors import ConfigError
 from sharpkeras.layers import ConvBN, ReLUConvBN
-from sharpkeras.spaces import check_name
+from sharpkeras.spaces import Costs, SearchSpace
+from sharpkeras.spaces.architecture import Place, check_name
 from sharpkeras.spaces.hypercuboid import costs as cuboid_costs
 from sharpkeras.spaces.hypercuboid import graph, network
 from sharpkeras.spaces.hypercuboid.path import MAX_AXES, MAX_STEPS, Path, is_label
 from sharpkeras.spaces.hypercuboid.supernet import CuboidSupernet
+from sharpkeras.spaces.search_space import Measure
 from sharpkeras.weighting import WEIGHTINGS
+
+Shape = tuple[int, int, int]  # (H, W, C)
 
 ALPHA_DEVIATION = 1e-3
 MOST = f"at most {MAX_STEPS - 1}"  # positions
@@ -24,7 +31,7 @@ NOMINAL_IMAGE = (256, 256, 3)  # on which layers show whether their outputs have
 STEM, HEAD = functools.partial(ConvBN, 16), functools.partial(ReLUConvBN, 64)
 
 
-class HyperCuboid:
+class HyperCuboid(SearchSpace):
     """A grid of layers at each of L positions: one choice on every axis makes a layer (§4.1).
 
     At a position every choice is applied to every state of the position before it. Outputs of one shape are added into
@@ -78,8 +85,17 @@ class HyperCuboid:
                 problem, seen = "a position fixes what an axis chooses", sorted(position.keys() & self.axes.keys())
                 raise ConfigError(problem, where=f"positions[{number}]", seen=seen)
 
-    def as_dict(self):
-        """What a run keeps of the space, to tell it from another one."""
+    @classmethod
+    def from_recipe(cls, recipe: Any) -> Self:
+        """The space with its own sizes and the weighting of a SearchRecipe, for a subclass that has a row in SPACES."""
+        return cls(weighting=recipe.weighting)
+
+    @property
+    def strategies(self) -> tuple[str, ...]:
+        """The names in `graph.STRATEGIES`."""
+        return tuple(graph.STRATEGIES)
+
+    def as_dict(self) -> dict[str, Any]:
         axes, stem_axes = ({axis: list(values) for axis, values in a.items()} for a in (self.axes, self.stem_axes))
         positions = [{name: _label(value) for name, value in position.items()} for position in self.positions]
         return {
@@ -93,7 +109,7 @@ class HyperCuboid:
     # --- the grid ---
 
     @property
-    def num_choices(self):
+    def num_choices(self) -> int:
         """K, the choices at each position for each state that it reads."""
         return math.prod(len(values) for values in self.axes.values())
 
@@ -106,14 +122,14 @@ class HyperCuboid:
     def stem_choices(self):
         return _grid(self.stem_axes)
 
-    def make_layer(self, position, choice, name=None):
+    def make_layer(self, position: int, choice: tuple, name: str | None = None) -> keras.Layer:
         """The unbuilt layer of a choice, a tuple of (axis, label), at a position."""
         return _made(self.layer, {**_values(self.axes, choice), **self.positions[position]}, choice, name)
 
-    def make_stem(self, choice, name=None):
+    def make_stem(self, choice: tuple, name: str | None = None) -> keras.Layer:
         return _made(self.stem, _values(self.stem_axes, choice), choice, name)
 
-    def make_head(self, name=None):
+    def make_head(self, name: str | None = None) -> keras.Layer:
         return _made(self.head, {}, (), name)
 
     @functools.cached_property
@@ -135,7 +151,7 @@ class HyperCuboid:
             outcomes.append(np.array([[shapes[-1].index(shape) for shape in row] for row in rows]))
         return shapes, outcomes
 
-    def every_layer(self, input_shape):
+    def untested_layers(self, input_shape: Shape) -> Iterator[tuple[str, dict, keras.Layer, tuple[int, ...]]]:
         """(where it stands, choice, layer that is not built, shape that it reads) of each that differs from the others.
 
         For images (H, W, C). Positions with the same options have the same layers.
@@ -152,7 +168,7 @@ class HyperCuboid:
 
     # --- the protocol of spaces ---
 
-    def init_alphas(self, seed):
+    def init_alphas(self, seed: int) -> list[np.ndarray]:
         """An array (S_l, *sizes of the axes) of logits per position: 1e-3 times a standard normal."""
         generator = np.random.default_rng(seed)
         return [generator.normal(scale=ALPHA_DEVIATION, size=shape).astype("float32") for shape in self._alpha_shapes]
@@ -162,15 +178,15 @@ class HyperCuboid:
         sizes = [len(values) for values in self.axes.values()]
         return [(len(states), *sizes) for states in self.lattice[0][:-1]]
 
-    def mixing_weights(self, alphas):
+    def mixing_weights(self, alphas: Sequence[Any]) -> list[Any]:
         """Softmax over the whole grid of a position, then the weighting: tensors (S_l, K) of the alphas' type."""
         weigh, weights = WEIGHTINGS[self.weighting], [ops.softmax(ops.reshape(a, (-1,))) for a in alphas]
         return [ops.reshape(weigh(w), (-1, self.num_choices)) for w in weights]
 
-    def supernet(self, input_shape=(32, 32, 3), num_classes=10):
+    def supernet(self, input_shape: Shape = (32, 32, 3), num_classes: int = 10) -> CuboidSupernet:
         """The built CuboidSupernet of this space for images (H, W, C)."""
         shapes, outcomes = self.lattice
-        self.state_shapes(input_shape)  # which says what can not be applied, or added
+        self.state_shapes(input_shape)  # which says what cannot be applied, or added
         stems = [self.make_stem(choice, name=f"stem.{i}") for i, choice in enumerate(self.stem_choices)]
         grids = [
             [
@@ -184,11 +200,11 @@ class HyperCuboid:
         supernet.build((None, *input_shape))
         return supernet
 
-    def layer_name(self, position, state, choice):
+    def layer_name(self, position: int, state: int, choice: int) -> str:
         """The name of a layer of the supernet, under which `state_dict` knows it."""
         return f"op_grid.{position}.{state}.{choice}"
 
-    def weights(self, alphas):
+    def weights(self, alphas: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Softmax over each position's grid: arrays (S_l, K) float64 that sum to 1."""
         if [np.shape(a) for a in alphas] != self._alpha_shapes or not all(np.isfinite(a).all() for a in alphas):
             seen = [f"{np.shape(a)}{'' if np.isfinite(a).all() else ' with NaN or infinity'}" for a in alphas]
@@ -196,11 +212,18 @@ class HyperCuboid:
         flat = [np.exp(np.asarray(a, "float64") - np.max(a)).reshape(-1, self.num_choices) for a in alphas]
         return [weights / weights.sum() for weights in flat]
 
-    def graph(self, alphas):
+    def graph(self, alphas: Sequence[np.ndarray]) -> nx.DiGraph:
         """The graph of all paths, with the softmax weights on its edges; see `graph.build`."""
         return graph.build(self.weights(alphas), self.lattice[1])
 
-    def extract(self, alphas, strategy="longest", name=None, costs=None, limit=None):
+    def extract(
+        self,
+        alphas: Sequence[np.ndarray],
+        strategy: str = "longest",
+        name: str | None = None,
+        costs: Costs | None = None,
+        limit: float | None = None,
+    ) -> Path:
         """The Path that a strategy finds, by default the one with the largest sum of softmax weights.
 
         Args:
@@ -209,30 +232,60 @@ class HyperCuboid:
             costs, limit: Costs and the most that the network may cost; of all paths within it, the longest.
 
         Raises:
-            ConfigError: when no path is within the limit, or for an unknown strategy or alphas of another shape.
+            ConfigError: when no path is within the limit, for an unknown strategy or alphas of another shape, or for
+                a limit with a strategy that knows none.
         """
         if strategy not in graph.STRATEGIES:
             allowed = ", ".join(graph.STRATEGIES)
             raise ConfigError("unknown strategy", where="strategy", seen=strategy, allowed=allowed)
+        if limit is not None and strategy != "longest":
+            problem = "within a limit the longest path is searched, and no other strategy"
+            raise ConfigError(problem, where="strategy", seen=strategy, allowed="longest")
         if limit is not None:
             return self.path([cuboid_costs.longest_within(self, self.weights(alphas), costs, limit)], name)
         return self.path([graph.choices(graph.STRATEGIES[strategy](self.graph(alphas)))], name)
 
-    def decisions(self, alphas):
+    def extract_routes(
+        self,
+        alphas: Sequence[np.ndarray],
+        routes: int,
+        cost: Callable[[Path], float] | None = None,
+        limit: float | None = None,
+    ) -> Path:
+        """The Path of several routes with the largest sum of softmax weights (§5), no choice in two of them.
+
+        Args:
+            alphas: L arrays (S_l, *sizes of the axes).
+            routes: how many; within a limit the most.
+            cost, limit: Path → what its network costs, and the most that it may cost.
+
+        Raises:
+            ConfigError: for more routes than there are, or when not even one is within the limit.
+        """
+        paths = self.graph(alphas)
+        if limit is None:
+            return self._of_nodes(graph.flow_paths(paths, routes))
+        return self._of_nodes(graph.within_budget(paths, lambda found: cost(self._of_nodes(found)), limit, routes))
+
+    def _of_nodes(self, found):
+        """The Path of paths as lists of nodes."""
+        return self.path([graph.choices(nodes) for nodes in found])
+
+    def decisions(self, alphas: Sequence[np.ndarray]) -> dict[str, list]:
         """Each position: the logits of its grid (S_l·K,), and the kinds of the choices."""
         kinds = [self.kind(choice) for choice in self.choices]
         grids = [np.ravel(a) for a in alphas]
         return {"grids": [(grid, kinds * (len(grid) // len(kinds))) for grid in grids]}
 
-    def kinds_of(self, architecture):
+    def kinds_of(self, architecture: Path) -> list[str]:
         """The kinds of the choices of a Path."""
         return [self.kind(choice) for route in architecture.routes for choice in route[1:]]
 
-    def kind(self, choice):
+    def kind(self, choice: tuple) -> str:
         """What a choice is to the collapse watch: "none", "skip", "pool" or "conv"."""
         return "conv"
 
-    def sample(self, seed, name=None):
+    def sample(self, seed: int, name: str | None = None) -> Path:
         """A random Path: the stem and every choice equally likely, a function of `seed` alone."""
         generator = np.random.default_rng(seed)
         route = [generator.integers(len(self.stem_choices))]
@@ -240,13 +293,15 @@ class HyperCuboid:
         routes = (tuple([self.stem_choices[route[0]], *(self.choices[k] for k in route[1:])]),)
         return Path(self.name, routes, name)
 
-    def network(self, architecture, input_shape=(32, 32, 3), num_classes=10, **options):
+    def network(
+        self, architecture: Path, input_shape: Shape = (32, 32, 3), num_classes: int = 10, **options: Any
+    ) -> network.PathNetwork:
         """The final network of a Path: a plain keras.Model; see `network.PathNetwork`."""
         return network.PathNetwork(self, architecture, input_shape, num_classes, **options)
 
     # --- budgets: see `costs` ---
 
-    def state_shapes(self, input_shape):
+    def state_shapes(self, input_shape: Shape) -> list[list[Shape]]:
         """The shapes of all states for an image (H, W, C): L + 1 lists of S_l."""
         shapes = [[_output_shape(self.make_stem(choice), input_shape, choice) for choice in self.stem_choices]]
         for position, outcomes in enumerate(self.lattice[1]):
@@ -265,27 +320,37 @@ class HyperCuboid:
                 raise ConfigError("the head makes no images", where="head", seen=seen, allowed=allowed)
         return shapes
 
-    def costs(self, measure, input_shape=(32, 32, 3), num_classes=10):
+    def costs(self, measure: Measure, input_shape: Shape = (32, 32, 3), num_classes: int = 10) -> Costs:
         """What each choice adds to the final network, for `extract` and `expected_cost`."""
         return cuboid_costs.costs(self, measure, tuple(input_shape), num_classes)
 
-    def cost_of(self, architecture, costs):
+    def cost_of(self, architecture: Path, costs: Costs) -> float:
         """The sum of what the choices of a Path of one route cost."""
         (route,) = architecture.routes
         return cuboid_costs.cost_of(self, self.route(route), costs)
 
-    def expected_cost(self, alphas, costs):
+    def expected_cost(self, alphas: Sequence[Any], costs: Costs) -> Any:
         """The mean cost of a random path, a scalar with a gradient."""
         return cuboid_costs.expected_cost(self, alphas, costs)
 
+    # --- pictures ---
+
+    def draw(self, architecture: Path, alphas: Sequence[Sequence[np.ndarray]], place: Place, title: str) -> None:
+        """`path.png`, the path in its HyperCuboid after Fig. 6, and `alphas.png`, the last weights of all choices."""
+        from sharpkeras.view import hypercuboid  # nothing else of a space needs matplotlib
+
+        routes, weights = [self.route(route) for route in architecture.routes], self.weights(alphas[-1])
+        hypercuboid.draw_path(routes, self.lattice, self.choices, weights, place("path.png"), title=title)
+        hypercuboid.draw_weights(weights, self.choices, place("alphas.png"), title=f"weights of {title}")
+
     # --- paths as indices ---
 
-    def path(self, routes, name=None):
+    def path(self, routes: Sequence[Sequence[tuple[int, int]]], name: str | None = None) -> Path:
         """The Path of routes as lists of (state, choice) indices, one per position, as `graph.choices` gives them."""
         named = tuple((self.stem_choices[route[0][0]], *(self.choices[k] for _, k in route)) for route in routes)
         return Path(self.name, named, name)
 
-    def route(self, route, where="path"):
+    def route(self, route: tuple, where: str = "path") -> list[tuple[int, int]]:
         """A route of a Path as (state, choice) indices, one per position.
 
         Raises:
@@ -359,7 +424,7 @@ def _made(function, arguments, choice, name):
     try:
         layer = function(**arguments)
     except Exception as error:
-        raise ConfigError(f"this choice can not be made: {error}", seen=dict(choice)) from error
+        raise ConfigError(f"this choice cannot be made: {error}", seen=dict(choice)) from error
     if any(getattr(part, "data_format", None) == "channels_first" for part in layer._flatten_layers()):
         raise ConfigError(
             "this choice reads channels first, where states have them last",

@@ -1,6 +1,7 @@
 """The supernet of a HyperCuboid: every choice at every position, mixed by weights that come in as an input."""
 
 import inspect
+from collections.abc import Iterator
 
 import keras
 import numpy as np
@@ -8,8 +9,10 @@ from keras import ops
 
 from sharpkeras.backend import fused_ops
 from sharpkeras.backend.rematerialization import recomputed
-from sharpkeras.layers import AveragePool, BatchNormalization, MaxPool, Sequence
+from sharpkeras.layers import AveragePool, BatchNormalization, LayerSequence, MaxPool
 from sharpkeras.spaces.final_network import dense
+from sharpkeras.spaces.mixing import CachedState, weigh
+from sharpkeras.spaces.state_dict import Slot, layer_slots
 
 # First steps that layers share, and the settings that tell them apart (`get_config` imports TensorFlow under JAX).
 SHARED = {
@@ -17,21 +20,6 @@ SHARED = {
     MaxPool: ("pool_size", "strides"),
     AveragePool: ("pool_size", "strides", "counted_padding"),
 }
-
-
-class State:
-    """A state with what the layers that read it have in common: a first step without weights is computed once."""
-
-    def __init__(self, tensor):
-        self.tensor = tensor
-        self._shared = {}
-
-    def after(self, step):
-        """The output of a step in SHARED, by what it computes."""
-        key = type(step), *(getattr(step, setting) for setting in SHARED[type(step)])
-        if key not in self._shared:
-            self._shared[key] = step(self.tensor)
-        return self._shared[key]
 
 
 class CuboidSupernet(keras.Model):
@@ -74,13 +62,19 @@ class CuboidSupernet(keras.Model):
         images, mixing_weights = inputs
         states = [stem(images, training=training) for stem in self.stems]
         for grid, outcomes, weights in zip(self.grids, self.outcomes, mixing_weights):
-            states = self._position([State(state) for state in states], grid, outcomes, weights, training)
+            states = self._position([CachedState(state) for state in states], grid, outcomes, weights, training)
         # The mean of a sum is the sum of means: final states may have different sizes.
         pooled = [
             ops.mean(ops.cast(h(s, training=training), self.classifier.compute_dtype), axis=(1, 2))
             for h, s in zip(self.heads, states)
         ]
         return self.classifier(sum(pooled[1:], pooled[0]))
+
+    def state_slots(self) -> Iterator[tuple[str, Slot]]:
+        """Where the arrays of an official state dict go."""
+        layers = [layer for grid in self.grids for row in grid for layer in row]
+        for layer in (*self.stems, *layers, *self.heads, self.classifier):
+            yield from layer_slots(layer, layer.name)
 
     def _position(self, states, grid, outcomes, weights, training):
         """The states after a position: for each the sum of w · layer(state) over what leads to it."""
@@ -95,17 +89,17 @@ class CuboidSupernet(keras.Model):
 
 def apply(layer, state, weight, training=None):
     """weight · layer(state), with the state's shared first steps, and the weight in the scale of a last BatchNorm."""
-    if not isinstance(layer, Sequence):
-        return _weigh(_call(layer, state.tensor, training), weight)
+    if not isinstance(layer, LayerSequence):
+        return weigh(_call(layer, state.tensor, training), weight)
     first, *rest = layer.steps
-    outputs = state.after(first) if type(first) in SHARED else _call(first, state.tensor, training)
+    outputs = _shared_output(first, state) if type(first) in SHARED else _call(first, state.tensor, training)
     if rest and isinstance(rest[-1], BatchNormalization):
         for step in rest[:-1]:
             outputs = _call(step, outputs, training)
         return rest[-1](outputs, training=training, weight=weight)
     for step in rest:
         outputs = _call(step, outputs, training)
-    return _weigh(outputs, weight)
+    return weigh(outputs, weight)
 
 
 def _add(before, layer, state, weight, training):
@@ -118,7 +112,7 @@ def _add_recomputed(before, layer, state, weight, training):
     """`_add`, computed again for the gradient, so without what layers share. Sum by sum they go one after the other."""
 
     def run(tensor, weight, before=None):
-        return _add(before, layer, State(tensor), weight, training)
+        return _add(before, layer, CachedState(tensor), weight, training)
 
     rest = () if before is None else (before,)
     return recomputed(run, layer.variables)(state.tensor, weight, *rest)
@@ -133,8 +127,10 @@ def takes_training(layer):
     return "training" in inspect.signature(layer.call).parameters
 
 
-def _weigh(outputs, weight):
-    return ops.cast(ops.cast(outputs, weight.dtype) * weight, outputs.dtype)
+def _shared_output(step, state):
+    """The output of a step in SHARED for a state, computed once for all layers that begin with an equal step."""
+    key = type(step), *(getattr(step, setting) for setting in SHARED[type(step)])
+    return state.shared(key, lambda: step(state.tensor))
 
 
 def _built(layer, shape):

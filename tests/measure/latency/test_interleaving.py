@@ -107,7 +107,7 @@ def test_a_model_beside_itself_has_a_name_of_its_own():
 
 @pytest.mark.parametrize(
     ("die", "seen"),
-    [(0, "it can not be opened"), (1, "the engine broke"), (2, "the engine broke"), (15, "the engine broke")],
+    [(0, "it cannot be opened"), (1, "the engine broke"), (2, "the engine broke"), (15, "the engine broke")],
 )
 def test_a_process_that_dies_is_an_error(die, seen):
     with pytest.raises(ConfigError, match="The fake engine could not run the model") as caught:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sharpkeras.errors import ConfigError
 from sharpkeras.paper import published
 from sharpkeras.primitives import OPS, PRIMITIVES
-from sharpkeras.spaces import NAME_PATTERN
+from sharpkeras.spaces.architecture import NAME_PATTERN
 from sharpkeras.spaces.cell import genotype as genotypes
 from sharpkeras.spaces.cell.genotype import Genotype
 from sharpkeras.spaces.cell.space import CellSpace
@@ -34,7 +34,7 @@ def fields(**changes):
 
 def refused(value, **arguments):
     with pytest.raises(ConfigError) as caught:
-        genotypes.from_dict(value, "file.json", **arguments)
+        genotypes.Genotype.from_dict(value, "file.json", **arguments)
     assert caught.value.exit_code == 3 and caught.value.allowed
     return caught.value
 
@@ -43,8 +43,8 @@ def refused(value, **arguments):
 
 
 def test_a_bare_object_is_version_1():
-    genotype = genotypes.from_dict(fields())
-    assert genotype == genotypes.from_dict(fields(schema_version=1))
+    genotype = genotypes.Genotype.from_dict(fields())
+    assert genotype == genotypes.Genotype.from_dict(fields(schema_version=1))
     assert genotype.normal[1] == ("skip_connect", 1) and genotype.name is None
     assert genotype.cell(reduction=True) == (
         ((("max_pool_3x3", 0), ("avg_pool_3x3", 1)), (("conv_7x1_1x7", 1), ("sep_conv_7x7", 2))),
@@ -84,7 +84,7 @@ def test_an_unknown_primitive_is_named_with_its_nearest_and_its_place():
 
 def test_primitives_belong_to_an_op_table():
     choke = fields(normal=[["choke_conv_3x3", 0], ["nor_conv_3x3", 1]], normal_concat=[2])
-    assert genotypes.from_dict(choke).normal[0][0] == "choke_conv_3x3"  # each is known in some table
+    assert genotypes.Genotype.from_dict(choke).normal[0][0] == "choke_conv_3x3"  # each is known in some table
     assert refused(choke, ops="darts").seen == "choke_conv_3x3"
     assert refused(choke, ops="sharp").seen == "nor_conv_3x3"
 
@@ -159,8 +159,8 @@ def random_genotypes(draw):
 @given(random_genotypes())
 def test_a_genotype_survives_its_json(pair):
     genotype, table = pair
-    assert genotypes.from_dict(json.loads(genotype.as_json()), ops=table) == genotype
-    assert genotypes.from_dict(genotype.as_dict()) == genotype
+    assert genotypes.Genotype.from_dict(json.loads(genotype.as_json()), ops=table) == genotype
+    assert genotypes.Genotype.from_dict(genotype.as_dict()) == genotype
     hash(genotype)
 
 
@@ -169,7 +169,7 @@ def test_a_file_is_readable_and_reads_back(tmp_path):
     path = tmp_path / "genotype.json"
     path.write_text(genotype.as_json(), encoding="utf-8")
     assert genotypes.load(path) == genotype and genotypes.load(path, ops="sharp") == genotype
-    assert len(path.read_text().splitlines()) == 8  # one line per field, so that a difference can be read
+    assert len(path.read_text().splitlines()) == 9  # one line per field, so that a difference can be read
 
 
 def test_published_genotypes_are_all_there():
@@ -241,7 +241,7 @@ def test_extraction_is_the_brute_force(names, ties, skip_none):
         assert (
             found.normal_concat == found.reduce_concat == tuple(range(2 + num_nodes - num_concatenated, 2 + num_nodes))
         )
-        assert genotypes.from_dict(found.as_dict()) == found
+        assert genotypes.Genotype.from_dict(found.as_dict()) == found
 
 
 @pytest.mark.parametrize("skip_none, suffix", ((True, "skip_none"), (False, "no_hack")))

@@ -1,7 +1,5 @@
 """The supernet: its fast cell equals the clear form, and a network is what a supernet becomes with one-hot weights."""
 
-import itertools
-
 import keras
 import numpy as np
 import pytest
@@ -60,23 +58,18 @@ def clear_slots(clear):
     """Official key → Slot of a ClearCell."""
     slots = {}
     for name in ("preprocess0", "preprocess1"):
-        slots |= dict(state_dict._layer_slots(getattr(clear, name), name))
+        slots |= dict(state_dict.layer_slots(getattr(clear, name), name))
     for edge, mixed in enumerate(clear.mixed):
         for p, (layer, norm) in enumerate(zip(mixed.layers, mixed.norms)):
             name = f"_ops.{edge}._ops.{p}"
-            slots |= dict(state_dict._layer_slots(layer, name))
-            slots |= dict(state_dict._layer_slots(norm, f"{name}.1")) if norm else {}
+            slots |= dict(state_dict.layer_slots(layer, name))
+            slots |= dict(state_dict.layer_slots(norm, f"{name}.1")) if norm else {}
     return slots
 
 
 def fast_slots(cell):
     """Official key → Slot of a SearchCell, whose variables are stacked over edges."""
-    slots = {}
-    for name in ("preprocess0", "preprocess1"):
-        slots |= dict(state_dict._layer_slots(getattr(cell, name), name))
-    for edge, (p, branch) in itertools.product(cell.strides, enumerate(cell.branches)):
-        slots |= dict(state_dict._branch_slots(branch, f"_ops.{edge}._ops.{p}", edge))
-    return slots
+    return {key.removeprefix("cell."): slot for key, slot in cell.state_slots("cell")}
 
 
 def by_key(slots, variables, arrays):

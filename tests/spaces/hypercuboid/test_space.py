@@ -28,7 +28,7 @@ from sharpkeras.spaces.hypercuboid import path as paths
 from sharpkeras.spaces.hypercuboid.multichannel import MultiChannelNet
 from sharpkeras.spaces.hypercuboid.path import Path
 from sharpkeras.spaces.hypercuboid.space import HyperCuboid
-from sharpkeras.spaces.hypercuboid.supernet import State, apply
+from sharpkeras.spaces.hypercuboid.supernet import CachedState, apply
 from sharpkeras.spaces.state_dict import load_state, state_dict
 
 SHAPE, CLASSES, BATCH = (8, 8, 3), 4, 3
@@ -248,7 +248,7 @@ def restore(layer, values):
 def test_a_weighted_layer_is_weight_times_layer(training):
     # All read one state, so that a first step which is shared wrongly shows too.
     tensor, weight = np.random.normal(size=(BATCH, 8, 8, FILTERS)).astype("float32"), ops.convert_to_tensor(0.3)
-    state = State(tensor)
+    state = CachedState(tensor)
     for name, make in (OURS | FOREIGN).items():
         layer = make()
         layer.build(tensor.shape)
@@ -266,14 +266,14 @@ def test_a_weighted_layer_is_weight_times_layer(training):
 def test_a_first_step_is_computed_once_for_all_that_share_it(monkeypatch):
     calls, call = [], keras.layers.ReLU.call
     monkeypatch.setattr(keras.layers.ReLU, "call", lambda self, x: calls.append(self) or call(self, x))
-    state = State(np.ones((BATCH, 8, 8, FILTERS), "float32"))
+    state = CachedState(np.ones((BATCH, 8, 8, FILTERS), "float32"))
     for layer in (ReLUConvBN(4), ReLUConvBN(6, 3, 2), layers.DilConv(4), layers.SplitConv(4)):
         layer.build(state.tensor.shape)
         apply(layer, state, ops.convert_to_tensor(1.0))
     assert len(calls) == 1
 
 
-class Scattered(layers.Sequence):
+class Scattered(layers.LayerSequence):
     """A composite of one's own that begins at random."""
 
     def __init__(self, filters, **options):
@@ -282,7 +282,7 @@ class Scattered(layers.Sequence):
 
 
 def test_what_is_random_is_not_shared():
-    state = State(np.ones((BATCH, 8, 8, FILTERS), "float32"))
+    state = CachedState(np.ones((BATCH, 8, 8, FILTERS), "float32"))
     one, other = Scattered(2), Scattered(2)
     for layer in (one, other):
         layer.build(state.tensor.shape)
@@ -341,7 +341,7 @@ def costs():
 def test_the_cost_of_a_path_is_that_of_its_network(name, costs):
     cuboid = CUBOIDS[name]
     for path in random_paths(cuboid, 4):
-        exact = cost.count(cuboid.network(path, SHAPE, CLASSES).counted())
+        exact = cost.count(cuboid.network(path, SHAPE, CLASSES).without_auxiliary())
         for measure in MEASURES:
             assert cuboid.cost_of(path, costs(name, measure)) == getattr(exact, measure), (path, measure)
     tables = costs(name, "parameters").choices
@@ -435,7 +435,7 @@ def test_a_path_comes_back_from_its_file(name):
     cuboid = CUBOIDS[name]
     several = together(random_paths(cuboid, 3))
     for path in (cuboid.sample(0, "my-path_1.0"), several):
-        again = paths.from_dict(as_written(path))
+        again = paths.Path.from_dict(as_written(path))
         assert again == path and again.as_dict() == path.as_dict()
         assert routes_of(cuboid, again) == routes_of(cuboid, path)
         assert max(len(line) for line in path.as_json().splitlines()) < 100
@@ -452,7 +452,7 @@ GOOD = {"space": "multichannel", "routes": [[{"filters": 2}, *[{"filters": 4, "p
 
 
 def test_the_good_file_is_good():
-    CUBOIDS["multichannel"].network(paths.from_dict(GOOD), SHAPE, CLASSES)
+    CUBOIDS["multichannel"].network(paths.Path.from_dict(GOOD), SHAPE, CLASSES)
 
 
 def changed(change):
@@ -519,7 +519,7 @@ def test_alphas_of_another_space_have_no_path():
 @pytest.mark.parametrize("fields, where, problem", BROKEN.values(), ids=BROKEN)
 def test_a_broken_file_is_refused_with_its_place(fields, where, problem):
     with pytest.raises(ConfigError, match=problem) as caught:
-        paths.from_dict(fields)
+        paths.Path.from_dict(fields)
     assert caught.value.exit_code == 3 and caught.value.where == where
 
 
@@ -547,7 +547,7 @@ FOREIGN_PATHS = {
 @pytest.mark.parametrize("fields, where, problem, hint", FOREIGN_PATHS.values(), ids=FOREIGN_PATHS)
 def test_a_path_of_another_cuboid_is_refused_with_its_place(fields, where, problem, hint):
     with pytest.raises(ConfigError, match=problem) as caught:
-        CUBOIDS["multichannel"].network(paths.from_dict(fields), SHAPE, CLASSES)
+        CUBOIDS["multichannel"].network(paths.Path.from_dict(fields), SHAPE, CLASSES)
     assert caught.value.exit_code == 3 and caught.value.where == where
     assert hint is None or hint in caught.value.next_step
 
@@ -568,7 +568,7 @@ def test_files_that_are_no_strict_json_are_refused(tmp_path):
                 read(file)
             assert caught.value.exit_code == 3 and str(file) in caught.value.where
     file.write_text(text)
-    assert paths.load(file) == paths.from_dict(GOOD)
+    assert paths.load(file) == paths.Path.from_dict(GOOD)
 
 
 def test_architectures_come_from_files_and_by_name(tmp_path):
@@ -781,7 +781,7 @@ def test_a_published_path_is_read_and_written(name):
     names = published._paper("genotypes.json")["path_genotypes"][name]
     path = published.path(name)
     assert MultiChannelNet().node_names(path) == names and path.name == name
-    assert paths.from_dict(as_written(path)) == path
+    assert paths.Path.from_dict(as_written(path)) == path
     small = multichannel.of_path(path)
     assert set(small.filters) <= {32, 64, 128, 256} and len(small.positions) == 8
 
@@ -796,7 +796,7 @@ def test_there_are_nine_published_paths():
 )
 def test_the_networks_of_table_4_have_their_size(name, parameters, addmults):
     path = published.path(f"MULTI_CHANNEL_{name}_PATH")
-    counted = cost.count(multichannel.of_path(path).network(path).counted())
+    counted = cost.count(multichannel.of_path(path).network(path).without_auxiliary())
     assert (counted.parameters, counted.addmults_paper) == (parameters, addmults)
 
 
