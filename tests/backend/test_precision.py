@@ -111,7 +111,12 @@ def test_a_search_computes_in_half_what_it_should_and_nothing_else(dtype, weight
     seen.watch(monkeypatch, search_cell.kernels, "depthwise_conv")
     seen.watch(monkeypatch, search_cell, "convolve")
     seen.watch(monkeypatch, search_cell, "weigh", lambda a, result: {" weight": a[1], " values": [a[0], result]})
-    seen.watch(monkeypatch, search_cell.Norm, "normalize_moving", lambda a, r: {" weight": a[3], " values": [a[1], r]})
+    seen.watch(
+        monkeypatch,
+        search_cell.StackedBatchNorm,
+        "normalize_moving",
+        lambda a, r: {" weight": a[3], " values": [a[1], r]},
+    )
     model = search_model(dtype, weighting=weighting)
     seen.watch(monkeypatch, CellSpace, "mixing_weights", lambda a, result: {" alphas": a[1], " weights": result})
     half, full = {dtype}, {"float32"}

@@ -28,7 +28,6 @@ from sharpkeras.layers import (
     DepthwiseConv2D,
     FactorizedReduce,
     MaxPool,
-    ReLUConvBN,
     ResizablePool,
     Sequence,
     SplitConv,
@@ -36,6 +35,7 @@ from sharpkeras.layers import (
     fan_in_uniform,
     strided_shape,
 )
+from sharpkeras.spaces.cached_state import CachedState
 from sharpkeras.spaces.cell import topology
 from sharpkeras.spaces.state_dict import CONV, DEPTHWISE, VECTOR, Slot, layer_slots
 
@@ -43,17 +43,8 @@ STACKED = (keras.layers.ReLU, Conv2D, DepthwiseConv2D, BatchNormalization)  # th
 SHARED_POOLS = (MaxPool, AveragePool)
 
 
-class State:
-    """A state of a search cell with what the edges that leave it share, each computed when it is first asked for."""
-
-    def __init__(self, tensor):
-        self.tensor = tensor
-        self._shared = {}
-
-    def shared(self, key, compute):
-        if key not in self._shared:
-            self._shared[key] = compute()
-        return self._shared[key]
+class CellState(CachedState):
+    """A state of a search cell with what the edges that leave it share."""
 
     @property
     def rectified(self):
@@ -84,7 +75,7 @@ class State:
         return self.shared("shifted", lambda: FactorizedReduce.shift(self.rectified)[:, ::2, ::2])
 
 
-class Norm:
+class StackedBatchNorm:
     """One BatchNorm position on several edges of a cell: moving mean and variance, (E, C) each, no scale, no offset."""
 
     def __init__(self, cell, name, num_edges, channels, epsilon=EPSILON):
@@ -110,7 +101,7 @@ class Norm:
         yield f"{name}.running_var", Slot(self.variance, VECTOR, row)
 
 
-class Pass:
+class ForwardPass:
     """One run of a cell: its kernels unstacked, and the batch statistics that its BatchNorms saw."""
 
     def __init__(self, training, dtype):
@@ -180,7 +171,7 @@ class StackedSequence:
                 self.variables[position] = stacked_kernel(cell, step, num_edges, channels, place)
                 channels = step.filters if isinstance(step, Conv2D) else channels
             elif isinstance(step, BatchNormalization):
-                self.variables[position] = Norm(cell, place, num_edges, channels, step.epsilon)
+                self.variables[position] = StackedBatchNorm(cell, place, num_edges, channels, step.epsilon)
 
     def apply(self, run, state, edge, strides, weight):
         """weight · primitive(state) on one edge; a BatchNorm at the end takes the weight as its scale."""
@@ -207,7 +198,7 @@ class StackedSequence:
         prefix = name if isinstance(self.layers[1], SplitConv) else f"{name}.op"
         for position, variable in self.variables.items():
             place = f"{prefix}.{position}"
-            if isinstance(variable, Norm):
+            if isinstance(variable, StackedBatchNorm):
                 yield from variable.state_slots(place, edge)
             else:
                 depthwise = isinstance(self.layers[1].steps[position], DepthwiseConv2D)
@@ -246,7 +237,7 @@ class SharedPool:
 
     def __init__(self, cell, name, layers, num_edges):
         self.layers, self.name = layers, name
-        self.norm = Norm(cell, f"{name}.1", num_edges, cell.filters)
+        self.norm = StackedBatchNorm(cell, f"{name}.1", num_edges, cell.filters)
 
     def apply(self, run, state, edge, strides, weight):
         # `call`, for the layer itself would cast to the policy it was made under (see `precision.full_precision`).
@@ -272,7 +263,7 @@ class StackedSkip:
             self.kernels = [
                 stacked_kernel(cell, half, len(rows), cell.filters, f"{name}.{part}") for part in ("conv_1", "conv_2")
             ]
-            self.norm = Norm(cell, f"{name}.bn", len(rows), cell.filters)
+            self.norm = StackedBatchNorm(cell, f"{name}.bn", len(rows), cell.filters)
 
     def apply(self, run, state, edge, strides, weight):
         if strides == 1:
@@ -344,8 +335,8 @@ class SearchCell(Composite):
         self.nodes = topology.all_edges(num_nodes)
         self.concat = topology.last_states(num_nodes, num_concatenated)
         self.strides = {e: topology.edge_strides(plan.reduction, j) for node in self.nodes for e, j in node}
-        self.preprocess0 = (FactorizedReduce if plan.after_reduction else ReLUConvBN)(plan.filters, affine=False)
-        self.preprocess1 = ReLUConvBN(plan.filters, affine=False)
+        older, newer = topology.preprocessing(plan)
+        self.preprocess0, self.preprocess1 = older(plan.filters, affine=False), newer(plan.filters, affine=False)
         adopt(self, self.followers())
         self.edge_layers = []  # of primitives that no branch knows how to compute on all edges at once
 
@@ -388,7 +379,7 @@ class SearchCell(Composite):
 
     def call(self, older, newer, mixing_weights, training=None):
         training = training and self.trainable  # a frozen cell normalises by its moving statistics, and keeps them
-        run, scales = Pass(training, self.compute_dtype), self._scales(mixing_weights)
+        run, scales = ForwardPass(training, self.compute_dtype), self._scales(mixing_weights)
 
         def apply(edge, state):
             pairs = zip(scales[edge], self.branches)
@@ -396,7 +387,7 @@ class SearchCell(Composite):
             return topology.add(terms) if terms else None
 
         inputs = self.preprocess0(older, training=training), self.preprocess1(newer, training=training)
-        outputs, _ = topology.run_cell(inputs, self.nodes, apply, self.concat, State, lambda state: state.tensor)
+        outputs, _ = topology.run_cell(inputs, self.nodes, apply, self.concat, CellState, lambda state: state.tensor)
         if training:
             run.update_moving_statistics()
         return outputs

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Iterator
+from typing import Any
 
 import keras
 import numpy as np
@@ -10,6 +11,7 @@ from keras import ops
 from sharpkeras.backend import fused_ops
 from sharpkeras.backend.rematerialization import recomputed
 from sharpkeras.layers import AveragePool, BatchNormalization, MaxPool, Sequence
+from sharpkeras.spaces.cached_state import CachedState
 from sharpkeras.spaces.final_network import dense
 from sharpkeras.spaces.state_dict import Slot, layer_slots
 
@@ -21,19 +23,13 @@ SHARED = {
 }
 
 
-class State:
+class CuboidState(CachedState):
     """A state with what the layers that read it have in common: a first step without weights is computed once."""
 
-    def __init__(self, tensor):
-        self.tensor = tensor
-        self._shared = {}
-
-    def after(self, step):
+    def after(self, step: keras.Layer) -> Any:
         """The output of a step in SHARED, by what it computes."""
         key = type(step), *(getattr(step, setting) for setting in SHARED[type(step)])
-        if key not in self._shared:
-            self._shared[key] = step(self.tensor)
-        return self._shared[key]
+        return self.shared(key, lambda: step(self.tensor))
 
 
 class CuboidSupernet(keras.Model):
@@ -76,7 +72,7 @@ class CuboidSupernet(keras.Model):
         images, mixing_weights = inputs
         states = [stem(images, training=training) for stem in self.stems]
         for grid, outcomes, weights in zip(self.grids, self.outcomes, mixing_weights):
-            states = self._position([State(state) for state in states], grid, outcomes, weights, training)
+            states = self._position([CuboidState(state) for state in states], grid, outcomes, weights, training)
         # The mean of a sum is the sum of means: final states may have different sizes.
         pooled = [
             ops.mean(ops.cast(h(s, training=training), self.classifier.compute_dtype), axis=(1, 2))
@@ -126,7 +122,7 @@ def _add_recomputed(before, layer, state, weight, training):
     """`_add`, computed again for the gradient, so without what layers share. Sum by sum they go one after the other."""
 
     def run(tensor, weight, before=None):
-        return _add(before, layer, State(tensor), weight, training)
+        return _add(before, layer, CuboidState(tensor), weight, training)
 
     rest = () if before is None else (before,)
     return recomputed(run, layer.variables)(state.tensor, weight, *rest)
