@@ -29,7 +29,6 @@ from sharpkeras.layers import (
     FactorizedReduce,
     LayerSequence,
     MaxPool,
-    ReLUConvBN,
     ResizablePool,
     SplitConv,
     adopt,
@@ -331,8 +330,8 @@ class SearchCell(Composite):
         self.nodes = topology.all_edges(num_nodes)
         self.concat = topology.last_states(num_nodes, num_concatenated)
         self.strides = {e: topology.edge_strides(plan.reduction, j) for node in self.nodes for e, j in node}
-        self.preprocess0 = (FactorizedReduce if plan.after_reduction else ReLUConvBN)(plan.filters, affine=False)
-        self.preprocess1 = ReLUConvBN(plan.filters, affine=False)
+        older, newer = topology.preprocessing(plan)
+        self.preprocess0, self.preprocess1 = older(plan.filters, affine=False), newer(plan.filters, affine=False)
         adopt(self, self.followers())
         self.edge_layers = []  # of primitives that no branch knows how to compute on all edges at once
 

@@ -514,6 +514,8 @@ def test_alphas_of_another_space_have_no_path():
             space.extract(alphas)
     with pytest.raises(ConfigError, match="unknown strategy"):
         space.extract(space.init_alphas(0), "dijkstra")
+    with pytest.raises(ConfigError, match="no other strategy"):
+        space.extract(space.init_alphas(0), "beam", limit=10**9)
 
 
 @pytest.mark.parametrize("fields, where, problem", BROKEN.values(), ids=BROKEN)
