@@ -15,16 +15,15 @@ from pathlib import Path
 import click
 
 from sharpkeras import recipes
-from sharpkeras.errors import ConfigError, ResourceError, SharpKerasError, printable
+from sharpkeras.errors import ConfigError, ResourceError, printable
+from sharpkeras.experiment.inherited_settings import BACKENDS, recorded_backend
 from sharpkeras.io import json_files, toml_files
 from sharpkeras.paper import published
 from sharpkeras.recipes.settings import count
-from sharpkeras.runs import RunDirectory
 from sharpkeras_cli import tables
 from sharpkeras_cli.quiet import silence_native_logs
 from sharpkeras_cli.versions import refuse_old, require_backend
 
-BACKENDS = ("tensorflow", "jax")
 ERRORS_PRINTED = {  # of the paper's tables
     "val_err": "CIFAR-10 {} %",
     "test_err_cifar10_1": "CIFAR-10.1 {} %",
@@ -39,7 +38,7 @@ overwrite = click.option("--overwrite", is_flag=True, help="Replace what is ther
 
 
 SIZES = (
-    "name",
+    "network",
     "ops",
     "init_channels",
     "num_cells",
@@ -51,10 +50,10 @@ SIZES = (
 
 
 def network_sizes(function):
-    """The sizes of a network as `sizes`: (TrainRecipe, (H, W, C), number of classes), or None where none is given."""
+    """The sizes of a network as `sizes`: those that are given, by the names of the arguments of `sharpkeras.cost`."""
 
     @click.option(
-        "--for", "name", type=click.Choice(tuple(recipes.NETWORKS)), help="Network of table 2 or 3.  [cifar10]"
+        "--for", "network", type=click.Choice(tuple(recipes.NETWORKS)), help="Network of table 2 or 3.  [cifar10]"
     )
     @click.option("--ops", type=click.Choice(("sharp", "darts")), help="Layers that primitives stand for.  [sharp]")
     @click.option("--init-channels", type=click.IntRange(2), help="Channels of the first cell.  [36, ImageNet 48]")
@@ -65,9 +64,8 @@ def network_sizes(function):
     @click.option("--input-size", type=click.IntRange(4, 4096), help="Pixels per side.  [32, ImageNet 224]")
     @functools.wraps(function)
     def command(*arguments, **options):
-        flags = {flag: options.pop(flag) for flag in SIZES}
-        given = {flag: value for flag, value in flags.items() if value is not None}
-        sizes = recipes.network_sizes(**given) if given else None
+        given = {name: options.pop(name) for name in SIZES}
+        sizes = {name: value for name, value in given.items() if value is not None}
         return function(*arguments, sizes=sizes, **options)
 
     return command
@@ -108,7 +106,7 @@ def backend(function, of_run=None):
 
 def backend_of(source):
     """The backend that a run was computed on, which is said; None where `source` is no run."""
-    name = _recorded_backend(source)
+    name = recorded_backend(source)
     if name is not None and name != BACKENDS[0]:
         click.echo(f"note: backend {name} is that of {printable(source)}; --backend names another", err=True)
     return name
@@ -116,17 +114,8 @@ def backend_of(source):
 
 def by_backend_of(source):
     """The flag by which `train` computes on the backend of a run, where another command would take the first one."""
-    name = _recorded_backend(source)
+    name = recorded_backend(source)
     return ["--backend", name] if name not in (None, BACKENDS[0]) else []
-
-
-def _recorded_backend(source):
-    if source is None or not os.path.isdir(source):
-        return None
-    with contextlib.suppress(SharpKerasError):  # a damaged run is told where it is opened
-        name = RunDirectory.read(source).recipe.get("backend")
-        return name if name in BACKENDS else None
-    return None
 
 
 def choose_backend(name=None, device="auto"):
@@ -236,11 +225,6 @@ def recipe_options(recipe_class):
         return command
 
     return decorate
-
-
-def run_directory(out, kind, smoke):
-    """Where a run goes: what `--out` says, else a place by its kind; trials have their own."""
-    return out or Path("runs", "smoke" if smoke else "", kind)
 
 
 def settings(recipe_class, *names):

@@ -5,8 +5,7 @@ import json
 
 import click
 
-from sharpkeras.errors import UsageError
-from sharpkeras.recipes import DIGITS, TRAININGS, network_sizes
+from sharpkeras.recipes import DIGITS, TRAININGS
 from sharpkeras_cli import options, tables
 
 
@@ -23,46 +22,40 @@ def command(architecture, sizes, per_layer, as_json):
     does not count, as in the paper.
     """
     options.choose_backend()
-    import sharpkeras as sk
-    from sharpkeras.experiment import builders, paper_tables
+    from sharpkeras.experiment.cost import sized_network
     from sharpkeras.measure import cost as costs
 
-    own = paper_tables.sizes_of_run(architecture)
-    is_trained = own is not None and paper_tables.is_training(architecture)
-    if is_trained and sizes and not click.get_current_context().params["name"]:  # the rest would be those of table 2
-        problem, allowed = "has sizes of its own", "none, or those of another network with --for"
-        raise UsageError(problem, where=architecture, seen="some sizes", allowed=allowed)
-    sizes = sizes or own or network_sizes()
-    recipe, (side, *_), classes = sizes
-    found = sk.architecture(architecture)
-    network = builders.counted_network(found, *sizes)
-    cost, rows = costs.count(network), costs.per_layer(network) if per_layer else []
+    network = sized_network(architecture, **sizes)
+    cost, rows = costs.count(network.model), costs.per_layer(network.model) if per_layer else []
     if as_json:
         layers = {"layers": [row._asdict() for row in rows]} if per_layer else {}
         click.echo(json.dumps({"architecture": architecture, **cost._asdict(), **layers}))
         return
     if per_layer:
         _print_layers(rows)
+    recipe, (side, *_), classes = network.sizes
     words = {
         "genotype": f"{recipe.init_channels} channels, {recipe.num_cells} cells, {recipe.ops} ops",
         "path": f"{recipe.final_filters} final filters",
     }
-    click.echo(f"{architecture} for {side}×{side} pixels, {classes} classes: {words[found.kind]}")
+    click.echo(f"{architecture} for {side}×{side} pixels, {classes} classes: {words[network.architecture.kind]}")
     click.echo(f"  parameters             {cost.parameters:>15,}")
     click.echo(f"  AddMults (paper)       {cost.addmults_paper:>15,}   with BatchNorm, ReLU and pooling")
     click.echo(f"  AddMults (conv, dense) {cost.addmults_conv_dense:>15,}   plain multiply-adds")
-    options.say_next(*(("evaluate", architecture) if is_trained else _training(architecture, sizes, own, found)))
+    options.say_next(*(["evaluate", architecture] if network.is_training else _training(architecture, network)))
 
 
-def _training(architecture, sizes, own, found):
+def _training(architecture, network):
     """The command that trains the network that was counted: on images of its size and with as many classes."""
-    if sizes == own:
+    if network.has_own_sizes:
         return ["train", architecture]  # which reads the images of its search
-    recipe, (side, *_), classes = sizes
+    recipe, (side, *_), classes = network.sizes
     dataset = {10: "cifar10", 1000: "imagenet"}.get(classes, "folder:PATH")
     natural = {"cifar10": 32, "imagenet": 224}.get(dataset)
     changes = {"dataset": dataset, "image_size": None if side == natural else side}
-    names = ("stem", "ops", "init_channels", "num_cells", "mid_channels") if found.kind == "genotype" else ()
+    names = (
+        ("stem", "ops", "init_channels", "num_cells", "mid_channels") if network.architecture.kind == "genotype" else ()
+    )
     changes |= {name: getattr(recipe, name) for name in names or ("final_filters",)}
     training = dataclasses.replace(TRAININGS[DIGITS].settings, **changes)
     return ["train", architecture, *options.trained_by(DIGITS, training)]

@@ -32,7 +32,7 @@ def command(run, dataset, batch_size, as_json, **data_options):
         _tell(report, as_json)
 
     with Spoken("evaluate") as progress:
-        sk.evaluate(run, dataset, batch_size, data_options, progress=progress, tell=tell)
+        sk.evaluate(run, dataset, batch_size=batch_size, data=data_options, progress=progress, tell=tell)
     if not as_json:
         options.say_next("export", run, *options.reading(data_options))
 

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import click
 
-from sharpkeras.recipes import SEARCHES
 from sharpkeras_cli import options, tables
 
 
@@ -23,18 +22,17 @@ def command(out, overwrite, as_json):
 
     started = time.perf_counter()
     import sharpkeras as sk
-    from sharpkeras.experiment import inherited_settings, run_options
+    from sharpkeras.experiment import run_options
     from sharpkeras.measure.latency.benchmark import benchmark_onnx
     from sharpkeras_cli.progress import Spoken
 
     conduct = run_options.Conduct(overwrite=overwrite)
     click.echo("1/5 sharpkeras search", err=True)
     with Spoken("search") as searching:
-        genotype = sk.search(SEARCHES["digits"].settings, out / "search", conduct, progress=searching)
+        genotype = sk.search("digits", out / "search", options=conduct, progress=searching)
     click.echo("2/5 sharpkeras train", err=True)
     with Spoken("train") as training:
-        recipe = inherited_settings.training_recipe(out / "search")
-        cost = sk.train(recipe, genotype, out / "train", conduct, progress=training)
+        cost = sk.train(out / "search", out / "train", options=conduct, progress=training)
     click.echo("3/5 sharpkeras evaluate", err=True)
     with Spoken("evaluate") as evaluating:
         evaluation = sk.evaluate(out / "train", progress=evaluating)

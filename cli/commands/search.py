@@ -33,13 +33,14 @@ def command(name, recipe_of, smoke, out, conduct, dry_run, fail_on_degenerate, a
     from sharpkeras.experiment import forecast, inherited_settings, result_checks
     from sharpkeras_cli.progress import Spoken
 
-    recipe, out = recipe_of(SEARCHES[name].settings), options.run_directory(out, "search", smoke)
+    recipe = recipe_of(inherited_settings.named_search(name))
+    out = inherited_settings.run_directory(out, "search", smoke)
     if not smoke:
         options.tell_printed(SEARCHES[name])
     if dry_run:
         return options.tell_forecast(forecast.forecast_search(recipe, conduct, data_options), as_json)
     with Spoken("search") as progress:
-        found = sk.search(recipe, out, conduct, progress, data_options)
+        found = sk.search(recipe, out, options=conduct, progress=progress, data=data_options)
     warning = result_checks.degenerate(recipe, out)
     if warning:
         click.echo(f"WARNING: degenerate architecture: {warning}", err=True)

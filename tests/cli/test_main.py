@@ -279,7 +279,7 @@ def resolved(*arguments, monkeypatch):
     import sharpkeras as sk
 
     seen = []
-    monkeypatch.setattr(sk, "search", lambda recipe, *_: seen.append(recipe) or sys.exit(0))
+    monkeypatch.setattr(sk, "search", lambda recipe, *_, **__: seen.append(recipe) or sys.exit(0))
     result = sharpkeras("search", *arguments)
     assert result.code == 0, result.err
     return seen[0], result.err

@@ -57,8 +57,8 @@ class Trial:
                 patch.setattr(cost, "count", lambda network: None)
             patch.setattr("sharpkeras.engine.epochs.PROGRESS_S", -1.0)  # progress after every step
             if self.kind == "search":
-                return sk.search(SEARCH, out, conduct, progress)
-            return sk.train(TRAINING, GENOTYPE, out, conduct, progress)
+                return sk.search(SEARCH, out, options=conduct, progress=progress)
+            return sk.train(GENOTYPE, out, recipe=TRAINING, options=conduct, progress=progress)
 
     def once(self, name, make):
         """`make`, which gives what it made the first time again; a model has the numbers it was made with again."""
