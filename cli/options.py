@@ -52,9 +52,7 @@ SIZES = (
 def network_sizes(function):
     """The sizes of a network as `sizes`: those that are given, by the names of the arguments of `sharpkeras.cost`."""
 
-    @click.option(
-        "--for", "network", type=click.Choice(tuple(recipes.NETWORKS)), help="Network of table 2 or 3.  [cifar10]"
-    )
+    @click.option("--for", "network", type=RowNames(recipes.NETWORKS), help="Network of table 2 or 3.  [cifar10]")
     @click.option("--ops", type=click.Choice(("sharp", "darts")), help="Layers that primitives stand for.  [sharp]")
     @click.option("--init-channels", type=click.IntRange(2), help="Channels of the first cell.  [36, ImageNet 48]")
     @click.option("--num-cells", type=click.IntRange(1), help="Cells.  [20, ImageNet 14]")
@@ -102,6 +100,22 @@ def backend(function, of_run=None):
         return function(*arguments, **options)
 
     return command
+
+
+def backend_to_be(arguments):
+    """The backend that a command line will choose; None for the default one.
+
+    Args:
+        arguments: the name of the command and what was typed behind it.
+    """
+    command, *words = arguments
+    if command in ("quickstart", "export") or command == "benchmark" and "--primitives" in words:
+        return BACKENDS[0]  # as these say
+    named = [after for word, after in zip(words, words[1:]) if word == "--backend"]
+    named += [word.partition("=")[2] for word in words if word.startswith("--backend=")]
+    named = [name for name in named if name in BACKENDS] or [os.environ.get("KERAS_BACKEND")]
+    of_run = map(recorded_backend, words) if command == "train" else ()
+    return named[-1] or next((name for name in of_run if name), None)
 
 
 def backend_of(source):
@@ -262,8 +276,23 @@ def read_config(path):
     return settings.get("settings", settings) if isinstance(settings, dict) else settings
 
 
-class Names(click.Choice):
-    """A click.Choice that guesses what a mistyped name meant."""
+class RowNames(click.Choice):
+    """A click.Choice of the names in a table, which is read when it is used: a user's module may add rows to it.
+
+    Args:
+        table: an iterable of names, such as a dictionary, or () → such a table.
+    """
+
+    def __init__(self, table):
+        self.table, self.case_sensitive = table, True
+
+    @property
+    def choices(self):
+        return tuple(self.table() if callable(self.table) else self.table)
+
+
+class Names(RowNames):
+    """The same, which guesses what a mistyped name meant."""
 
     def convert(self, value, parameter, context):
         near = difflib.get_close_matches(str(value), self.choices, n=1)
@@ -384,7 +413,7 @@ def _option(field):
     if "bool" in str(field.type):
         return click.option(f"{flag}/--no-{flag[2:]}", field.name, default=None, help=text)
     if rule["choices"]:
-        kind = click.Choice(rule["choices"])
+        kind = RowNames(rule["choices"])
     elif "int" in str(field.type):
         kind = CountRange(rule["low"], rule["high"])
     elif "float" in str(field.type):

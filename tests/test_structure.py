@@ -24,6 +24,7 @@ MAY_IMPORT = {
     "schedule": "",
     "optimizers": "",
     "serialization": "",
+    "user_modules": "",
     "measure": "",
     "data": "engine",
     "primitives": "layers",
@@ -41,7 +42,7 @@ MAY_IMPORT = {
     "inspection": "data measure primitives recipes runs spaces",
     "experiment": "everything",
     # measure, data and primitives: what needs no Keras is asked without it
-    "cli": "api experiment inspection recipes runs engine measure data primitives paper",
+    "cli": "api user_modules experiment inspection recipes runs engine measure data primitives paper spaces",
     "api": "everything",
     "__init__": "everything",  # for type checkers; see test_api for what is loaded
 }

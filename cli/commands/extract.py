@@ -8,7 +8,12 @@ import click
 from sharpkeras.recipes import SearchRecipe
 from sharpkeras_cli import options
 
-STRATEGIES = ("longest", "greedy_top_down", "greedy_bottom_up", "beam", "exhaustive")
+
+def strategies():
+    """The names in graph.STRATEGIES, "longest" first."""
+    from sharpkeras.spaces.hypercuboid import graph
+
+    return graph.STRATEGIES
 
 
 @click.command("extract")
@@ -16,7 +21,7 @@ STRATEGIES = ("longest", "greedy_top_down", "greedy_bottom_up", "beam", "exhaust
 @click.option("--epoch", type=click.IntRange(1, 10**6), help="Whose alphas, from 1.  [default: the last]")
 @click.option(
     "--strategy",
-    type=options.Names(STRATEGIES),
+    type=options.Names(strategies),
     default="longest",
     show_default=True,
     help="Of a path of multichannel.",

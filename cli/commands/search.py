@@ -13,7 +13,7 @@ UNITS = {"addmults": "AddMults", "parameters": "parameters", "latency": "ms"}
 
 
 @click.command("search")
-@click.argument("name", metavar="[RECIPE]", type=options.Names(tuple(SEARCHES)), default="digits")
+@click.argument("name", metavar="[RECIPE]", type=options.Names(SEARCHES), default="digits")
 @options.recipe_options(SearchRecipe)
 @click.option("--out", type=click.Path(path_type=Path), help="Run directory.  [default: runs/search]")
 @options.data

@@ -12,7 +12,7 @@ from sharpkeras_cli import options
 
 @click.command("train")
 @click.argument("architecture", metavar="RECIPE|ARCHITECTURE")
-@click.option("--recipe", "name", type=options.Names(tuple(TRAININGS)), help="Recipe.  [default: RECIPE, else digits]")
+@click.option("--recipe", "name", type=options.Names(TRAININGS), help="Recipe.  [default: RECIPE, else digits]")
 @click.option("--init", metavar="RUN|FILE", help="Begin with these weights: a training run, .safetensors or .h5.")
 @options.recipe_options(TrainRecipe)
 @click.option("--out", type=click.Path(path_type=Path), help="Run directory.  [default: runs/train]")
