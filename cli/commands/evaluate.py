@@ -11,7 +11,7 @@ from sharpkeras_cli import options
 @click.command("evaluate")
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option(
-    "--data", "--dataset", "dataset", metavar="SPEC", help="Other data of the same classes, such as cifar10.1:DIR."
+    "--data", "--dataset", "dataset", metavar="SPEC", help="Other data of the same classes, as cifar10.1:DIR."
 )
 @click.option("--batch-size", type=click.IntRange(1), default=256, show_default=True, help="Images at a time.")
 @options.data

@@ -404,7 +404,7 @@ def test_every_option_has_a_group(name):
     text = command.get_help(click.Context(command, info_name=name))
     headings = [line.rstrip(":") for line in text.splitlines() if re.fullmatch(r"[A-Z][a-z A-Z]+:", line)]
     assert headings == [*(heading for heading in groups.GROUPS if name == "search" or heading != "Budget"), OTHERS]
-    assert text.split(f"{OTHERS}:\n")[1].split() == ["--help", "Show", "this", "message", "and", "exit."]
+    assert text.endswith("--help  Show this message and exit.")
     grouped = [option for options in groups.GROUPS.values() for option in options]
     assert len(grouped) == len(set(grouped))
     for parameter in command.params:
