@@ -11,7 +11,7 @@ import argparse
 from pathlib import Path
 
 from sharpkeras.io import atomic_writes
-from sharpkeras.recipes import NETWORKS, network_sizes
+from sharpkeras.recipes import NETWORKS
 from sharpkeras_cli.options import choose_backend
 
 FOLDER = Path(__file__).resolve().parent.parent / "exported"
@@ -49,8 +49,7 @@ def exported(name, size, path):
     import sharpkeras as sk
 
     print(f"exporting {path.name} …", flush=True)
-    sizes = network_sizes(size, ops="darts" if name in DARTS_OPS else "sharp")
-    return sk.export(name, path, overwrite=True, sizes=sizes)
+    return sk.export(name, path, overwrite=True, network=size, ops="darts" if name in DARTS_OPS else "sharp")
 
 
 def timed(size, reports, arguments):

@@ -2,37 +2,23 @@
 
 import atexit
 import difflib
+import functools
 import gc
-import importlib
 import io
 import json
 import logging
+import os
 import sys
 import traceback
 
 import click
 
-from sharpkeras import __version__
+from sharpkeras import __version__, user_modules
 from sharpkeras.engine import signals
 from sharpkeras.errors import ResourceError, RunError, SharpKerasError, in_lines, is_out_of_memory, printable
 from sharpkeras.io import atomic_writes
-from sharpkeras_cli import streams
-
-COMMANDS = (
-    "quickstart",
-    "search",
-    "extract",
-    "sample",
-    "train",
-    "evaluate",
-    "compare",
-    "export",
-    "benchmark",
-    "inspect",
-    "cost",
-    "table",
-    "list",
-)
+from sharpkeras_cli import flags, streams
+from sharpkeras_cli.flags import COMMANDS, load_command
 
 RUNS = {"quickstart", "search", "train"}  # of which an interrupted one goes on
 
@@ -51,21 +37,42 @@ class Commands(click.Group):
     def get_command(self, context, name):
         if name not in COMMANDS:
             return None
-        return importlib.import_module(f"sharpkeras_cli.commands.{name}").command
+        return load_command(name)
 
     def resolve_command(self, context, arguments):
         if arguments and arguments[0] not in COMMANDS:
             near = difflib.get_close_matches(arguments[0], COMMANDS, n=1)
             hint = f" Did you mean {near[0]!r}?" if near else f" Commands: {', '.join(COMMANDS)}."
             context.fail(f"No such command {printable(arguments[0])!r}.{hint}")
+        _import_modules(context, arguments)  # before the choices of the command's options are made
         return super().resolve_command(context, arguments)
+
+
+def _import_modules(context, arguments):
+    """Imports the user's modules on the backend that the command will have; they may import Keras."""
+    names = user_modules.named(context.params["modules"])
+    if names:
+        from sharpkeras_cli import options
+
+        before = os.environ.get("KERAS_BACKEND")
+        options.choose_backend(options.backend_to_be(arguments))
+        user_modules.import_all(names)
+        if before is None:  # the command chooses it again, and says why
+            del os.environ["KERAS_BACKEND"]
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="sharpkeras")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 @click.option("--allow-old-deps", is_flag=True, help="Run with packages older than is known to be safe.")
-def group(debug, allow_old_deps):
+@click.option(
+    "--import",
+    "modules",
+    multiple=True,
+    metavar="MODULE",
+    help="Import your Python module, which adds spaces, datasets, recipes …; also SHARPKERAS_IMPORT=MODULE,MODULE.",
+)
+def group(debug, allow_old_deps, modules):
     """Differentiable architecture search (DARTS, sharpDARTS) for Keras 3.
 
     sharpkeras quickstart runs the whole path on real handwritten digits in a few minutes.
@@ -98,7 +105,8 @@ def _run(arguments):
         if debug:
             traceback.print_exc()
         error = _as_ours(error, arguments)
-        error.keep_to(_flags(arguments))
+        error.keep_to(flags.of_command(_typed(arguments)))
+        error.render(functools.partial(flags.rendered, command=_typed(arguments)))
         code = _tell(error, as_json)
     return code
 
@@ -113,7 +121,8 @@ def _goes_on(arguments):
 
 def _typed(arguments):
     """The name of the command on a command line; None where there is none."""
-    return next((word for word in arguments if word in COMMANDS), None)
+    pairs = zip(["", *arguments], arguments)
+    return next((word for before, word in pairs if word in COMMANDS and before != "--import"), None)
 
 
 def _show_warnings():
@@ -122,14 +131,8 @@ def _show_warnings():
     if not any(handler.name == "stderr" for handler in logger.handlers):
         handler = logging.Handler(logging.WARNING)
         handler.name = "stderr"
-        handler.emit = lambda record: click.echo(f"warning: {printable(record.getMessage())}", err=True)
+        handler.emit = lambda record: click.echo(f"warning: {printable(flags.rendered(record.getMessage()))}", err=True)
         logger.addHandler(handler)
-
-
-def _flags(arguments):
-    """The flags that the command has which was typed."""
-    name = _typed(arguments)
-    return {flag for option in group.get_command(None, name).params for flag in option.opts} if name else set()
 
 
 def _as_ours(error, arguments):
@@ -143,8 +146,8 @@ def _as_ours(error, arguments):
             "out of memory",
             seen=printable(str(error).strip().split("\n")[0]),
             next_step=(
-                "lower --batch-size",
-                "lower --init-channels or --num-cells",
+                "lower `batch_size`",
+                "lower `init_channels` or `num_cells`",
                 "free some memory: end other programs",
             ),
         )

@@ -15,16 +15,15 @@ from pathlib import Path
 import click
 
 from sharpkeras import recipes
-from sharpkeras.errors import ConfigError, ResourceError, SharpKerasError, printable
+from sharpkeras.errors import SETTING, ConfigError, ResourceError, printable
+from sharpkeras.experiment.inherited_settings import BACKENDS, recorded_backend
 from sharpkeras.io import json_files, toml_files
 from sharpkeras.paper import published
 from sharpkeras.recipes.settings import count
-from sharpkeras.runs import RunDirectory
-from sharpkeras_cli import tables
+from sharpkeras_cli import flags, tables
 from sharpkeras_cli.quiet import silence_native_logs
 from sharpkeras_cli.versions import refuse_old, require_backend
 
-BACKENDS = ("tensorflow", "jax")
 ERRORS_PRINTED = {  # of the paper's tables
     "val_err": "CIFAR-10 {} %",
     "test_err_cifar10_1": "CIFAR-10.1 {} %",
@@ -32,14 +31,14 @@ ERRORS_PRINTED = {  # of the paper's tables
     "top5_err": "top-5 {} %",
 }
 
-CHECKPOINTS_HELP = "Seconds between two checkpoints; 0 is one after each step.  [default: 60]"
+CHECKPOINTS_HELP = "Seconds between two checkpoints; 0 writes one after each step.  [default: 60]"
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 overwrite = click.option("--overwrite", is_flag=True, help="Replace what is there.")
 
 
 SIZES = (
-    "name",
+    "network",
     "ops",
     "init_channels",
     "num_cells",
@@ -51,11 +50,9 @@ SIZES = (
 
 
 def network_sizes(function):
-    """The sizes of a network as `sizes`: (TrainRecipe, (H, W, C), number of classes), or None where none is given."""
+    """The sizes of a network as `sizes`: those that are given, by the names of the arguments of `sharpkeras.cost`."""
 
-    @click.option(
-        "--for", "name", type=click.Choice(tuple(recipes.NETWORKS)), help="Network of table 2 or 3.  [cifar10]"
-    )
+    @click.option("--for", "network", type=RowNames(recipes.NETWORKS), help="Network of table 2 or 3.  [cifar10]")
     @click.option("--ops", type=click.Choice(("sharp", "darts")), help="Layers that primitives stand for.  [sharp]")
     @click.option("--init-channels", type=click.IntRange(2), help="Channels of the first cell.  [36, ImageNet 48]")
     @click.option("--num-cells", type=click.IntRange(1), help="Cells.  [20, ImageNet 14]")
@@ -65,9 +62,8 @@ def network_sizes(function):
     @click.option("--input-size", type=click.IntRange(4, 4096), help="Pixels per side.  [32, ImageNet 224]")
     @functools.wraps(function)
     def command(*arguments, **options):
-        flags = {flag: options.pop(flag) for flag in SIZES}
-        given = {flag: value for flag, value in flags.items() if value is not None}
-        sizes = recipes.network_sizes(**given) if given else None
+        given = {name: options.pop(name) for name in SIZES}
+        sizes = {name: value for name, value in given.items() if value is not None}
         return function(*arguments, sizes=sizes, **options)
 
     return command
@@ -106,9 +102,25 @@ def backend(function, of_run=None):
     return command
 
 
+def backend_to_be(arguments):
+    """The backend that a command line will choose; None for the default one.
+
+    Args:
+        arguments: the name of the command and what was typed behind it.
+    """
+    command, *words = arguments
+    if command in ("quickstart", "export") or command == "benchmark" and "--primitives" in words:
+        return BACKENDS[0]  # as these say
+    named = [after for word, after in zip(words, words[1:]) if word == "--backend"]
+    named += [word.partition("=")[2] for word in words if word.startswith("--backend=")]
+    named = [name for name in named if name in BACKENDS] or [os.environ.get("KERAS_BACKEND")]
+    of_run = map(recorded_backend, words) if command == "train" else ()
+    return named[-1] or next((name for name in of_run if name), None)
+
+
 def backend_of(source):
     """The backend that a run was computed on, which is said; None where `source` is no run."""
-    name = _recorded_backend(source)
+    name = recorded_backend(source)
     if name is not None and name != BACKENDS[0]:
         click.echo(f"note: backend {name} is that of {printable(source)}; --backend names another", err=True)
     return name
@@ -116,17 +128,8 @@ def backend_of(source):
 
 def by_backend_of(source):
     """The flag by which `train` computes on the backend of a run, where another command would take the first one."""
-    name = _recorded_backend(source)
+    name = recorded_backend(source)
     return ["--backend", name] if name not in (None, BACKENDS[0]) else []
-
-
-def _recorded_backend(source):
-    if source is None or not os.path.isdir(source):
-        return None
-    with contextlib.suppress(SharpKerasError):  # a damaged run is told where it is opened
-        name = RunDirectory.read(source).recipe.get("backend")
-        return name if name in BACKENDS else None
-    return None
 
 
 def choose_backend(name=None, device="auto"):
@@ -179,14 +182,14 @@ def _forget_settings_of_keras():
 def run_options(function):
     """How a run is carried out: the command gets them as RunOptions, called `run_options`."""
 
-    @click.option("--resume", "must_exist", is_flag=True, help="Go on with a run; an error if there is none.")
-    @click.option("--strict-resume", is_flag=True, help="Go on only where the result stays bit-exact.")
+    @click.option("--resume", "must_exist", is_flag=True, help="Go on with a run; it is an error if there is none.")
+    @click.option("--strict-resume", is_flag=True, help="Go on only where the result stays the same to the last bit.")
     @overwrite
     @click.option("--checkpoint-interval", "checkpoint_s", type=FiniteRange(0.0), help=CHECKPOINTS_HELP)
-    @click.option("--deterministic", is_flag=True, help="The same bits again, even where that is slower.")
+    @click.option("--deterministic", is_flag=True, help="Give the same bits again, even where that is slower.")
     @click.option("--remat", is_flag=True, help="Compute activations again for the gradient: less memory, more time.")
-    @click.option("--ignore-disk-check", is_flag=True, help="Begin on a nearly full disk.")
-    @click.option("--ignore-memory-check", is_flag=True, help="Begin though a step seems to need too much memory.")
+    @click.option("--ignore-disk-check", is_flag=True, help="Begin even on a nearly full disk.")
+    @click.option("--ignore-memory-check", is_flag=True, help="Begin even if a step seems to need too much memory.")
     @click.option("--dry-run", is_flag=True, help="Forecast memory, time and disk; write nothing.")
     @functools.wraps(function)
     def command(*arguments, smoke, out, ignore_disk_check, ignore_memory_check, **options):
@@ -227,20 +230,21 @@ def recipe_options(recipe_class):
 
         command = settings(recipe_class, *[field.name for field in fields])(command)
         for option in (
-            click.option("--smoke", is_flag=True, help="Two steps on generated images in a narrow network."),
+            click.option("--smoke", is_flag=True, help="Take two steps on generated images in a narrow network."),
             click.option("--strict", is_flag=True, help="Refuse a flag that contradicts --config."),
-            click.option("--set", "assignments", multiple=True, metavar="NAME=VALUE", help="Any setting, by its name."),
-            click.option("--config", type=click.Path(path_type=Path), help="Settings from a JSON or TOML file."),
+            click.option(
+                "--set", "assignments", multiple=True, metavar="NAME=VALUE", help="Change a setting, by its name."
+            ),
+            click.option(
+                "--config",
+                type=click.Path(path_type=Path),
+                help="Take settings from a JSON or TOML file.",
+            ),
         ):
             command = option(command)
         return command
 
     return decorate
-
-
-def run_directory(out, kind, smoke):
-    """Where a run goes: what `--out` says, else a place by its kind; trials have their own."""
-    return out or Path("runs", "smoke" if smoke else "", kind)
 
 
 def settings(recipe_class, *names):
@@ -249,7 +253,7 @@ def settings(recipe_class, *names):
     def decorate(function):
         fields = {field.name: field for field in recipe_class.fields()}
         for name in reversed(names):
-            function = _option(fields[name])(function)
+            function = _option(fields[name], fields)(function)
         return function
 
     return decorate
@@ -358,7 +362,7 @@ def tell_printed(row):
         size = f"{entry['params_m']} M parameters, {addmults_printed(entry)} AddMults"
         click.echo(f"the paper's table {row.printed[0]}, {entry['name']}: {errors}; {size}", err=True)
     if row.note:
-        click.echo(f"note: {row.note}", err=True)
+        click.echo(f"note: {flags.rendered(row.note)}", err=True)
 
 
 def addmults_printed(entry):
@@ -406,10 +410,11 @@ def _in_bytes(character):
     return "".join(f"\\x{byte:02x}" for byte in encoded)
 
 
-def _option(field):
-    """The click option of a recipe's field, with its range and its default in the help."""
+def _option(field, names):
+    """The click option of a recipe's field, with its range and its default in the help; `names` are all settings."""
     rule, flag = field.metadata, "--" + field.name.replace("_", "-")
     text = f"{rule['help'][0].upper()}{rule['help'][1:]}."
+    text = SETTING.sub(lambda found: f"--{found[1].replace('_', '-')}" if found[1] in names else found[0], text)
     if field.default is not None:
         text += f"  [digits: {field.default}]"
     if "bool" in str(field.type):

@@ -34,7 +34,9 @@ CLASSES = {
     "spaces.cell.network": ("AuxiliaryHead", "Network"),
     "spaces.cell.supernet": ("MixedOp", "Supernet"),
     "spaces.hypercuboid.network": ("PathNetwork",),
+    "data.augment": ("Cutout",),
     "data.autoaugment": ("AutoAugment",),
+    "experiment.load": ("ImageClassifier",),
 }
 
 

@@ -415,5 +415,5 @@ def test_a_search_and_a_training_say_it_before_they_begin(name, tmp_path):
     assert problem in str(caught.value) and "positions[0] {'block': 'it'}" in str(caught.value.where)
     recipe = TrainRecipe(**sizes, auxiliary_weight=0.0, drop_path=0.0)
     with pytest.raises(ConfigError):
-        sk.train(recipe, cuboid.sample(0), tmp_path / "train", space=cuboid)
+        sk.train(cuboid.sample(0), tmp_path / "train", recipe=recipe, space=cuboid)
     assert not list(tmp_path.rglob("metrics.jsonl"))

@@ -9,13 +9,14 @@ from pathlib import Path
 
 import click
 
+from sharpkeras import api
 from sharpkeras.errors import LONGEST, VerificationError, printable
 from sharpkeras.measure.latency.interleaving import TIMEOUT_S
 from sharpkeras.recipes import SearchRecipe
 from sharpkeras_cli import options, tables
 from sharpkeras_cli.versions import require_backend
 
-RUNS, RUNS_OF_PART = 300, 60
+RUNS_OF_PART = 60
 MANY_RUNS = 1000  # from which on the 99th percentile is told
 NOISY = "\nUNSTABLE"
 TABLE = Path("latencies.json")
@@ -36,7 +37,9 @@ SPACE = ("dataset", "image_size", "space", "ops", "num_nodes", "init_channels", 
 )
 @click.option("--threads", type=click.IntRange(1, 4096), help="Threads of an engine.  [default: all cores]")
 @click.option(
-    "--runs", type=click.IntRange(1, 10**6), help=f"Timed runs.  [default: {RUNS}; of a primitive {RUNS_OF_PART}]"
+    "--runs",
+    type=click.IntRange(1, 10**6),
+    help=f"Timed runs.  [default: {api.TIMED_RUNS}; of a primitive {RUNS_OF_PART}]",
 )
 @click.option(
     "--percentile",
@@ -48,6 +51,7 @@ SPACE = ("dataset", "image_size", "space", "ops", "num_nodes", "init_channels", 
 @click.option("--providers", default="CPU", show_default=True, help="ONNX Runtime providers, such as CUDA,CPU.")
 @click.option(
     "--timeout",
+    "timeout_s",
     type=click.FloatRange(0, min_open=True, max=1e6),
     default=TIMEOUT_S,
     show_default=True,
@@ -55,6 +59,7 @@ SPACE = ("dataset", "image_size", "space", "ops", "num_nodes", "init_channels", 
 )
 @click.option(
     "--max-memory",
+    "max_memory_gib",
     type=click.FloatRange(0, min_open=True, max=1e6),
     help="GiB that a network may take.  [default: by its file and images, at most half of what is free]",
 )
@@ -71,8 +76,8 @@ def command(
     runs,
     percentiles,
     providers,
-    timeout,
-    max_memory,
+    timeout_s,
+    max_memory_gib,
     fail_on_noise,
     primitives,
     as_json,
@@ -87,15 +92,14 @@ def command(
     and "slower" are said only where the interval of the ratio does not hold 1. With --primitives, a table of what takes
     how long, for `sharpkeras search --max-latency-ms`; say which by the options of the search.
     """
-    names = tuple(f"{name.strip().removesuffix('ExecutionProvider')}ExecutionProvider" for name in providers.split(","))
-    timing = {"threads": threads, "providers": names, "timeout_s": timeout}
-    timing |= {"memory_bytes": max_memory and int(max_memory * 2**30)}
     given = {name: value for name, value in others.items() if value}
     if primitives and (models or percentiles):
         raise click.UsageError("--primitives takes no FILE and no --percentile.")
     if primitives and len(batch_sizes) > 1:
         raise click.UsageError("--primitives takes one --batch-size.")
     if primitives:
+        timing = {"threads": threads, "providers": api.provider_names(providers), "timeout_s": timeout_s}
+        timing |= {"memory_bytes": max_memory_gib and int(max_memory_gib * 2**30)}
         timing |= {"runs": runs or RUNS_OF_PART, "batch_size": batch_sizes[0]}
         unstable = _time_primitives(given, as_json, timing)
     elif not models:
@@ -103,19 +107,21 @@ def command(
     elif given:
         raise click.UsageError(f"--{next(iter(given)).replace('_', '-')} goes with --primitives.")
     else:
-        timing |= {"runs": runs or RUNS, "batch_sizes": tuple(dict.fromkeys(batch_sizes))}
-        unstable = _time_models(models, as_json, timing, tuple(sorted({50, 90, *percentiles})) if percentiles else None)
+        timing = {"threads": threads, "providers": providers, "timeout_s": timeout_s, "max_memory_gib": max_memory_gib}
+        timing |= {"runs": runs or api.TIMED_RUNS, "batch_size": tuple(dict.fromkeys(batch_sizes))}
+        unstable = _time_models(models, as_json, timing, percentiles)
     if unstable and fail_on_noise:
         raise VerificationError("the machine is too noisy", where=" ".join(models) or "--primitives", seen=unstable)
 
 
 def _time_models(models, as_json, timing, percentiles):
     """Prints the latencies of networks that take turns; returns what makes them unstable, in words."""
-    from sharpkeras.measure.latency.benchmark import benchmark
+    import sharpkeras as sk
 
-    contenders = [_contender(model) for model in models]
-    with _turns_shown(timing["batch_sizes"]) as progress:
-        report = benchmark(contenders, percentiles=percentiles, progress=progress, **timing)
+    for model in models:
+        _ready_backend(model)
+    with _turns_shown(timing["batch_size"]) as progress:
+        report = sk.benchmark(*models, percentiles=percentiles, progress=progress, **timing)
     doubts = [
         f"{row['name']}, batch {row['batch_size']}: {' and '.join(row['unstable_because'])}" for row in _noisy(report)
     ]
@@ -139,28 +145,21 @@ def _time_models(models, as_json, timing, percentiles):
 def _next(models, timing):
     """The command that tells more: the same with the runs that a 99th percentile needs, or one on the first network."""
     if timing["runs"] < MANY_RUNS:
-        sizes = [word for size in timing["batch_sizes"] for word in ("--batch-size", size)]
+        sizes = [word for size in timing["batch_size"] for word in ("--batch-size", size)]
         threads = ["--threads", timing["threads"]] if timing["threads"] else []
-        providers = [name.removesuffix("ExecutionProvider") for name in timing["providers"]]
+        providers = [name.removesuffix("ExecutionProvider") for name in api.provider_names(timing["providers"])]
         where = ["--providers", ",".join(providers)] if providers != ["CPU"] else []
         return ["benchmark", *models, "--runs", MANY_RUNS, *sizes, *threads, *where]
-    backend, colon, run = models[0].partition(":")
-    return ["export", run] if colon and backend in options.BACKENDS else ["inspect", models[0]]
+    in_keras = api.backend_and_run(models[0])
+    return ["export", in_keras[1]] if in_keras else ["inspect", models[0]]
 
 
-def _contender(model):
-    """What `latency.benchmark` takes for an argument: an ONNX file, or a backend of Keras and a training run."""
-    from sharpkeras.measure.latency.benchmark import OnnxFile
-
-    backend, colon, run = model.partition(":")
-    if not colon or backend not in options.BACKENDS:
-        return OnnxFile(model)
-    require_backend(backend)
-    if "keras" not in sys.modules:
-        options.choose_backend(backend)
-    from sharpkeras.experiment.keras_engine import KerasRun
-
-    return KerasRun(backend, run)
+def _ready_backend(model):
+    """Chooses the backend of Keras for a training run; nothing for an ONNX file."""
+    if in_keras := api.backend_and_run(model):
+        require_backend(in_keras[0])
+        if "keras" not in sys.modules:
+            options.choose_backend(in_keras[0])
 
 
 @contextlib.contextmanager

@@ -42,7 +42,7 @@ def command(runs, force, picture, overwrite, as_json):
     def tell(report):
         _tell(report, picture, as_json)
 
-    report = sk.compare(runs, force, picture, overwrite, tell)
+    report = sk.compare(runs, force=force, picture=picture, overwrite=overwrite, tell=tell)
     if as_json:
         return
     if picture:

@@ -5,8 +5,7 @@ import json
 
 import click
 
-from sharpkeras.errors import UsageError
-from sharpkeras.recipes import DIGITS, TRAININGS, network_sizes
+from sharpkeras.recipes import DIGITS, TRAININGS
 from sharpkeras_cli import options, tables
 
 
@@ -23,39 +22,33 @@ def command(architecture, sizes, per_layer, as_json):
     does not count, as in the paper.
     """
     options.choose_backend()
-    import sharpkeras as sk
-    from sharpkeras.experiment import paper_tables
+    from sharpkeras.experiment.cost import sized_network
     from sharpkeras.measure import cost as costs
     from sharpkeras.spaces import SPACES
 
-    own = paper_tables.sizes_of_run(architecture)
-    is_trained = own is not None and paper_tables.is_training(architecture)
-    if is_trained and sizes and not click.get_current_context().params["name"]:  # the rest would be those of table 2
-        problem, allowed = "has sizes of its own", "none, or those of another network with --for"
-        raise UsageError(problem, where=architecture, seen="some sizes", allowed=allowed)
-    spec = sizes or own or network_sizes()
-    found = sk.architecture(architecture)
-    network = spec.build_without_auxiliary(found)
-    cost, rows = costs.count(network), costs.per_layer(network) if per_layer else []
+    network = sized_network(architecture, **sizes)
+    cost, rows = costs.count(network.model), costs.per_layer(network.model) if per_layer else []
     if as_json:
         layers = {"layers": [row._asdict() for row in rows]} if per_layer else {}
         click.echo(json.dumps({"architecture": architecture, **cost._asdict(), **layers}))
         return
     if per_layer:
         _print_layers(rows)
-    space, (side, *_) = SPACES[found.space].load(), spec.input_shape
-    words = space.size_in_words(spec.recipe)
-    click.echo(f"{architecture} for {side}×{side} pixels, {spec.num_classes} classes: {words}")
+    space, (side, *_) = SPACES[network.architecture.space].load(), network.spec.input_shape
+    words = space.size_in_words(network.spec.recipe)
+    click.echo(f"{architecture} for {side}×{side} pixels, {network.spec.num_classes} classes: {words}")
     click.echo(f"  parameters             {cost.parameters:>15,}")
     click.echo(f"  AddMults (paper)       {cost.addmults_paper:>15,}   with BatchNorm, ReLU and pooling")
     click.echo(f"  AddMults (conv, dense) {cost.addmults_conv_dense:>15,}   plain multiply-adds")
-    options.say_next(*(("evaluate", architecture) if is_trained else _training(architecture, spec, own, space)))
+    following = ["evaluate", architecture] if network.is_training else _training(architecture, network, space)
+    options.say_next(*following)
 
 
-def _training(architecture, spec, own, space):
+def _training(architecture, network, space):
     """The command that trains the network that was counted: on images of its size and with as many classes."""
-    if spec == own:
+    if network.has_own_sizes:
         return ["train", architecture]  # which reads the images of its search
+    spec = network.spec
     side, *_ = spec.input_shape
     dataset = {10: "cifar10", 1000: "imagenet"}.get(spec.num_classes, "folder:PATH")
     natural = {"cifar10": 32, "imagenet": 224}.get(dataset)

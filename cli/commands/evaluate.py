@@ -5,12 +5,14 @@ from pathlib import Path
 
 import click
 
-from sharpkeras_cli import options
+from sharpkeras_cli import flags, options
 
 
 @click.command("evaluate")
 @click.argument("run", type=click.Path(path_type=Path))
-@click.option("--data", "--dataset", "dataset", metavar="SPEC", help="Other data of the same classes: cifar10.1:DIR, …")
+@click.option(
+    "--data", "--dataset", "dataset", metavar="SPEC", help="Other data of the same classes, as cifar10.1:DIR."
+)
 @click.option("--batch-size", type=click.IntRange(1), default=256, show_default=True, help="Images at a time.")
 @options.data
 @options.backend
@@ -29,10 +31,11 @@ def command(run, dataset, batch_size, as_json, **data_options):
     from sharpkeras_cli.progress import ConsoleProgress
 
     def tell(report):
-        _tell(report, as_json)
+        texts = {name: [flags.rendered(text) for text in report[name]] for name in ("notes", "findings")}
+        _tell({**report, **texts}, as_json)
 
     with ConsoleProgress("evaluate") as progress:
-        sk.evaluate(run, dataset, batch_size, data_options, progress=progress, tell=tell)
+        sk.evaluate(run, dataset, batch_size=batch_size, data=data_options, progress=progress, tell=tell)
     if not as_json:
         options.say_next("export", run, *options.reading(data_options))
 

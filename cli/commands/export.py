@@ -81,15 +81,24 @@ def command(
         click.echo("export runs on TensorFlow, from the same weights", err=True)
     options.choose_backend("tensorflow")
     import sharpkeras as sk
+    from sharpkeras import api
     from sharpkeras.measure import saturation
 
-    name = Path(source).resolve().stem if Path(source).exists() else source.replace(":", "-")
-    out = out or Path("exported") / f"{name}.onnx"
-    stored_pixels, optimize = pixels == "uint8", not no_optimize
-    settings = {"opset": opset, "overwrite": overwrite, "optimize": optimize, "stored_pixels": stored_pixels}
-    settings |= {"test_images": test_images, "precision": precision, "calibration_images": calibration_images}
-    settings |= {"weight_bits": int(weight_bits or 7), "data_options": data_options}
-    report = sk.export(source, out, sizes=sizes, **settings)
+    out = out or api.exported_file(source)
+    report = sk.export(
+        source,
+        out,
+        opset=opset,
+        input=pixels,
+        precision=precision,
+        calibration_images=calibration_images,
+        weight_bits=int(weight_bits or 7),
+        test_images=test_images,
+        optimize=not no_optimize,
+        overwrite=overwrite,
+        data=data_options,
+        **sizes,
+    )
     if report.get("recipe", {}).get("precision", "float32") != "float32":
         click.echo(f"note: trained in {report['recipe']['precision']}; the file computes in float32", err=True)
     if report["selected"]["by"] == "nothing":
@@ -97,7 +106,7 @@ def command(
     if as_json:
         click.echo(json.dumps(report))
         return
-    before = f" ({report['nodes_before_rewrites']} before)" if optimize else ""
+    before = f" ({report['nodes_before_rewrites']} before)" if not no_optimize else ""
     click.echo(f"{out}: {report['bytes']:,} bytes, {report['nodes']} nodes{before}, opset {opset}")
     before, agreed = (", before int8", report["before_int8"]) if "before_int8" in report else ("", report)
     relative = f"{agreed['relative_difference']:.1g} of the logit's size"

@@ -44,14 +44,13 @@ def command(run, epoch, strategy, routes, out, overwrite, as_json, **settings):
     options.choose_backend()
     import sharpkeras as sk
 
-    changes = {name: value for name, value in settings.items() if value is not None}
-    if any(name.startswith("max_") for name in changes):  # instead of the budget that the search had
-        changes = {**dict.fromkeys(("max_addmults", "max_parameters", "max_latency_ms")), **changes}
+    given = {name: value for name, value in settings.items() if value is not None}
+    how = {"strategy": strategy, "routes": routes, "epoch": epoch, "overwrite": overwrite}
 
-    def tell(found, cost, recipe, training):
-        _tell(found, cost, recipe, training, out, as_json)
+    def tell(found):
+        _tell(*found, out, as_json)
 
-    _, _, recipe, training = sk.extract(run, out, strategy, routes, epoch, changes, overwrite, tell)
+    _, _, recipe, training = sk.extract(run, out, **how, tell=tell, **given)
     if not as_json:
         training = options.trained_by(recipe.cost_of or recipe.training, training)
         options.say_next("train", out, *training, *options.by_backend_of(run))

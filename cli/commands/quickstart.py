@@ -5,7 +5,6 @@ from pathlib import Path
 
 import click
 
-from sharpkeras.recipes import SEARCHES
 from sharpkeras_cli import options, tables
 
 
@@ -23,7 +22,6 @@ def command(out, overwrite, as_json):
 
     started = time.perf_counter()
     import sharpkeras as sk
-    from sharpkeras.experiment import inherited_settings
     from sharpkeras.experiment.run_options import RunOptions
     from sharpkeras.measure.latency.benchmark import benchmark_onnx
     from sharpkeras_cli.progress import ConsoleProgress
@@ -31,11 +29,10 @@ def command(out, overwrite, as_json):
     run_options = RunOptions(overwrite=overwrite)
     click.echo("1/5 sharpkeras search", err=True)
     with ConsoleProgress("search") as searching:
-        genotype = sk.search(SEARCHES["digits"].settings, out / "search", run_options, progress=searching)
+        genotype = sk.search("digits", out / "search", options=run_options, progress=searching)
     click.echo("2/5 sharpkeras train", err=True)
     with ConsoleProgress("train") as training:
-        recipe = inherited_settings.training_recipe(out / "search")
-        cost = sk.train(recipe, genotype, out / "train", run_options, progress=training)
+        cost = sk.train(out / "search", out / "train", options=run_options, progress=training)
     click.echo("3/5 sharpkeras evaluate", err=True)
     with ConsoleProgress("evaluate") as evaluating:
         evaluation = sk.evaluate(out / "train", progress=evaluating)

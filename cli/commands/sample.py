@@ -31,7 +31,7 @@ def command(count, out, overwrite, as_json, **settings):
 
     given = {name: value for name, value in settings.items() if value is not None}
     recipe = SearchRecipe.from_dict(given, "settings")
-    drawn = sk.sample(recipe, out, count, overwrite)
+    drawn = sk.sample(recipe, out, count=count, overwrite=overwrite)
     if as_json:
         found = [{"file": str(path), "genotype": genotype.as_dict()} for path, genotype in drawn]
         click.echo(json.dumps({"genotypes": found}))

@@ -8,44 +8,47 @@ import click
 from sharpkeras.recipes import SEARCHES, SearchRecipe
 from sharpkeras.runs import RunDirectory
 from sharpkeras.spaces import find_space
-from sharpkeras_cli import options
+from sharpkeras_cli import flags, options
+from sharpkeras_cli.groups import GroupedCommand
 
 UNITS = {"addmults": "AddMults", "parameters": "parameters", "latency": "ms"}
 
 
-@click.command("search")
+@click.command("search", cls=GroupedCommand)
 @click.argument("name", metavar="[RECIPE]", type=options.Names(SEARCHES), default="digits")
 @options.recipe_options(SearchRecipe)
 @click.option("--out", type=click.Path(path_type=Path), help="Run directory.  [default: runs/search]")
 @options.data
-@click.option("--fail-on-degenerate", is_flag=True, help="Exit with 6 when the genotype is degenerate.")
+@click.option("--fail-on-degenerate", is_flag=True, help="Exit with 6 where the architecture is degenerate.")
 @options.backend
 @options.run_options
 @options.as_json
 def command(name, recipe_of, smoke, out, run_options, dry_run, fail_on_degenerate, as_json, **data_options):
-    """Search a genotype, on training images alone.
+    """Search an architecture, on training images alone.
 
-    RECIPE is a row of `sharpkeras list recipes`; every flag changes a setting of it. Leaves recipe.json, metrics.jsonl,
-    genotype.json, the alphas of every epoch, checkpoints and pictures in the run directory. The same command goes on
-    where a run was stopped.
+    RECIPE is a row of `sharpkeras list recipes`; every flag changes a setting of it. The run directory gets
+    recipe.json, metrics.jsonl, the architecture (genotype.json or path.json), the alphas of every epoch, checkpoints
+    and pictures. The same command goes on where a run was stopped.
     """
     import sharpkeras as sk
     from sharpkeras.errors import NumericalError
     from sharpkeras.experiment import forecast, inherited_settings, result_checks
     from sharpkeras_cli.progress import ConsoleProgress
 
-    recipe, out = recipe_of(SEARCHES[name].settings), options.run_directory(out, "search", smoke)
+    recipe = recipe_of(inherited_settings.named_search(name))
+    out = inherited_settings.run_directory(out, "search", smoke)
     if not smoke:
         options.tell_printed(SEARCHES[name])
     if dry_run:
         return options.tell_forecast(forecast.forecast_search(recipe, run_options, data_options), as_json)
     with ConsoleProgress("search") as progress:
-        found = sk.search(recipe, out, run_options, progress, data_options)
+        found = sk.search(recipe, out, options=run_options, progress=progress, data=data_options)
     warning = result_checks.degenerate(recipe, out)
     if warning:
         click.echo(f"WARNING: degenerate architecture: {warning}", err=True)
     if as_json:
-        facts = {"degenerate": warning, "findings": result_checks.what_was_not_learned(out)}
+        findings = [flags.rendered(text) for text in result_checks.what_was_not_learned(out)]
+        facts = {"degenerate": warning, "findings": findings}
         click.echo(json.dumps({"run": str(out), found.kind: found.as_dict(), **facts}))
     else:
         click.echo(found.as_json(), nl=False)

@@ -17,9 +17,9 @@ def command(number, as_json):
     architecture is published is built and counted; the others are shown as printed.
     """
     options.choose_backend()
-    from sharpkeras.experiment import paper_tables
+    import sharpkeras as sk
 
-    rows = paper_tables.table(int(number))
+    rows = sk.table(int(number))
     if as_json:
         click.echo(json.dumps(rows))
         return

@@ -66,7 +66,7 @@ def main(search=None, train=None, out="runs/block"):
     print(found.as_json())
     for name, block in {"found": found, "sharp": SHARP_SEP_CONV, "random": BLOCK.sample(seed=0)}.items():
         with ConsoleProgress(name) as progress:
-            cost = sk.train(train, block, f"{out}/{name}", space=BLOCK, progress=progress)
+            cost = sk.train(block, f"{out}/{name}", recipe=train, space=BLOCK, progress=progress)
         error = sk.evaluate(f"{out}/{name}", space=BLOCK)["text"]
         print(f"{name:6} {cost.parameters:6,} parameters, {cost.addmults_paper:7,} AddMults, test error {error}")
 

@@ -4,6 +4,10 @@ All randomness comes in as an argument: `draws`, uniforms in [0, 1) with one row
 TensorFlow and JAX then give the same images, and a resumed run the images that it would have had.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
+import keras
 from keras import ops
 
 from sharpkeras.data import autoaugment as policies
@@ -16,7 +20,7 @@ DRAWS = (*OWN_DRAWS, *policies.DRAWS)
 NUM_DRAWS = len(DRAWS)
 
 
-def normalize(images, mean, deviation, dtype="float32"):
+def normalize(images: Any, mean: Sequence[float], deviation: Sequence[float], dtype: str = "float32") -> Any:
     """(x / 255 − mean) / deviation for each channel.
 
     Args:
@@ -33,7 +37,9 @@ def normalize(images, mean, deviation, dtype="float32"):
     return ops.cast((images - mean) / deviation, dtype)
 
 
-def crop_and_flip(images, crop_y, crop_x, flip, *, crop_padding_px=4, fill=0):
+def crop_and_flip(
+    images: Any, crop_y: Any, crop_x: Any, flip: Any, *, crop_padding_px: int = 4, fill: float = 0
+) -> Any:
     """Crops each image, padded with one colour, back to its size at a random place, and mirrors half of them.
 
     As torchvision's RandomCrop(size, padding) and RandomHorizontalFlip on the raw image: the padding is black before
@@ -63,7 +69,7 @@ def crop_and_flip(images, crop_y, crop_x, flip, *, crop_padding_px=4, fill=0):
     return ops.take(ops.reshape(images, (-1, channels)), pixels, axis=0)
 
 
-def cutout(images, center_y, center_x, *, cutout_px=16):
+def cutout(images: Any, center_y: Any, center_x: Any, *, cutout_px: int = 16) -> Any:
     """Sets a square of each image to zero, which is the mean colour where images are normalised.
 
     As the official Cutout: the centre is uniform over the pixels, so the square may stick out and lose a part; rows
@@ -93,9 +99,51 @@ def cutout(images, center_y, center_x, *, cutout_px=16):
     return ops.where(ops.logical_and(inside_rows, inside_columns), ops.zeros_like(images), images)
 
 
+@keras.saving.register_keras_serializable("sharpkeras")
+class Cutout(keras.layers.Layer):
+    """Sets a square of each image to zero, at a random place; does nothing at inference (see `cutout`).
+
+    Zero is the mean colour of images that are normalised, as the paper has them, and black of those that are not.
+
+    Args:
+        cutout_px: side of the square.
+        seed: of the random places, an integer; None is another one each time.
+    """
+
+    def __init__(self, cutout_px: int = 16, seed: int | None = None, *, name: str | None = None):
+        super().__init__(name=name, autocast=False)  # so that uniforms stay float32
+        self.cutout_px, self.seed = cutout_px, seed
+        self.seed_generator = keras.random.SeedGenerator(seed)
+
+    def call(self, images: Any, training: bool = True) -> Any:
+        """The images, (B, H, W, C) or (H, W, C), with a square of zeros where `training`; H and W are static."""
+        if not training:
+            return images
+
+        def cut(images: Any, draws: Any) -> Any:
+            return cutout(images, draws[:, 0], draws[:, 1], cutout_px=self.cutout_px)
+
+        return policies.drawn(cut, images, 2, self.seed_generator)
+
+    def compute_output_shape(self, input_shape: tuple) -> tuple:
+        return input_shape
+
+    def get_config(self) -> dict[str, Any]:
+        return {"name": self.name, "cutout_px": self.cutout_px, "seed": self.seed}
+
+
 def augment(
-    images, draws, mean, deviation, *, crop_padding_px=4, flip=True, autoaugment=None, cutout_px=16, dtype="float32"
-):
+    images: Any,
+    draws: Any,
+    mean: Sequence[float],
+    deviation: Sequence[float],
+    *,
+    crop_padding_px: int = 4,
+    flip: bool = True,
+    autoaugment: str | None = None,
+    cutout_px: int = 16,
+    dtype: str = "float32",
+) -> Any:
     """The official training augmentation: crop, flip, AutoAugment, normalise, cutout.
 
     As in the official code the crop pads with black, or with AutoAugment's gray where that follows.
@@ -121,7 +169,7 @@ def augment(
     crop = {"crop_padding_px": crop_padding_px, "fill": 0 if autoaugment is None else FILL}
     images = crop_and_flip(images, crop_y, crop_x, flip_draw if flip else None, **crop)
     if autoaugment is not None:
-        images = policies.AutoAugment(autoaugment)(images, draws[:, own:NUM_DRAWS])
+        images = policies.autoaugment(images, draws[:, own:NUM_DRAWS], autoaugment)
     images = normalize(images, mean, deviation, dtype)
     return cutout(images, cutout_y, cutout_x, cutout_px=cutout_px)
 

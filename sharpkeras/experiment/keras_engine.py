@@ -10,6 +10,7 @@ from pathlib import Path
 
 import keras
 
+from sharpkeras import user_modules
 from sharpkeras.engine.step_model import backend_step
 from sharpkeras.experiment import weights
 from sharpkeras.experiment.paper_tables import trained_network
@@ -109,4 +110,5 @@ def open_keras(path, shape, threads):
 
 
 if __name__ == "__main__":
+    user_modules.import_all(user_modules.named())
     serve(open_keras)

@@ -6,6 +6,7 @@ A field carries its help and its range; the command line makes its options from 
 import dataclasses
 import difflib
 import math
+from typing import Any
 
 from sharpkeras.errors import ConfigError, printable
 
@@ -66,14 +67,30 @@ class Settings:
         Raises:
             ConfigError: for a text of another form; names and ranges are checked by `from_dict`.
         """
-        kinds = {field.name: _kind(field) for field in cls.fields()}
         values = {}
         for assignment in assignments:
             name, equals, text = (part.strip() for part in assignment.partition("="))
             if not equals:
                 raise ConfigError("expected a setting", where=where, seen=assignment, allowed="name=value")
-            values[name] = _value(text, kinds.get(name, str))
-        return values
+            values[name] = text
+        return cls.read_values(values)
+
+    @classmethod
+    def read_values(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """The same values by name, as their settings have them: 600000000 of "600M", None of "none", 1.0 of 1.
+
+        What cannot be read so stays as it is, and so does the value of an unknown name: `from_dict` refuses them.
+        """
+        kinds = {field.name: _kind(field) for field in cls.fields()}
+
+        def read(name: str, value: Any) -> Any:
+            if isinstance(value, str):
+                return _value(value, kinds.get(name, str))
+            if type(value) is int and kinds.get(name) is float and _is_finite(value):
+                return float(value)
+            return value
+
+        return {name: read(name, value) for name, value in values.items()}
 
 
 def _check(field, value, where=None):

@@ -423,7 +423,7 @@ def test_row_23_a_search_that_diverges_keeps_its_last_checkpoint(place, monkeypa
     recipe = SearchRecipe(limit=80, batch_size=16, init_channels=2, epochs=3, num_nodes=1, space=PRIMITIVES)
     options = run_options.RunOptions(checkpoint_s=0.0)
     with pytest.raises(NumericalError, match="weights became NaN or infinite in epoch 2, step 1"):
-        sk.search(recipe, "new", options, Poison(models))
+        sk.search(recipe, "new", options=options, progress=Poison(models))
     told = json.loads(Path("new/diverged.json").read_text())
     assert (told["epoch"], told["step"]) == (1, 0)
     assert (told["epochs_counted_from"], told["steps_counted_from"]) == (0, 0)

@@ -55,7 +55,7 @@ def trained_next(out, monkeypatch):
     assert program == "sharpkeras" and words[0] == "train"
     seen = []
     with monkeypatch.context() as patch:
-        patch.setattr(sk, "train", lambda recipe, found, *_, **__: seen.append((recipe, found)) or sys.exit(0))
+        patch.setattr(sk, "train", lambda found, *_, recipe, **__: seen.append((recipe, found)) or sys.exit(0))
         result = sharpkeras(*words)
     assert result.code == 0, result.err
     recipe, found = seen[0]
@@ -218,7 +218,7 @@ def test_cost_names_the_sizes_that_it_counted(name, sizes, monkeypatch):
     counted = sharpkeras("cost", name, *sizes)
     words = shlex.split(counted.out.strip().splitlines()[-1].removeprefix("Next: sharpkeras "))
     seen = []
-    monkeypatch.setattr(sk, "train", lambda recipe, found, *_, **__: seen.append((recipe, found)) or sys.exit(0))
+    monkeypatch.setattr(sk, "train", lambda found, *_, recipe, **__: seen.append((recipe, found)) or sys.exit(0))
     assert sharpkeras(*words).code == 0
     recipe, found = seen[0]
     side = recipe.image_size or {"cifar10": 32, "imagenet": 224}[recipe.dataset]

@@ -61,8 +61,8 @@ class Trial:
                 patch.setattr(cost, "count", lambda network: None)
             patch.setattr("sharpkeras.engine.epochs.PROGRESS_S", -1.0)  # progress after every step
             if self.kind == "search":
-                return sk.search(SEARCH, out, options, progress)
-            return sk.train(TRAINING, GENOTYPE, out, options, progress)
+                return sk.search(SEARCH, out, options=options, progress=progress)
+            return sk.train(GENOTYPE, out, recipe=TRAINING, options=options, progress=progress)
 
     def once(self, name, make):
         """`make`, which gives what it made the first time again; a model has the numbers it was made with again."""

@@ -261,9 +261,9 @@ def test_another_kind_of_recipe_or_architecture_is_named(tmp_path):
     with pytest.raises(UsageError, match="SearchRecipe"):
         sk.search(TrainRecipe(), tmp_path / "run")
     with pytest.raises(UsageError, match="TrainRecipe"):
-        sk.train(SearchRecipe(), published.architecture("DARTS_V1"), tmp_path / "run")
-    with pytest.raises(UsageError, match="sk.architecture"):
-        sk.train(TrainRecipe(), "DARTS_V1", tmp_path / "run")
+        sk.train(published.architecture("DARTS_V1"), tmp_path / "run", recipe=SearchRecipe())
+    with pytest.raises(UsageError, match="no architecture"):
+        sk.train(TrainRecipe(), tmp_path / "run")
 
 
 def test_the_cuboid_of_the_readme_runs(tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import errno
+import functools
 import json
 import os
 import re
@@ -9,6 +10,7 @@ import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
+import keras
 import numpy as np
 import pytest
 from PIL import Image
@@ -24,11 +26,13 @@ from sharpkeras.errors import DataError, NumericalError, RunError
 from sharpkeras.experiment import evaluate, paper_tables
 from sharpkeras.io import atomic_writes
 from sharpkeras.measure.accuracy import clopper_pearson
+from sharpkeras.optimizers import SGD
 from sharpkeras.paper import published
 from sharpkeras.recipes import TrainRecipe
 from sharpkeras.runs import RunDirectory
 from sharpkeras.spaces import state_dict
 from sharpkeras.spaces.network_spec import NetworkSpec
+from sharpkeras.training.training_model import TrainingModel
 
 HELD_OUT = {"by": "held_out", "epoch": 12, "epochs": 30, "accuracy": 0.99, "images": 143}
 BY_TEST = {"by": "test", "epoch": 12, "epochs": 30, "accuracy": 0.99, "images": 359}
@@ -315,3 +319,40 @@ def test_row_64_on_other_images_it_says_which_selected(train):
     report = sharpkeras("evaluate", "train", "--data", "folder:photos", "--json").json
     words = f"{LABEL}: epoch 13 of 30, the best on the test images of digits; none of these selected"
     assert report["selection"] == words and report["text"].startswith(LABEL)
+
+
+# --- the trained network as a Keras model ---
+
+
+def test_a_loaded_run_answers_as_its_evaluation(train, tmp_path):
+    model, test = sk.load(train), load("digits", "test")
+    report, arrays, _ = answers(train)
+    assert test.images.dtype == np.uint8 and model.class_names == list(test.class_names)
+    logits = model.predict(test.images, batch_size=256, verbose=0)
+    best = np.argsort(-logits, axis=1, kind="stable")
+    assert np.array_equal(best[:, :5], arrays["classes"])
+    assert (best[:, 0] != test.labels).sum() == report["errors"]
+    network, *_ = paper_tables.trained_network(train)
+    normalize = functools.partial(augment.normalize, mean=test.mean, deviation=test.deviation)
+    evaluated = TrainingModel(network, SGD(0.0), normalize=normalize)
+    batches = [(test.images[:64], test.labels[:64], 64)]
+    np.testing.assert_array_equal(model.predict_on_batch(test.images[:64]), evaluated.logits(batches))
+    assert model.network.count_params() == network.count_params()
+
+
+def test_it_is_saved_loaded_and_trained_on(train, tmp_path):
+    model, test = sk.load(train), load("digits", "test")
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert type(loaded) is type(model) and loaded.class_names == model.class_names
+    images = test.images[:40]
+    np.testing.assert_array_equal(loaded.predict_on_batch(images), model.predict_on_batch(images))
+    loaded.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    before = loaded.evaluate(images, test.labels[:40], verbose=0)
+    loaded.fit(images, test.labels[:40], epochs=3, verbose=0)
+    assert loaded.evaluate(images, test.labels[:40], verbose=0) < before
+
+
+def test_images_of_another_size_are_refused(train):
+    with pytest.raises(DataError, match=r"not of the training's size"):
+        sk.load(train)(np.zeros((2, 9, 8, 1), "uint8"))

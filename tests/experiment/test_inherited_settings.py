@@ -36,7 +36,7 @@ def asked_for(*words, monkeypatch):
     """The TrainRecipe that `train` would run, and what was said."""
     seen = []
     with monkeypatch.context() as patch:
-        patch.setattr(sk, "train", lambda recipe, *_, **__: seen.append(recipe) or sys.exit(0))
+        patch.setattr(sk, "train", lambda *_, recipe, **__: seen.append(recipe) or sys.exit(0))
         result = sharpkeras("train", *words)
     assert result.code == 0, result.err
     return seen[0], result.err
@@ -73,7 +73,7 @@ def test_a_recipe_that_is_named_brings_its_images_which_is_said(monkeypatch):
 def test_a_training_is_repeated_by_its_own_recipe(place, monkeypatch):
     """A run of `train` is an architecture too: it was trained on the digits all the same."""
     recipe = TrainRecipe(**OF_SEARCH, init_channels=2, num_cells=2, epochs=1, warmup_epochs=0, batch_size=8)
-    sk.train(recipe, architectures.architecture("search"), place / "train")
+    sk.train(architectures.architecture("search"), place / "train", recipe=recipe)
     again, _ = asked_for("train", "--out", "again", monkeypatch=monkeypatch)
     assert again == recipe
     counted = sharpkeras("cost", "train")

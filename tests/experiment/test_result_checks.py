@@ -150,6 +150,6 @@ def test_chance_is_the_share_of_the_commonest_class(place):
         make_images(place / "pets" / split, {"cat": 90, "dog": 10}, size=(8, 8))
     make_found(place / "found", SearchRecipe(dataset="folder:pets", num_nodes=1, space="darts", batch_size=8))
     recipe = TrainRecipe(dataset="folder:pets", init_channels=2, num_cells=2, epochs=1, warmup_epochs=0, batch_size=8)
-    sk.train(recipe, architectures.architecture("found"), place / "train")
+    sk.train(architectures.architecture("found"), place / "train", recipe=recipe)
     facts = json.loads(Path("train/data.json").read_text())
     assert facts["uses"] == {"to train on": 90, "held out": 10} and facts["chance"] >= 0.7

@@ -42,7 +42,7 @@ def trained(out, **settings):
 
     training.run_training = noted
     try:
-        sk.train(recipe(**settings), GENOTYPE, out)
+        sk.train(GENOTYPE, out, recipe=recipe(**settings))
     finally:
         training.run_training = run_training
     arrays, meta = atomic_writes.load_arrays(out / "weights.safetensors")
@@ -80,7 +80,7 @@ def test_what_selects_is_not_trained_on(tmp_path, monkeypatch):
         "evaluation_batches",
         lambda images, labels, size, indices=None: asked.extend(indices) or evaluation(images, labels, size, indices),
     )
-    sk.train(recipe(held_out=0.25), GENOTYPE, tmp_path / "run")
+    sk.train(GENOTYPE, tmp_path / "run", recipe=recipe(held_out=0.25))
     assert set(seen) | set(asked) == set(range(80)) and not set(seen) & set(asked) and len(set(asked)) == 20
 
 

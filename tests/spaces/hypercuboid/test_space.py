@@ -590,7 +590,7 @@ def test_training_a_path_of_a_space_that_only_python_knows_needs_the_space(tmp_p
     recipe = TrainRecipe(dataset="digits", limit=40, batch_size=8, epochs=1, warmup_epochs=0, auxiliary_weight=0.0)
     path = CUBOIDS["one state"].sample(0)
     with pytest.raises(ConfigError, match="only Python knows") as caught:
-        sk.train(recipe, path, tmp_path / "run")
+        sk.train(path, tmp_path / "run", recipe=recipe)
     assert caught.value.exit_code == 3 and caught.value.seen == "hypercuboid" and "space=" in caught.value.next_step
 
 
