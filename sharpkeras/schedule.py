@@ -1,6 +1,7 @@
 """Cosine Power Annealing (Eq. 2, Fig. 4 and 5), with warm-up and decaying warm restarts."""
 
 import math
+from typing import Any
 
 import keras
 from keras import ops
@@ -13,6 +14,10 @@ class CosinePowerAnnealing(keras.optimizers.schedules.LearningRateSchedule):
     """The learning rate per step: Eq. 2, and Eq. 1 (cosine annealing) at power 1.
 
     Worked example: from 0.025 to 0 over 100 steps at power 2, step 50 gives 0.025·(2^1.5 - 2)/(4 - 2) = 0.010355.
+
+    >>> schedule = CosinePowerAnnealing(0.025, 0.0, decay_steps=100, power=2.0)
+    >>> [round(float(schedule(step)), 6) for step in (0, 50, 100)]
+    [0.025, 0.010355, 0.0]
 
     Args:
         max_learning_rate: η_max of the first cycle.
@@ -32,16 +37,16 @@ class CosinePowerAnnealing(keras.optimizers.schedules.LearningRateSchedule):
 
     def __init__(
         self,
-        max_learning_rate,
-        min_learning_rate,
-        decay_steps,
-        power=2.0,
-        warmup_steps=0,
-        num_cycles=1,
-        restart_decay=1.0,
-        period_multiplier=1.0,
-        name="cosine_power_annealing",
-    ):
+        max_learning_rate: float,
+        min_learning_rate: float,
+        decay_steps: float,
+        power: float = 2.0,
+        warmup_steps: float = 0,
+        num_cycles: int = 1,
+        restart_decay: float = 1.0,
+        period_multiplier: float = 1.0,
+        name: str = "cosine_power_annealing",
+    ) -> None:
         super().__init__()
         _check("power", power, power > 0, "a number above 0")
         _check("decay_steps", decay_steps, decay_steps >= 1, "at least 1")
@@ -50,7 +55,7 @@ class CosinePowerAnnealing(keras.optimizers.schedules.LearningRateSchedule):
         _check("restart_decay", restart_decay, 0 < restart_decay <= 1, "above 0, up to 1")
         _check("period_multiplier", period_multiplier, period_multiplier > 0, "a number above 0")
         _check("min_learning_rate", min_learning_rate, 0 <= min_learning_rate <= max_learning_rate, "0 to the maximum")
-        self.config = dict(max_learning_rate=max_learning_rate, min_learning_rate=min_learning_rate)
+        self.config: dict[str, Any] = dict(max_learning_rate=max_learning_rate, min_learning_rate=min_learning_rate)
         self.config |= dict(decay_steps=decay_steps, power=power, warmup_steps=warmup_steps, num_cycles=num_cycles)
         self.config |= dict(restart_decay=restart_decay, period_multiplier=period_multiplier, name=name)
         periods = [decay_steps * period_multiplier**i for i in range(num_cycles)]
@@ -58,7 +63,7 @@ class CosinePowerAnnealing(keras.optimizers.schedules.LearningRateSchedule):
         self._starts = [sum(periods[:i]) for i in range(num_cycles)]
         self._peaks = [max_learning_rate * restart_decay**i for i in range(num_cycles)]
 
-    def __call__(self, step):
+    def __call__(self, step: Any) -> Any:
         step = ops.cast(step, "float32")
         low, warmup, power = (self.config[k] for k in ("min_learning_rate", "warmup_steps", "power"))
         since = step - warmup
@@ -73,11 +78,11 @@ class CosinePowerAnnealing(keras.optimizers.schedules.LearningRateSchedule):
         rising = low + (self._peaks[0] - low) * (step + 1.0) / max(warmup, 1)
         return ops.where(since < 0, rising, annealed)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return dict(self.config)
 
 
-def _decay(cosine, power):
+def _decay(cosine: Any, power: float) -> Any:
     """(p^(c + 1) - p) / (p² - p), the fraction in Eq. 2; its limit at p = 1 is c.
 
     As it stands it is a difference of almost equal numbers near p = 1, overflows at a large p, and is 0 / 0 at a tiny
@@ -94,6 +99,6 @@ def _decay(cosine, power):
     return (ops.power(power, cosine + 1.0) - power) / (power**2 - power)
 
 
-def _check(name, value, good, allowed):
+def _check(name: str, value: float, good: bool, allowed: str) -> None:
     if not good or not math.isfinite(value):
         raise ConfigError("learning rate schedule out of range", where=name, seen=value, allowed=allowed)

@@ -6,38 +6,47 @@ A field carries its help and its range; the command line makes its options from 
 import dataclasses
 import difflib
 import math
+from collections.abc import Iterable, Sequence
+from typing import Any, Self
 
 from sharpkeras.errors import ConfigError, printable
 
 SUFFIXES = {"K": 10**3, "M": 10**6, "B": 10**9, "G": 10**9}
 
 
-def setting(default, help, low=None, high=None, choices=None):
+def setting(
+    default: Any,
+    help: str,
+    low: float | None = None,
+    high: float | None = None,
+    choices: Sequence[str] | None = None,
+) -> Any:
     """A field of settings: its default, its help, and the values it may have (`low` and `high` included)."""
     return dataclasses.field(default=default, metadata=dict(help=help, low=low, high=high, choices=choices))
 
 
+@dataclasses.dataclass(frozen=True)
 class Settings:
     """A frozen dataclass of `setting`s: range checks, and the way from and to JSON."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for field in self.fields():
             _check(field, getattr(self, field.name))
 
     @classmethod
-    def fields(cls):
+    def fields(cls) -> list[dataclasses.Field[Any]]:
         """The fields that are settings: what else a recipe knows of itself is neither an option nor in its JSON."""
         return [field for field in dataclasses.fields(cls) if "help" in field.metadata]
 
-    def as_dict(self):
+    def as_dict(self) -> dict[str, Any]:
         return {field.name: getattr(self, field.name) for field in self.fields()}
 
-    def changes(self, other):
+    def changes(self, other: "Settings") -> dict[str, Any]:
         """What `other` has otherwise, name → its value there."""
         return {name: value for name, value in other.as_dict().items() if value != getattr(self, name)}
 
     @classmethod
-    def from_dict(cls, settings, where="recipe", base=None):
+    def from_dict(cls, settings: dict[str, Any], where: str = "recipe", base: Self | None = None) -> Self:
         """Settings from JSON values; what is missing comes from `base` (default: the defaults).
 
         Raises:
@@ -57,7 +66,7 @@ class Settings:
         return dataclasses.replace(base or cls(), **settings)
 
     @classmethod
-    def parse(cls, assignments, where="--set"):
+    def parse(cls, assignments: Iterable[str], where: str = "--set") -> dict[str, Any]:
         """Values by name from texts such as "epochs=60"; `none` is no value.
 
         Raises:
@@ -73,7 +82,7 @@ class Settings:
         return values
 
 
-def _check(field, value, where=None):
+def _check(field: dataclasses.Field[Any], value: Any, where: str | None = None) -> None:
     """Raises ConfigError unless `value` has the field's type and lies in its range."""
     rule, kind, optional = field.metadata, _kind(field), "None" in str(field.type)
     path = f"{where}: {field.name}" if where else field.name
@@ -91,7 +100,7 @@ def _check(field, value, where=None):
         raise ConfigError("unknown value", where=path, seen=value, allowed=", ".join(choices))
 
 
-def _is_finite(number):
+def _is_finite(number: float) -> bool:
     """Whether it is finite as a float too, which an integer of 400 digits is not."""
     try:
         return math.isfinite(number)
@@ -99,20 +108,24 @@ def _is_finite(number):
         return False
 
 
-def count(text):
-    """600_000_000 of "600M"; raises ValueError for what is no whole number with K, M or B (or G) behind it."""
+def count(text: str) -> int:
+    """600_000_000 of "600M"; raises ValueError for what is no whole number with K, M or B (or G) behind it.
+
+    >>> count("1.5K")
+    1500
+    """
     number = float(text[:-1]) * SUFFIXES.get(text[-1:].upper(), math.nan)
     if not number.is_integer():
         raise ValueError(text)
     return int(number)
 
 
-def _kind(field):
+def _kind(field: dataclasses.Field[Any]) -> type:
     """bool, int, float or str."""
     return next(kind for kind in (bool, int, float, str) if kind.__name__ in str(field.type))
 
 
-def _value(text, kind):
+def _value(text: str, kind: type) -> Any:
     """The text as a value of that kind, or as it is where it can not be read so: the check then says what is wrong."""
     if text.lower() == "none" and kind is not str:
         return None
