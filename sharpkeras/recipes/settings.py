@@ -6,47 +6,38 @@ A field carries its help and its range; the command line makes its options from 
 import dataclasses
 import difflib
 import math
-from collections.abc import Iterable, Sequence
-from typing import Any, Self
 
 from sharpkeras.errors import ConfigError, printable
 
 SUFFIXES = {"K": 10**3, "M": 10**6, "B": 10**9, "G": 10**9}
 
 
-def setting(
-    default: Any,
-    help: str,
-    low: float | None = None,
-    high: float | None = None,
-    choices: Sequence[str] | None = None,
-) -> Any:
+def setting(default, help, low=None, high=None, choices=None):
     """A field of settings: its default, its help, and the values it may have (`low` and `high` included)."""
     return dataclasses.field(default=default, metadata=dict(help=help, low=low, high=high, choices=choices))
 
 
-@dataclasses.dataclass(frozen=True)
 class Settings:
     """A frozen dataclass of `setting`s: range checks, and the way from and to JSON."""
 
-    def __post_init__(self) -> None:
+    def __post_init__(self):
         for field in self.fields():
             _check(field, getattr(self, field.name))
 
     @classmethod
-    def fields(cls) -> list[dataclasses.Field[Any]]:
+    def fields(cls):
         """The fields that are settings: what else a recipe knows of itself is neither an option nor in its JSON."""
         return [field for field in dataclasses.fields(cls) if "help" in field.metadata]
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self):
         return {field.name: getattr(self, field.name) for field in self.fields()}
 
-    def changes(self, other: "Settings") -> dict[str, Any]:
+    def changes(self, other):
         """What `other` has otherwise, name → its value there."""
         return {name: value for name, value in other.as_dict().items() if value != getattr(self, name)}
 
     @classmethod
-    def from_dict(cls, settings: dict[str, Any], where: str = "recipe", base: Self | None = None) -> Self:
+    def from_dict(cls, settings, where="recipe", base=None):
         """Settings from JSON values; what is missing comes from `base` (default: the defaults).
 
         Raises:
@@ -66,7 +57,7 @@ class Settings:
         return dataclasses.replace(base or cls(), **settings)
 
     @classmethod
-    def parse(cls, assignments: Iterable[str], where: str = "--set") -> dict[str, Any]:
+    def parse(cls, assignments, where="--set"):
         """Values by name from texts such as "epochs=60"; `none` is no value.
 
         Raises:
@@ -82,7 +73,7 @@ class Settings:
         return values
 
 
-def _check(field: dataclasses.Field[Any], value: Any, where: str | None = None) -> None:
+def _check(field, value, where=None):
     """Raises ConfigError unless `value` has the field's type and lies in its range."""
     rule, kind, optional = field.metadata, _kind(field), "None" in str(field.type)
     path = f"{where}: {field.name}" if where else field.name
@@ -100,7 +91,7 @@ def _check(field: dataclasses.Field[Any], value: Any, where: str | None = None) 
         raise ConfigError("unknown value", where=path, seen=value, allowed=", ".join(choices))
 
 
-def _is_finite(number: float) -> bool:
+def _is_finite(number):
     """Whether it is finite as a float too, which an integer of 400 digits is not."""
     try:
         return math.isfinite(number)
@@ -108,24 +99,20 @@ def _is_finite(number: float) -> bool:
         return False
 
 
-def count(text: str) -> int:
-    """600_000_000 of "600M"; raises ValueError for what is no whole number with K, M or B (or G) behind it.
-
-    >>> count("1.5K")
-    1500
-    """
+def count(text):
+    """600_000_000 of "600M"; raises ValueError for what is no whole number with K, M or B (or G) behind it."""
     number = float(text[:-1]) * SUFFIXES.get(text[-1:].upper(), math.nan)
     if not number.is_integer():
         raise ValueError(text)
     return int(number)
 
 
-def _kind(field: dataclasses.Field[Any]) -> type:
+def _kind(field):
     """bool, int, float or str."""
     return next(kind for kind in (bool, int, float, str) if kind.__name__ in str(field.type))
 
 
-def _value(text: str, kind: type) -> Any:
+def _value(text, kind):
     """The text as a value of that kind, or as it is where it can not be read so: the check then says what is wrong."""
     if text.lower() == "none" and kind is not str:
         return None

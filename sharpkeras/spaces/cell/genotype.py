@@ -5,9 +5,7 @@ A node of a cell adds two (primitive, source) pairs; sources 0 and 1 are the out
 """
 
 import json
-import os
 from dataclasses import dataclass
-from typing import Any, ClassVar
 
 from sharpkeras import primitives
 from sharpkeras.errors import ConfigError
@@ -16,7 +14,6 @@ from sharpkeras.spaces import SCHEMA_VERSION, check_fields, check_name
 
 MAX_NODES = 32
 FIELDS = ("normal", "normal_concat", "reduce", "reduce_concat")
-Pair = tuple[str, int]  # (primitive, source)
 EXPECTED = '{"normal": [["sep_conv_3x3", 0], ["skip_connect", 1], …], "normal_concat": [2, 3, 4, 5], "reduce": […], …}'
 
 
@@ -31,33 +28,33 @@ class Genotype:
         name: optional; a file name in itself.
     """
 
-    normal: tuple[Pair, ...]
-    normal_concat: tuple[int, ...]
-    reduce: tuple[Pair, ...]
-    reduce_concat: tuple[int, ...]
+    normal: tuple
+    normal_concat: tuple
+    reduce: tuple
+    reduce_concat: tuple
     name: str | None = None
 
-    kind: ClassVar[str] = "genotype"
+    kind = "genotype"
 
-    def cell(self, reduction: bool) -> tuple[tuple[tuple[Pair, Pair], ...], tuple[int, ...]]:
+    def cell(self, reduction):
         """The pairs of one kind of cell grouped by node, ((pair, pair), …), and its concatenated states."""
         pairs, concat = (self.reduce, self.reduce_concat) if reduction else (self.normal, self.normal_concat)
         return tuple(zip(pairs[::2], pairs[1::2])), concat
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self):
         named = {"name": self.name} if self.name else {}
         pairs = {"normal": [list(pair) for pair in self.normal], "reduce": [list(pair) for pair in self.reduce]}
         concat = {"normal_concat": list(self.normal_concat), "reduce_concat": list(self.reduce_concat)}
         fields = {**pairs, **concat}
         return {"schema_version": SCHEMA_VERSION, **named, **{name: fields[name] for name in FIELDS}}
 
-    def as_json(self) -> str:
+    def as_json(self):
         """One line per cell, so that a difference between two files can be read."""
         lines = [f"  {json.dumps(key)}: {json.dumps(value)}" for key, value in self.as_dict().items()]
         return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
-def from_dict(fields: Any, where: str = "genotype", ops: str | None = None) -> Genotype:
+def from_dict(fields, where="genotype", ops=None):
     """A validated Genotype from a JSON object; without `schema_version` it is read as version 1.
 
     Args:
@@ -78,19 +75,19 @@ def from_dict(fields: Any, where: str = "genotype", ops: str | None = None) -> G
     )
 
 
-def load(path: str | os.PathLike[str], ops: str | None = None) -> Genotype:
+def load(path, ops=None):
     """A Genotype from a JSON file of at most 1 MiB; raises ConfigError as `from_dict` does."""
     return from_dict(json_files.load(path), where=str(path), ops=ops)
 
 
-def _pairs(value: Any, where: str, ops: str | None) -> tuple[Pair, ...]:
+def _pairs(value, where, ops):
     if not isinstance(value, list) or not value or len(value) % 2 or len(value) > 2 * MAX_NODES:
         rule = f"a list of 2 pairs per node, for 1 to {MAX_NODES} nodes"
         raise ConfigError("wrong number of pairs", where=where, seen=value, allowed=rule)
     return tuple(_pair(pair, index, f"{where}[{index}]", ops) for index, pair in enumerate(value))
 
 
-def _pair(pair: Any, index: int, where: str, ops: str | None) -> Pair:
+def _pair(pair, index, where, ops):
     if not (isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], str) and type(pair[1]) is int):
         raise ConfigError("expected [primitive, source]", where=where, seen=pair, allowed='["sep_conv_3x3", 0]')
     name, source = pair
@@ -103,7 +100,7 @@ def _pair(pair: Any, index: int, where: str, ops: str | None) -> Pair:
     return name, source
 
 
-def _concat(value: Any, pairs: list[Any], where: str) -> tuple[int, ...]:
+def _concat(value, pairs, where):
     states = 2 + len(pairs) // 2
     good = isinstance(value, list) and value and all(type(state) is int and 0 <= state < states for state in value)
     if not good or len(set(value)) != len(value):

@@ -6,9 +6,7 @@ route, a multi-path sub-graph several, which share what they have in common.
 
 import json
 import math
-import os
 from dataclasses import dataclass
-from typing import Any, ClassVar
 
 from sharpkeras.errors import ConfigError, printable
 from sharpkeras.io import json_files
@@ -16,9 +14,6 @@ from sharpkeras.spaces import SCHEMA_VERSION, check_fields, check_name
 
 MAX_ROUTES, MAX_STEPS, MAX_AXES = 64, 256, 16
 FIELDS = ("space", "routes")
-Label = str | float | None
-Choice = tuple[tuple[str, Label], ...]  # (axis, label) pairs
-Route = tuple[Choice, ...]
 EXPECTED = '{"space": "multichannel", "routes": [[{"filters": 32}, {"filters": 64, "primitive": "ResizablePool"}, …]]}'
 
 
@@ -33,17 +28,17 @@ class Path:
     """
 
     space: str
-    routes: tuple[Route, ...]
+    routes: tuple
     name: str | None = None
 
-    kind: ClassVar[str] = "path"
+    kind = "path"
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self):
         named = {"name": self.name} if self.name else {}
         routes = [[dict(choice) for choice in route] for route in self.routes]
         return {"schema_version": SCHEMA_VERSION, **named, "space": self.space, "routes": routes}
 
-    def as_json(self) -> str:
+    def as_json(self):
         """One line per choice, so that a difference between two files can be read."""
         fields = self.as_dict()
         routes = [",\n".join(f"      {json.dumps(choice)}" for choice in route) for route in fields.pop("routes")]
@@ -52,7 +47,7 @@ class Path:
         return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
-def from_dict(fields: Any, where: str = "path") -> Path:
+def from_dict(fields, where="path"):
     """A validated Path from a JSON object; whether its labels exist, the HyperCuboid says that it is built by.
 
     Args:
@@ -63,8 +58,8 @@ def from_dict(fields: Any, where: str = "path") -> Path:
         ConfigError: with the JSON path and the rule that was broken.
     """
     check_fields(fields, where, FIELDS, EXPECTED)
-    listed = _list(fields["routes"], f"{where}: routes", 1, MAX_ROUTES, "routes")
-    routes = tuple(_route(route, f"{where}: routes[{index}]") for index, route in enumerate(listed))
+    routes = _list(fields["routes"], f"{where}: routes", 1, MAX_ROUTES, "routes")
+    routes = tuple(_route(route, f"{where}: routes[{index}]") for index, route in enumerate(routes))
     if len({len(route) for route in routes}) > 1:
         seen = [len(route) for route in routes]
         raise ConfigError("routes of different lengths", where=f"{where}: routes", seen=seen, allowed="equal lengths")
@@ -74,17 +69,17 @@ def from_dict(fields: Any, where: str = "path") -> Path:
     return Path(space, routes, name)
 
 
-def load(path: str | os.PathLike[str]) -> Path:
+def load(path):
     """A Path from a JSON file of at most 1 MiB; raises ConfigError as `from_dict` does."""
     return from_dict(json_files.load(path), where=str(path))
 
 
-def _route(value: Any, where: str) -> Route:
+def _route(value, where):
     steps = _list(value, where, 2, MAX_STEPS, "choices: that of the stem, and one per position")
     return tuple(_choice(choice, f"{where}[{index}]") for index, choice in enumerate(steps))
 
 
-def _choice(value: Any, where: str) -> Choice:
+def _choice(value, where):
     if not isinstance(value, dict) or len(value) > MAX_AXES:
         rule = f"an object of at most {MAX_AXES} axes, such as " + '{"filters": 32}'
         raise ConfigError("expected a choice", where=where, seen=value, allowed=rule)
@@ -95,12 +90,12 @@ def _choice(value: Any, where: str) -> Choice:
     return tuple(value.items())
 
 
-def is_label(value: object) -> bool:
+def is_label(value):
     """Whether JSON has a word for a value: text, a finite number, true, false, null."""
     return isinstance(value, (str, int, type(None))) or isinstance(value, float) and math.isfinite(value)
 
 
-def _list(value: Any, where: str, low: int, high: int, what: str) -> list[Any]:
+def _list(value, where, low, high, what):
     if not isinstance(value, list) or not low <= len(value) <= high:
         raise ConfigError(f"expected {what}", where=where, seen=value, allowed=f"a list of {low} to {high}")
     return value
