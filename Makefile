@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test crash-test export-test fuzz zoo audit lock clean
+.PHONY: help setup demo test check wheel crash-test export-test fuzz zoo audit lock clean
 .DELETE_ON_ERROR:
 
 help:  ## List these targets
@@ -19,6 +19,18 @@ demo: setup  ## Search, train, evaluate, export and benchmark on real digits (mi
 
 test: setup  ## Run the whole test suite on two processes
 	@$(BIN)/python -m pytest -n 2
+
+check: setup  ## Style, types, doctests and packaging data, in less than two minutes
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/python -m pytest -q --doctest-modules $$(grep -rl --include='*.py' '^ *>>> ' sharpkeras cli)
+	@$(BIN)/python -W ignore -c "from setuptools.config.pyprojecttoml import read_configuration as read; \
+	    read('pyproject.toml', expand=False)"
+	@echo "pyproject.toml is valid."
+
+wheel: setup  ## Build the wheel, install it into an empty environment, and use it outside the checkout
+	@.ci/wheel $(BIN)/python
 
 crash-test: setup  ## Kill a search and a training at 20 random instants each; the end must be the same (CRASH="--seed 1")
 	@PYTHONPATH=tests $(BIN)/python -m support.crash --kills 20 $(CRASH)
@@ -47,7 +59,7 @@ lock: setup  ## Write requirements.lock anew from pyproject.toml (LOCK_FLAGS=--u
 	@echo "Wrote requirements.lock; make setup installs it."
 
 clean:  ## Remove .venv and what builds and tests leave; runs/ and exported/ stay
-	@rm -rf $(VENV) .audit build dist ./*.egg-info .pytest_cache .hypothesis
+	@rm -rf $(VENV) .audit build dist ./*.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The third-party packages, each checked against its hash. pip and setuptools go first: promise comes as source only,

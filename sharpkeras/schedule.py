@@ -15,6 +15,10 @@ class CosinePowerAnnealing(keras.optimizers.schedules.LearningRateSchedule):
 
     Worked example: from 0.025 to 0 over 100 steps at power 2, step 50 gives 0.025·(2^1.5 - 2)/(4 - 2) = 0.010355.
 
+    >>> schedule = CosinePowerAnnealing(0.025, 0.0, decay_steps=100, power=2.0)
+    >>> [round(float(schedule(step)), 6) for step in (0, 50, 100)]
+    [0.025, 0.010355, 0.0]
+
     Args:
         max_learning_rate: η_max of the first cycle.
         min_learning_rate: η_min.
@@ -51,7 +55,7 @@ class CosinePowerAnnealing(keras.optimizers.schedules.LearningRateSchedule):
         _check("restart_decay", restart_decay, 0 < restart_decay <= 1, "above 0, up to 1")
         _check("period_multiplier", period_multiplier, period_multiplier > 0, "a number above 0")
         _check("min_learning_rate", min_learning_rate, 0 <= min_learning_rate <= max_learning_rate, "0 to the maximum")
-        self.config = dict(max_learning_rate=max_learning_rate, min_learning_rate=min_learning_rate)
+        self.config: dict[str, Any] = dict(max_learning_rate=max_learning_rate, min_learning_rate=min_learning_rate)
         self.config |= dict(decay_steps=decay_steps, power=power, warmup_steps=warmup_steps, num_cycles=num_cycles)
         self.config |= dict(restart_decay=restart_decay, period_multiplier=period_multiplier, name=name)
         periods = [decay_steps * period_multiplier**i for i in range(num_cycles)]
@@ -78,7 +82,7 @@ class CosinePowerAnnealing(keras.optimizers.schedules.LearningRateSchedule):
         return dict(self.config)
 
 
-def _decay(cosine, power):
+def _decay(cosine: Any, power: float) -> Any:
     """(p^(c + 1) - p) / (p² - p), the fraction in Eq. 2; its limit at p = 1 is c.
 
     As it stands it is a difference of almost equal numbers near p = 1, overflows at a large p, and is 0 / 0 at a tiny
@@ -95,6 +99,6 @@ def _decay(cosine, power):
     return (ops.power(power, cosine + 1.0) - power) / (power**2 - power)
 
 
-def _check(name, value, good, allowed):
+def _check(name: str, value: float, good: bool, allowed: str) -> None:
     if not good or not math.isfinite(value):
         raise ConfigError("learning rate schedule out of range", where=name, seen=value, allowed=allowed)

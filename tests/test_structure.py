@@ -265,5 +265,5 @@ def test_the_lock_pins_every_package_with_hashes():
     names = {name for name, _ in blocks}
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
-    needed = project["dependencies"] + extras["cpu"] + extras["test"] + extras["lock"]
+    needed = project["dependencies"] + extras["cpu"] + extras["test"] + extras["dev"] + extras["lock"]
     assert {re.match(r"[\w-]+", requirement)[0] for requirement in needed} <= names

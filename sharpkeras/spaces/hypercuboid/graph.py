@@ -12,12 +12,11 @@ from itertools import pairwise
 from typing import Any
 
 import networkx as nx
-import numpy as np
 
 from sharpkeras.errors import ConfigError
 
-Node = Any  # SOURCE, ("stem", s), ("choice", position, s, k), ("add", position, s) or SINK
-
+Graph = Any  # a networkx.DiGraph, which has no annotations
+Node = Any  # SOURCE, SINK or a tuple, see `build`
 SOURCE = "Source"
 SINK = "Linear"
 BEAM_WIDTH = 16
@@ -28,7 +27,7 @@ MAX_PATHS = 200_000  # which `exhaustive` tries in seconds
 COST_SCALE = 2**53
 
 
-def build(weights: Sequence[np.ndarray], outcomes: Sequence[np.ndarray]) -> nx.DiGraph:
+def build(weights: Sequence[Any], outcomes: Sequence[Any]) -> Graph:
     """The graph of a HyperCuboid (Fig. 6), frozen.
 
     Nodes are SOURCE, ("stem", s), ("choice", position, s, k), ("add", position, s) and SINK. A state that no choice
@@ -53,18 +52,18 @@ def build(weights: Sequence[np.ndarray], outcomes: Sequence[np.ndarray]) -> nx.D
     return nx.freeze(graph)
 
 
-def score(graph: nx.DiGraph, nodes: Sequence[Node]) -> float:
+def score(graph: Graph, nodes: Sequence[Node]) -> float:
     """The sum of the softmax weights along a path (§4.1), or along a part of one."""
     edges = (graph.edges[edge] for edge in pairwise(nodes))
     return sum(edge["weight"] for edge in edges if "alpha" in edge)
 
 
-def choices(nodes: Sequence[tuple]) -> list[tuple[int, int]]:
+def choices(nodes: Sequence[Node]) -> list[tuple[int, int]]:
     """What a path picks: (state, choice) per position."""
     return [node[2:] for node in nodes if node[0] == "choice"]
 
 
-def count_paths(graph: nx.DiGraph) -> int:
+def count_paths(graph: Graph) -> int:
     """How many paths lead from SOURCE to SINK."""
     counts: dict[Node, int] = {}
     for node in nx.topological_sort(graph):
@@ -75,12 +74,12 @@ def count_paths(graph: nx.DiGraph) -> int:
 # --- one path ---
 
 
-def longest_path(graph: nx.DiGraph) -> list[Node]:
+def longest_path(graph: Graph) -> list[Node]:
     """The path of the highest score: "an optimal path … which maximizes the total path score" (§4.1)."""
     return nx.dag_longest_path(graph)
 
 
-def beam_search(graph: nx.DiGraph, width: int = BEAM_WIDTH, start: Node = SOURCE, end: Node = SINK) -> list[Node]:
+def beam_search(graph: Graph, width: int = BEAM_WIDTH, start: Node = SOURCE, end: Node = SINK) -> list[Node]:
     """The best path that is left if after each position only the `width` best beginnings are kept.
 
     Raises:
@@ -88,7 +87,7 @@ def beam_search(graph: nx.DiGraph, width: int = BEAM_WIDTH, start: Node = SOURCE
     """
     if width < 1:
         raise ConfigError("a beam without a path", where="width", seen=width, allowed="1 or more")
-    beam = [[start]]
+    beam: list[list[Node]] = [[start]]
     while beam[0][-1] != end:
         beam = [[*nodes, after] for nodes in beam for after in graph[nodes[-1]]]
         if "alpha" in graph.edges[beam[0][-2:]]:  # on the constants between all tie, and a cut would be arbitrary
@@ -96,7 +95,7 @@ def beam_search(graph: nx.DiGraph, width: int = BEAM_WIDTH, start: Node = SOURCE
     return max(beam, key=partial(score, graph))
 
 
-def greedy_top_down(graph: nx.DiGraph) -> list[Node]:
+def greedy_top_down(graph: Graph) -> list[Node]:
     """At every position the strongest choice for the state that the ones before led to; the first one picks the stem.
 
     The official greedy paths are other ones: that routine compares the constants too and takes the first of a tie.
@@ -104,12 +103,12 @@ def greedy_top_down(graph: nx.DiGraph) -> list[Node]:
     return beam_search(graph, width=1)
 
 
-def greedy_bottom_up(graph: nx.DiGraph) -> list[Node]:
+def greedy_bottom_up(graph: Graph) -> list[Node]:
     """From the last position back: the strongest choice that leads to the state which the ones after it start from."""
     return beam_search(graph.reverse(copy=False), width=1, start=SINK, end=SOURCE)[::-1]
 
 
-def exhaustive(graph: nx.DiGraph) -> list[Node]:
+def exhaustive(graph: Graph) -> list[Node]:
     """The path of the highest score, by trying each: what tests hold the other strategies to.
 
     Raises:
@@ -125,7 +124,7 @@ def exhaustive(graph: nx.DiGraph) -> list[Node]:
     return max(nx.all_simple_paths(graph, SOURCE, SINK), key=partial(score, graph))
 
 
-STRATEGIES: dict[str, Callable[[nx.DiGraph], list[Node]]] = {  # name → graph → the nodes of a path
+STRATEGIES: dict[str, Callable[[Graph], list[Node]]] = {
     "longest": longest_path,
     "greedy_top_down": greedy_top_down,
     "greedy_bottom_up": greedy_bottom_up,
@@ -137,7 +136,7 @@ STRATEGIES: dict[str, Callable[[nx.DiGraph], list[Node]]] = {  # name → graph 
 # --- several paths ---
 
 
-def flow_paths(graph: nx.DiGraph, demand: int) -> list[list[Node]]:
+def flow_paths(graph: Graph, demand: int) -> list[list[Node]]:
     """The `demand` paths of the highest total score of which no two share a choice: a multi-path sub-graph (§5).
 
     A flow of minimal cost: each choice carries one unit at most and costs its negative softmax weight. The paths may
@@ -171,13 +170,13 @@ def flow_paths(graph: nx.DiGraph, demand: int) -> list[list[Node]]:
     return paths
 
 
-def most_flow_paths(graph: nx.DiGraph) -> int:
+def most_flow_paths(graph: Graph) -> int:
     """How many paths can be had of which no two share a choice."""
     return nx.maximum_flow_value(_flow_network(graph), SOURCE, SINK)
 
 
 def within_budget(
-    graph: nx.DiGraph, cost_of: Callable[[list[list[Node]]], float], limit: float, max_demand: int | None = None
+    graph: Graph, cost_of: Callable[[list[list[Node]]], float], limit: float, max_demand: int | None = None
 ) -> list[list[Node]]:
     """The largest multi-path sub-graph within a budget, by iterative search (§5): one path, two, … while they fit.
 
@@ -204,7 +203,7 @@ def within_budget(
     return paths
 
 
-def _flow_network(graph):
+def _flow_network(graph: Graph) -> Graph:
     """The graph's edges as pipes; those without a capacity hold any flow, at no cost."""
     network = nx.DiGraph()
     for before, after, edge in graph.edges(data=True):
