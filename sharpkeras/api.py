@@ -90,11 +90,11 @@ def search(
         settings, space = {**settings, "space": space}, None
     chosen = inherited_settings.changed(inherited_settings.named_search(recipe), settings)
     read = _data_options(data)
-    from sharpkeras.experiment.run_options import PLAIN
+    from sharpkeras.experiment.run_options import DEFAULT_OPTIONS
     from sharpkeras.experiment.search import search as run_search
 
     out = inherited_settings.run_directory(out, "search")
-    return run_search(chosen, out, options or PLAIN, progress, read, space)
+    return run_search(chosen, out, options or DEFAULT_OPTIONS, progress, read, space)
 
 
 def train(
@@ -138,13 +138,13 @@ def train(
     if "keras" not in sys.modules and not os.environ.get("KERAS_BACKEND"):
         if backend := inherited_settings.recorded_backend(requested.run):
             os.environ["KERAS_BACKEND"] = backend
-    from sharpkeras.experiment.run_options import PLAIN
+    from sharpkeras.experiment.run_options import DEFAULT_OPTIONS
     from sharpkeras.experiment.train import train as run_training
 
     for note in requested.notes(chosen) if progress else ():
         progress.note(note)
     out = inherited_settings.run_directory(out, "train")
-    return run_training(chosen, requested.architecture, out, options or PLAIN, progress, read, space, init)
+    return run_training(chosen, requested.architecture, out, options or DEFAULT_OPTIONS, progress, read, space, init)
 
 
 def evaluate(
