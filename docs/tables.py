@@ -72,18 +72,23 @@ def names(path: Path) -> set[str]:
     return found
 
 
-def rows(file: str, *tables: str) -> list[str]:
+def rows(*tables: str) -> list[str]:
     """The keys of literal dictionaries, or the strings of literal tuples, as regular expressions."""
-    found: list[str] = []
-    for node in tree(ROOT / file).body:
+    found = {table: max(literals(table), key=len, default=[]) for table in tables}
+    for table, keys in found.items():
+        if not keys:
+            raise ValueError(f"no table {table}")
+    return list(dict.fromkeys(re.escape(key) for keys in found.values() for key in keys))
+
+
+def literals(table: str) -> Iterator[list[str]]:
+    """The strings of every table of this name, in any module."""
+    for node in (node for path in sources() for node in tree(path).body):
         if isinstance(node, (ast.Assign, ast.AnnAssign)):
             target = node.targets[0] if isinstance(node, ast.Assign) else node.target
-            if isinstance(target, ast.Name) and target.id in tables:
+            if isinstance(target, ast.Name) and target.id == table:
                 parts = node.value.keys if isinstance(node.value, ast.Dict) else getattr(node.value, "elts", [])
-                found += [re.escape(str(part.value)) for part in parts if isinstance(part, ast.Constant)]
-    if not found:
-        raise ValueError(f"no table {' or '.join(tables)} in {file}")
-    return list(dict.fromkeys(found))
+                yield [str(part.value) for part in parts if isinstance(part, ast.Constant)]
 
 
 def additions() -> Iterator[Addition]:
@@ -95,23 +100,23 @@ def additions() -> Iterator[Addition]:
         without=("sharpkeras/spaces/cell/", "sharpkeras/spaces/hypercuboid/"),
         asks=r"== ('path'|'genotype'|'multichannel'|multichannel\.NAME|MULTICHANNEL)|is a (CellSpace|HyperCuboid)",
     )
-    weightings = rows("sharpkeras/weighting.py", "WEIGHTINGS")
+    weightings = rows("WEIGHTINGS")
     yield Addition("a weighting", "a function and a row of WEIGHTINGS", weightings, before=2)
-    strategies = rows("sharpkeras/spaces/hypercuboid/graph.py", "STRATEGIES")
+    strategies = rows("STRATEGIES")
     yield Addition("a path strategy", "a function and a row of STRATEGIES", strategies, before=2)
-    datasets = rows("sharpkeras/data/datasets.py", "DATASETS")
+    datasets = rows("DATASETS")
     yield Addition("a dataset", "a loader and a row of DATASETS", datasets, before=1)
-    recipes = rows("sharpkeras/recipes/rows.py", "SEARCHES", "TRAININGS")
+    recipes = rows("SEARCHES", "TRAININGS")
     yield Addition("a recipe", "a row of SEARCHES or TRAININGS", recipes, before=1)
-    primitives = rows("sharpkeras/primitives.py", "SHARP_OPS")
+    primitives = rows("SHARP_OPS")
     yield Addition("a primitive", "a row of an op table, and its name in a list of PRIMITIVES", primitives, before=1)
     classes = [node.name for node in tree(ROOT / "sharpkeras/layers.py").body if isinstance(node, ast.ClassDef)]
     yield Addition("a layer", "a class", [re.escape(name) for name in classes], before=1)
-    backends = rows("sharpkeras/engine/step_model.py", "BACKENDS")
+    backends = rows("BACKENDS")
     yield Addition("a backend", "a file in `backend/` and a row of BACKENDS", backends, before=7)
-    commands = rows("cli/main.py", "COMMANDS")
+    commands = rows("COMMANDS")
     yield Addition("a command", "a file in `cli/commands/` and a row of COMMANDS", commands, before=1)
-    rewrites = rows("sharpkeras/onnx_export/rewrites.py", "REWRITES")
+    rewrites = rows("REWRITES")
     yield Addition("an ONNX rewrite", "a function and a row of REWRITES", rewrites, before=1)
 
 

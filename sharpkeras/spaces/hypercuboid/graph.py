@@ -6,17 +6,13 @@ edges weigh 1. Every path is equally long, so that these constants favour none.
 
 import heapq
 from collections import Counter
-from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import pairwise
-from typing import Any
 
 import networkx as nx
 
 from sharpkeras.errors import ConfigError
 
-Graph = Any  # a networkx.DiGraph, which has no annotations
-Node = Any  # SOURCE, SINK or a tuple, see `build`
 SOURCE = "Source"
 SINK = "Linear"
 BEAM_WIDTH = 16
@@ -27,7 +23,7 @@ MAX_PATHS = 200_000  # which `exhaustive` tries in seconds
 COST_SCALE = 2**53
 
 
-def build(weights: Sequence[Any], outcomes: Sequence[Any]) -> Graph:
+def build(weights, outcomes):
     """The graph of a HyperCuboid (Fig. 6), frozen.
 
     Nodes are SOURCE, ("stem", s), ("choice", position, s, k), ("add", position, s) and SINK. A state that no choice
@@ -38,10 +34,10 @@ def build(weights: Sequence[Any], outcomes: Sequence[Any]) -> Graph:
         outcomes: per position the state after it that a choice leads to, integers, (S, K).
     """
     graph = nx.DiGraph()
-    states: dict[int, Node] = {state: ("stem", state) for state in range(len(weights[0]))}
+    states = {state: ("stem", state) for state in range(len(weights[0]))}
     graph.add_edges_from(((SOURCE, stem) for stem in states.values()), weight=1.0)
     for position, (slab, targets) in enumerate(zip(weights, outcomes)):
-        reached: dict[int, Node] = {}
+        reached = {}
         for state, node in states.items():
             for k, (weight, target) in enumerate(zip(slab[state].tolist(), targets[state].tolist())):
                 choice, reached[target] = ("choice", position, state, k), ("add", position, target)
@@ -52,20 +48,20 @@ def build(weights: Sequence[Any], outcomes: Sequence[Any]) -> Graph:
     return nx.freeze(graph)
 
 
-def score(graph: Graph, nodes: Sequence[Node]) -> float:
+def score(graph, nodes):
     """The sum of the softmax weights along a path (§4.1), or along a part of one."""
     edges = (graph.edges[edge] for edge in pairwise(nodes))
     return sum(edge["weight"] for edge in edges if "alpha" in edge)
 
 
-def choices(nodes: Sequence[Node]) -> list[tuple[int, int]]:
+def choices(nodes):
     """What a path picks: (state, choice) per position."""
     return [node[2:] for node in nodes if node[0] == "choice"]
 
 
-def count_paths(graph: Graph) -> int:
+def count_paths(graph):
     """How many paths lead from SOURCE to SINK."""
-    counts: dict[Node, int] = {}
+    counts = {}
     for node in nx.topological_sort(graph):
         counts[node] = sum(counts[before] for before in graph.predecessors(node)) or 1
     return counts[SINK]
@@ -74,12 +70,12 @@ def count_paths(graph: Graph) -> int:
 # --- one path ---
 
 
-def longest_path(graph: Graph) -> list[Node]:
+def longest_path(graph):
     """The path of the highest score: "an optimal path … which maximizes the total path score" (§4.1)."""
     return nx.dag_longest_path(graph)
 
 
-def beam_search(graph: Graph, width: int = BEAM_WIDTH, start: Node = SOURCE, end: Node = SINK) -> list[Node]:
+def beam_search(graph, width=BEAM_WIDTH, start=SOURCE, end=SINK):
     """The best path that is left if after each position only the `width` best beginnings are kept.
 
     Raises:
@@ -87,7 +83,7 @@ def beam_search(graph: Graph, width: int = BEAM_WIDTH, start: Node = SOURCE, end
     """
     if width < 1:
         raise ConfigError("a beam without a path", where="width", seen=width, allowed="1 or more")
-    beam: list[list[Node]] = [[start]]
+    beam = [[start]]
     while beam[0][-1] != end:
         beam = [[*nodes, after] for nodes in beam for after in graph[nodes[-1]]]
         if "alpha" in graph.edges[beam[0][-2:]]:  # on the constants between all tie, and a cut would be arbitrary
@@ -95,7 +91,7 @@ def beam_search(graph: Graph, width: int = BEAM_WIDTH, start: Node = SOURCE, end
     return max(beam, key=partial(score, graph))
 
 
-def greedy_top_down(graph: Graph) -> list[Node]:
+def greedy_top_down(graph):
     """At every position the strongest choice for the state that the ones before led to; the first one picks the stem.
 
     The official greedy paths are other ones: that routine compares the constants too and takes the first of a tie.
@@ -103,12 +99,12 @@ def greedy_top_down(graph: Graph) -> list[Node]:
     return beam_search(graph, width=1)
 
 
-def greedy_bottom_up(graph: Graph) -> list[Node]:
+def greedy_bottom_up(graph):
     """From the last position back: the strongest choice that leads to the state which the ones after it start from."""
     return beam_search(graph.reverse(copy=False), width=1, start=SINK, end=SOURCE)[::-1]
 
 
-def exhaustive(graph: Graph) -> list[Node]:
+def exhaustive(graph):
     """The path of the highest score, by trying each: what tests hold the other strategies to.
 
     Raises:
@@ -124,7 +120,7 @@ def exhaustive(graph: Graph) -> list[Node]:
     return max(nx.all_simple_paths(graph, SOURCE, SINK), key=partial(score, graph))
 
 
-STRATEGIES: dict[str, Callable[[Graph], list[Node]]] = {
+STRATEGIES = {
     "longest": longest_path,
     "greedy_top_down": greedy_top_down,
     "greedy_bottom_up": greedy_bottom_up,
@@ -136,7 +132,7 @@ STRATEGIES: dict[str, Callable[[Graph], list[Node]]] = {
 # --- several paths ---
 
 
-def flow_paths(graph: Graph, demand: int) -> list[list[Node]]:
+def flow_paths(graph, demand):
     """The `demand` paths of the highest total score of which no two share a choice: a multi-path sub-graph (§5).
 
     A flow of minimal cost: each choice carries one unit at most and costs its negative softmax weight. The paths may
@@ -170,14 +166,12 @@ def flow_paths(graph: Graph, demand: int) -> list[list[Node]]:
     return paths
 
 
-def most_flow_paths(graph: Graph) -> int:
+def most_flow_paths(graph):
     """How many paths can be had of which no two share a choice."""
     return nx.maximum_flow_value(_flow_network(graph), SOURCE, SINK)
 
 
-def within_budget(
-    graph: Graph, cost_of: Callable[[list[list[Node]]], float], limit: float, max_demand: int | None = None
-) -> list[list[Node]]:
+def within_budget(graph, cost_of, limit, max_demand=None):
     """The largest multi-path sub-graph within a budget, by iterative search (§5): one path, two, … while they fit.
 
     Args:
@@ -203,7 +197,7 @@ def within_budget(
     return paths
 
 
-def _flow_network(graph: Graph) -> Graph:
+def _flow_network(graph):
     """The graph's edges as pipes; those without a capacity hold any flow, at no cost."""
     network = nx.DiGraph()
     for before, after, edge in graph.edges(data=True):
