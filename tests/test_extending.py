@@ -103,6 +103,7 @@ def test_every_other_command_knows_it(chain, monkeypatch):
     assert sharpkeras("extract", "search", "--routes", "2").code == 2
     compared = done("compare", "search", "train", "--picture", "collapse.png", "--json").json
     assert compared["searches"][0]["last"]["entropy_chain"] > 0 and compared["trainings"][0]["parameters"] > 0
+    assert "entropy, chain, nats" in done("compare", "search").out
     assert done("list", "--json").json["spaces"]["chain"] == "one primitive at each position of a chain"
     drawn = done("sample", "--space", "chain", "--num-cells", "3", "--out", "random.json", "--json").json
     assert len(drawn["genotypes"][0]["genotype"]["chain"]) == 3
@@ -150,12 +151,16 @@ def test_a_cell_computes_a_primitive_from_outside_as_the_mixed_operation_does(ex
     cell.build((None, 8, 8, 4), (None, 8, 8, 4))
     states = [np.random.default_rng(seed).normal(size=(2, 8, 8, 4)).astype("float32") for seed in range(2)]
     weights = np.zeros((5, len(names)), "float32")
-    weights[:, names.index("gated_conv_3x3")] = 0.5
+    weights[:, names.index("gated_conv_3x3")], weights[:, names.index("avg_pool_2x2")] = 0.5, 0.25
     outputs = cell(*states, weights, training=False)
     inputs = cell.preprocess0(states[0]), cell.preprocess1(states[1])
-    gated = cell.branches[names.index("gated_conv_3x3")].layers
-    first = 0.5 * (gated[0](inputs[0]) + gated[1](inputs[1]))
-    second = 0.5 * (gated[2](inputs[0]) + gated[3](inputs[1]) + gated[4](first))
+    gated, pooled = (cell.branches[names.index(name)] for name in ("gated_conv_3x3", "avg_pool_2x2"))
+
+    def mixed(edge, state):
+        return 0.5 * gated.layers[edge](state) + 0.25 * pooled.norms[edge](pooled.layers[edge](state))
+
+    first = mixed(0, inputs[0]) + mixed(1, inputs[1])
+    second = mixed(2, inputs[0]) + mixed(3, inputs[1]) + mixed(4, first)
     np.testing.assert_allclose(outputs, keras.ops.concatenate([first, second], axis=-1), atol=1e-5)
     assert len({id(variable) for variable in cell.trainable_variables if "gated" in variable.path}) == 5
 
@@ -172,6 +177,18 @@ def test_a_path_strategy(tmp_path, monkeypatch):
     sizes = ["--num-cells", "1", "--num-scales", "2", "--final-filters", "8"]
     done("search", "--space", "multichannel", *sizes, *TINY, "--out", "search")
     assert done("extract", "search", "--strategy", "widest", "--out", "widest.json", "--json").json["path"]["routes"]
+
+
+def test_a_hypercuboid_with_a_row(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    budget = ["--space", "blocks", "--weighting", "squared", "--max-parameters", "1M"]
+    done("search", *budget, *TINY, "--out", "search")
+    assert read(tmp_path / "search" / "path.json")["space"] == "blocks"
+    assert {path.name for path in (tmp_path / "search").glob("*.png")} >= {"path.png", "alphas.png"}
+    assert "Next: sharpkeras train" in done("inspect", "search/path.json").out
+    done("train", "search", *TINY, "--warmup-epochs", "0", "--out", "train")
+    done("evaluate", "train")
+    assert "of one size" in done("cost", "train").out
 
 
 def test_rows_are_names_on_the_command_line():

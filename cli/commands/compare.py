@@ -123,7 +123,8 @@ def _print_searches(report):
     lines = {"": [tables.whole(row["name"]) for row in searches]}
     lines |= {name: [row[name] for row in searches] for name in ("group", "weighting", "space", "seed", "status")}
     lines |= {"labels": [_labels(row) or None for row in searches]} if any(row["labels"] for row in searches) else {}
-    for name, (words, *form) in {"epoch": ("epoch", 1, 0), **WATCH}.items():
+    watch = _watch([row["last"] or {} for row in searches])
+    for name, (words, *form) in {"epoch": ("epoch", 1, 0), **watch}.items():
         lines[words] = [_last_and_worst(row, name, *form) for row in searches]
     # The network that is trained next can be another: `sharpkeras cost RUN` counts that.
     counted = [(row["last"] or {}).get("found_parameters") is not None for row in searches]
@@ -133,6 +134,12 @@ def _print_searches(report):
     groups = [group for group in report["search_groups"] if len(group["runs"]) > 1]
     if groups:
         _print_groups(groups)
+
+
+def _watch(rows):
+    """WATCH, with the entropies of spaces that it does not know."""
+    entropies = [name for row in rows for name in row if name.startswith("entropy_") and name not in WATCH]
+    return WATCH | {name: (f"entropy, {printable(name[8:])}, nats", 1, 4) for name in entropies}
 
 
 def _print_groups(groups):
@@ -145,7 +152,7 @@ def _print_groups(groups):
     lines |= {name: [group[name] for group in groups] for name in ("weighting", "space")}
     lines["runs"] = [", ".join(map(tables.whole, group["runs"])) for group in groups]
     lines["estimator"] = ["; ".join(sorted(how)) or "no run has ended" for how in hows]
-    for name, (words, scale, digits) in WATCH.items():
+    for name, (words, scale, digits) in _watch(means).items():
         lines[words] = [_mean(group.get(name), scale, digits, len(how) > 1) for group, how in zip(means, hows)]
     _show("Groups of seeds: last epoch", lines)
 

@@ -35,7 +35,7 @@ def command(architecture, sizes, per_layer, as_json):
         raise UsageError(problem, where=architecture, seen="some sizes", allowed=allowed)
     spec = sizes or own or network_sizes()
     found = sk.architecture(architecture)
-    network = spec.build_counted(found)
+    network = spec.build_without_auxiliary(found)
     cost, rows = costs.count(network), costs.per_layer(network) if per_layer else []
     if as_json:
         layers = {"layers": [row._asdict() for row in rows]} if per_layer else {}

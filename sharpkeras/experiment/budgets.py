@@ -35,7 +35,7 @@ class Budget:
     reference: float | None = None
 
     @classmethod
-    def of(cls, recipe: SearchRecipe, space: SearchSpace, input_shape: Sequence[int], num_classes: int) -> Self:
+    def of(cls, recipe: SearchRecipe, space: SearchSpace, input_shape: tuple[int, int, int], num_classes: int) -> Self:
         """The Budget of a SearchRecipe on images (H, W, C); raises ConfigError where the space has no costs."""
         network = costed_network(recipe, input_shape, num_classes, space)
         if recipe.cost == "none":
@@ -50,11 +50,11 @@ class Budget:
 
     def cost(self, architecture: Architecture) -> float:
         """What the choices of an architecture cost in sum."""
-        return self.space.cost_of(architecture, self.costs)
+        return self.space.cost_of(architecture, self._costs)
 
     def expected_cost(self, alphas: Sequence[Any]) -> Any:
         """What a random architecture costs in the mean, weighed by the alphas; a scalar with a gradient."""
-        return self.space.expected_cost(alphas, self.costs)
+        return self.space.expected_cost(alphas, self._costs)
 
     def penalty(self, alphas: Sequence[Any]) -> Any:
         """What the expected cost adds to the loss of the alphas: by how much it exceeds the limit, relative to that.
@@ -66,8 +66,14 @@ class Budget:
 
     def extract(self, alphas: Sequence[np.ndarray]) -> Architecture:
         """The architecture found, by the rules of the recipe and within the limit."""
-        within = {} if self.limit is None else {"costs": self.costs, "limit": self.limit}
+        within: dict[str, Any] = {} if self.limit is None else {"costs": self.costs, "limit": self.limit}
         return self.space.extract(alphas, **self.space.extract_options(self.recipe), **within)
+
+    @property
+    def _costs(self):
+        if self.costs is None:
+            raise ValueError("the recipe has neither budget nor penalty, so that nothing costs anything")
+        return self.costs
 
 
 def mean_cost(space: SearchSpace, costs: Costs) -> float:
@@ -76,7 +82,7 @@ def mean_cost(space: SearchSpace, costs: Costs) -> float:
 
 
 def costed_network(
-    recipe: SearchRecipe, input_shape: Sequence[int], num_classes: int, space: SearchSpace | None = None
+    recipe: SearchRecipe, input_shape: tuple[int, int, int], num_classes: int, space: SearchSpace | None = None
 ) -> NetworkSpec:
     """The network that costs and budgets of a search are about.
 

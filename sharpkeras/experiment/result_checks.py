@@ -1,5 +1,9 @@
 """What a finished run has not learned, in words: a result that is none must not look like one."""
 
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import numpy as np
 
 from sharpkeras import spaces
@@ -8,12 +12,13 @@ from sharpkeras.measure.accuracy import clopper_pearson
 from sharpkeras.recipes import SearchRecipe
 from sharpkeras.runs import RunDirectory, architectures, contents, files
 from sharpkeras.searching import collapse
+from sharpkeras.spaces import SearchSpace
 
 MORE = "more --epochs or images, or another --learning-rate"
 EQUAL_ALPHAS = 1e-6  # logits that differ by less were never learned
 
 
-def of_search(run, space):
+def of_search(run: RunDirectory, space: SearchSpace) -> list[str]:
     """The findings on a finished search, sentences; none where it has learned something."""
     decisions = space.decisions(contents.alphas(run, plots.last_epoch(run), space))
     rows = _rows(run)
@@ -21,7 +26,7 @@ def of_search(run, space):
     return [text for text in (collapse.unlearned(decisions), accuracy, never_fell(rows), never_moved(rows)) if text]
 
 
-def of_training(run):
+def of_training(run: RunDirectory) -> list[str]:
     """The findings on a finished training: the best of its epochs on what selected it, and its loss."""
     rows, texts = _rows(run), []
     for name, words in (("held_out", "held-out accuracy"), ("test", "test accuracy, TEST-SELECTED,")):
@@ -29,7 +34,7 @@ def of_training(run):
     return [text for text in (*texts, never_fell(rows), never_moved(rows)) if text]
 
 
-def at_chance(what, right, n, chance):
+def at_chance(what: str, right: int, n: int, chance: float) -> str | None:
     """The sentence to say where an accuracy of `right` among `n` images is not surely above chance; None otherwise.
 
     Args:
@@ -47,7 +52,7 @@ def at_chance(what, right, n, chance):
     return f"{told}, {100 * chance:.1f} % is what one answer for all gives; {MORE}"
 
 
-def never_fell(rows):
+def never_fell(rows: Sequence[Mapping[str, Any]]) -> str | None:
     """The sentence to say where no epoch's loss was below the first one's; None otherwise, and of a single epoch."""
     losses = [row["train_loss"] for row in rows if row.get("train_loss") is not None]
     if len(losses) < 2 or min(losses[1:]) < losses[0]:
@@ -56,7 +61,7 @@ def never_fell(rows):
     return f"{told}; more --epochs, or another --learning-rate"
 
 
-def never_moved(rows):
+def never_moved(rows: Sequence[Mapping[str, Any]]) -> str | None:
     """The sentence to say where float16 has skipped every step, as the first ones often are; None otherwise."""
     steps = sum(row.get("steps", 0) for row in rows)
     if not steps or sum(row.get("skipped", 0) for row in rows) < steps:
@@ -78,7 +83,7 @@ def _answers(rows, name):
     return max(counts, default=(0, 0))
 
 
-def what_was_not_learned(out):
+def what_was_not_learned(out: str | os.PathLike[str]) -> list[str]:
     """What the finished run in the directory `out` has not learned, sentences; of a space that recipes know."""
     run = RunDirectory.read(out)
     if run.kind == "train":
@@ -87,7 +92,7 @@ def what_was_not_learned(out):
     return of_search(run, spaces.of_recipe(recipe))
 
 
-def degenerate(recipe, out):
+def degenerate(recipe: SearchRecipe, out: str | os.PathLike[str]) -> str | None:
     """Why what the search in the run directory `out` found is degenerate, in a sentence; None if it is not."""
     run, space = RunDirectory.read(out, "search"), spaces.of_recipe(recipe)
     kinds = set(space.kinds_of(architectures.in_run(run)))

@@ -4,8 +4,14 @@ import difflib
 import functools
 import json
 from importlib import resources
+from typing import TYPE_CHECKING, Any
 
 from sharpkeras.errors import ConfigError
+
+if TYPE_CHECKING:
+    from sharpkeras.spaces import Architecture
+    from sharpkeras.spaces.cell.genotype import Genotype
+    from sharpkeras.spaces.hypercuboid.path import Path
 
 
 @functools.cache
@@ -16,29 +22,29 @@ def _paper(name):
 TABLES = {2: "table2_cifar10", 3: "table3_imagenet", 4: "table4_multichannelnet"}
 
 
-def names():
+def names() -> tuple[str, ...]:
     """The names of all published genotypes."""
     return tuple(_paper("genotypes.json")["cell_genotypes"])
 
 
-def path_names():
+def path_names() -> tuple[str, ...]:
     """The names of all published paths of MultiChannelNet."""
     return tuple(_paper("genotypes.json")["path_genotypes"])
 
 
-def architecture(name):
+def architecture(name: str) -> "Architecture":
     """The published Genotype or Path of that name; raises ConfigError with the nearest name."""
     return path(name) if name in path_names() else genotype(name)
 
 
-def genotype(name):
+def genotype(name: str) -> "Genotype":
     """The published Genotype of that name; raises ConfigError with the nearest name."""
     from sharpkeras.spaces.cell import genotype as genotypes  # heavy: the tables are read without it
 
     return genotypes.Genotype.from_dict({**_published("cell_genotypes", name), "name": name}, name)
 
 
-def path(name):
+def path(name: str) -> "Path":
     """The published Path of that name; raises ConfigError with the nearest name."""
     from sharpkeras.spaces.hypercuboid import multichannel
 
@@ -59,12 +65,12 @@ def _published(kind, name):
     )
 
 
-def table(number):
+def table(number: int) -> list[dict[str, Any]]:
     """The rows of table 2, 3 or 4 as printed, with the configuration that reproduces them where one is known."""
     return _paper("tables.json")[TABLES[number]]
 
 
-def printed(row):
+def printed(row: Any) -> dict[str, Any] | None:
     """What the paper prints for a recipe's row of a table, an entry of `table`; None where it prints nothing."""
     if row.printed is None:
         return None

@@ -68,6 +68,7 @@ class Architecture(Protocol):
 
     def draw(self, place: Place, title: str | None = None) -> None:
         """Writes pictures of it, as far as it has some of its own; see `sharpkeras.view`."""
+        return None
 
 
 def check_fields(fields: Any, where: str, names: Sequence[str], expected: str) -> None:

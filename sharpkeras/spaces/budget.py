@@ -8,6 +8,7 @@ Label setting finds it: behind each slab every state keeps its Pareto front, the
 reaches at the same or a lower cost. It stays small unless scores are nearly proportional to costs that all differ.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -46,7 +47,7 @@ class Labels(NamedTuple):
     options: np.ndarray
 
 
-def best_within(slabs, limit=None):
+def best_within(slabs: Sequence[Slab], limit: float | None = None) -> list[int]:
     """The path with the greatest sum of scores that costs at most `limit` in sum; of equally good ones the cheapest.
 
     Example: twice in a row the options (score, cost) = (0.5, 9), (0.4, 4), (0.1, 1), within 10: the middle one twice
@@ -83,7 +84,7 @@ def best_within(slabs, limit=None):
     return chosen[::-1]
 
 
-def cheapest(slabs):
+def cheapest(slabs: Sequence[Slab]) -> float:
     """The least sum of costs of any path: the smallest limit for `best_within`, whose other errors it raises."""
     _check(slabs)
     if np.isinf(_least_ahead(slabs)[0].min()):
@@ -93,7 +94,7 @@ def cheapest(slabs):
     return int(least) if least.is_integer() else least
 
 
-def pair_options(scores, costs):
+def pair_options(scores: np.ndarray, costs: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """What a node of a cell can be: two of its n incoming edges, as DARTS keeps two, with a primitive on each.
 
     Args:

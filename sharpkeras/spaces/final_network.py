@@ -1,6 +1,8 @@
 """What the final networks of all spaces share: their outputs, their classifier, and the forms they are used in."""
 
 import functools
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import keras
 
@@ -27,7 +29,9 @@ class FinalNetwork(keras.Model):
 
     remat = False
 
-    def __init__(self, images, outputs, stages, name=None):
+    def __init__(
+        self, images: Any, outputs: Mapping[str, Any], stages: Sequence[tuple], name: str | None = None
+    ) -> None:
         super().__init__(images, outputs, name=name)
         self.autocast = False  # so that a stage is handed its variables as they are; its layers cast them
         self._stages = stages
@@ -48,11 +52,11 @@ class FinalNetwork(keras.Model):
             known |= dict(zip(map(id, targets), run(*[known[id(source)] for source in sources])))
         return keras.tree.map_structure(lambda tensor: known[id(tensor)], self.output)
 
-    def inference_model(self):
+    def inference_model(self) -> keras.Model:
         """The same layers as a model from images to logits alone: what is exported."""
         return keras.Model(self.inputs[0], self.output["logits"], name=self.name)
 
-    def without_auxiliary(self):
+    def without_auxiliary(self) -> keras.Model:
         """The network without its auxiliary head: what the paper counts, states that nothing reads included."""
         return keras.Model(self.inputs[0], [self.output["logits"], *self.output.get("unread", [])], name=self.name)
 
@@ -78,7 +82,7 @@ def _run_part(part, *tensors):
     return keras.tree.flatten(part(list(tensors), training=True))
 
 
-def classify(features, num_classes):
+def classify(features: Any, num_classes: int) -> Any:
     """Global average pooling and the dense layer: (B, H, W, C) → logits (B, num_classes).
 
     Of a list of features, which may have images of different sizes, the sum is classified.
@@ -92,13 +96,15 @@ def classify(features, num_classes):
     return classifier(sum(pooled[1:], pooled[0]))
 
 
-def image_input(shape):
+def image_input(shape: tuple[int, int, int]) -> Any:
     """The input of a network for images (H, W, C): float32 under any precision below it, whatever `floatx` is."""
     dtype = fused_ops.at_least_float32(keras.config.dtype_policy().variable_dtype)
     return keras.Input(shape, dtype=dtype, name="images")
 
 
-def dense(num_classes, features, policy=None, name="classifier"):
+def dense(
+    num_classes: int, features: int, policy: keras.DTypePolicy | None = None, name: str = "classifier"
+) -> keras.layers.Dense:
     """The dense layer of PyTorch's initial distribution; logits in float32 under any precision below it.
 
     Args:

@@ -47,10 +47,10 @@ class NetworkSpec:
                 problem = f"the network of a {architecture.kind} has none"
                 raise ConfigError(problem, where=setting, seen=getattr(self.recipe, setting), allowed=0)
         space = self.space or spaces.of_architecture(architecture, self.recipe)
-        sizes = {"input_shape": self.input_shape, "num_classes": self.num_classes}
-        return space.network(architecture, **sizes, **space.network_options(self.recipe))
+        options = space.network_options(self.recipe)
+        return space.network(architecture, input_shape=self.input_shape, num_classes=self.num_classes, **options)
 
-    def build_counted(self, architecture: Architecture) -> "keras.Model":
+    def build_without_auxiliary(self, architecture: Architecture) -> "keras.Model":
         """The network of an architecture that the paper counts: without auxiliary head."""
         recipe = dataclasses.replace(self.recipe, auxiliary_weight=0.0, drop_path=0.0)  # which not all networks have
         return dataclasses.replace(self, recipe=recipe).build(architecture).without_auxiliary()
@@ -59,13 +59,18 @@ class NetworkSpec:
         """Parameters and AddMults of the network of an architecture, without auxiliary head."""
         from sharpkeras.measure import cost  # this module is read without Keras
 
-        return cost.count(self.build_counted(architecture))
+        return cost.count(self.build_without_auxiliary(architecture))
 
     def cost_sizes(self) -> dict[str, Any]:
         """The arguments of `space.costs` beside the measure."""
-        sizes = {"input_shape": self.input_shape, "num_classes": self.num_classes}
-        return sizes | self.space.cost_options(self.recipe)
+        options = self._own_space().cost_options(self.recipe)
+        return {"input_shape": self.input_shape, "num_classes": self.num_classes, **options}
 
     def costs(self, measure: Measure) -> Costs:
         """What each choice of the space adds to the cost of the network."""
-        return self.space.costs(measure, **self.cost_sizes())
+        return self._own_space().costs(measure, **self.cost_sizes())
+
+    def _own_space(self):
+        if self.space is None:
+            raise ValueError("costs are those of a space: NetworkSpec(…, space=…)")
+        return self.space

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self, TypeVar
 
 from sharpkeras.errors import ConfigError
 from sharpkeras.spaces.architecture import Architecture, Place
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     Arrays = Sequence[np.ndarray]
     Shape = tuple[int, int, int]  # (H, W, C)
+
+A = TypeVar("A", bound=Architecture)  # what a space finds
 
 Measure = Callable[[Any, tuple[int, ...]], float]  # (layer that is not built, input shape (H, W, C)) → its cost
 Decision = tuple[Any, Sequence[str]]  # logits (P,), and the kinds of the P primitives
@@ -31,7 +33,7 @@ class Costs(NamedTuple):
     choices: list
 
 
-class SearchSpace(Protocol):
+class SearchSpace(Protocol[A]):
     """A space of architectures, its supernet and its final networks.
 
     A class of spaces derives from this one: it has to define what is abstract here, and can redefine the rest. Only the
@@ -39,13 +41,16 @@ class SearchSpace(Protocol):
 
     Attributes:
         name: of the space, in the files of its architectures.
-        strategies: names of other ways to read an architecture off the alphas, which `extract` then takes.
         network_settings: settings of a TrainRecipe that decide the size of its networks.
     """
 
     name: str
-    strategies: Sequence[str] = ()
     network_settings: Sequence[str] = ()
+
+    @property
+    def strategies(self) -> Sequence[str]:
+        """Names of other ways to read an architecture off the alphas, which `extract` then takes as `strategy=`."""
+        return ()
 
     # --- from and for recipes ---
 
@@ -55,7 +60,7 @@ class SearchSpace(Protocol):
         """The space of a SearchRecipe; raises UsageError or ConfigError where its settings make none."""
 
     @classmethod
-    def of_architecture(cls, architecture: Architecture, recipe: Any) -> Self:
+    def of_architecture(cls, architecture: A, recipe: Any) -> Self:
         """A space that has an architecture and builds the networks of a TrainRecipe."""
         return cls()
 
@@ -103,17 +108,21 @@ class SearchSpace(Protocol):
         """The built supernet for images (H, W, C): a model of [images (B, H, W, C), mixing weights] → logits."""
 
     @abstractmethod
-    def extract(self, alphas: "Arrays", name: str | None = None) -> Architecture:
+    def extract(self, alphas: "Arrays", *, name: str | None = None) -> A:
         """The architecture found; of a space that has `costs`, with `costs=` and `limit=` the best within a limit."""
 
     def extract_routes(
-        self, alphas: "Arrays", routes: int, cost: Callable[[Architecture], float] | None, limit: float | None
-    ) -> Architecture:
+        self,
+        alphas: "Arrays",
+        routes: int,
+        cost: Callable[[A], float] | None = None,
+        limit: float | None = None,
+    ) -> A:
         """The architecture of several routes; only of a space that has `strategies`."""
         raise ConfigError("this space has no routes", where=self.name, seen=routes, allowed=1)
 
     @abstractmethod
-    def sample(self, seed: int, name: str | None = None) -> Architecture:
+    def sample(self, seed: int, name: str | None = None) -> A:
         """A random architecture, the baseline of every search, a function of `seed` alone."""
 
     @abstractmethod
@@ -121,13 +130,13 @@ class SearchSpace(Protocol):
         """For the collapse watch, by name, what is to be decided: logits (P,), and the kind of each primitive."""
 
     @abstractmethod
-    def kinds_of(self, architecture: Architecture) -> list[str]:
+    def kinds_of(self, architecture: A) -> list[str]:
         """The kinds of what an architecture has chosen: "none", "skip", "pool" or "conv"."""
 
     # --- the final network ---
 
     @abstractmethod
-    def network(self, architecture: Architecture, input_shape: "Shape", num_classes: int) -> "FinalNetwork":
+    def network(self, architecture: A, input_shape: "Shape", num_classes: int) -> "FinalNetwork":
         """The final network of an architecture for images (H, W, C)."""
 
     # --- budgets ---
@@ -140,7 +149,7 @@ class SearchSpace(Protocol):
             next_step="search without budget, penalty and table of latencies, or define `costs` and `expected_cost`",
         )
 
-    def cost_of(self, architecture: Architecture, costs: Costs) -> float:
+    def cost_of(self, architecture: A, costs: Costs) -> float:
         """The sum of what the choices of an architecture cost."""
         raise NotImplementedError
 
@@ -154,6 +163,6 @@ class SearchSpace(Protocol):
         """(where it stands, choice, layer that is not built, shape that it reads) of layers to try before a search."""
         return ()
 
-    def draw(self, architecture: Architecture, alphas: "Sequence[Arrays]", place: Place, title: str) -> None:
+    def draw(self, architecture: A, alphas: "Sequence[Arrays]", place: Place, title: str) -> None:
         """Writes pictures of what a search found, and of its alphas, a list for each epoch; see `sharpkeras.view`."""
         architecture.draw(place, title)

@@ -1,8 +1,10 @@
 """The cells of a genotype as a picture, like the figures of found cells in the paper."""
 
 import io
+import os
 import textwrap
 from dataclasses import dataclass
+from typing import Any
 
 import networkx
 from matplotlib.figure import Figure
@@ -70,7 +72,7 @@ class _Cell:
     high: float
 
 
-def draw_genotype(genotype, path, title=None):
+def draw_genotype(genotype: Any, path: str | os.PathLike[str], title: str | None = None) -> None:
     """Writes a PNG of the normal and the reduction cell, one above the other.
 
     States 0 and 1 are the cell's inputs, the outputs of the two cells before; each node sums two primitives, and the
@@ -107,14 +109,14 @@ def draw_genotype(genotype, path, title=None):
     atomic_writes.write(path, buffer.getbuffer())
 
 
-def lettering(text):
+def lettering(text: Any) -> str:
     """A text of somebody else's for a picture: matplotlib takes what stands between $ for a formula, and leaves a name
     that begins with _ out of a legend."""
     text = printable(str(text), 1000).replace("$", r"\$")
     return f" {text}" if text.startswith("_") else text
 
 
-def lines_of(title, width):
+def lines_of(title: str, width: float) -> list[str]:
     """The lines of a title that has so many inches."""
     letters = max(12, int(width / TITLE_LETTER))
     return [lettering(line) for line in textwrap.wrap(title, letters, break_on_hyphens=False)]

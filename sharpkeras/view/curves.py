@@ -1,9 +1,12 @@
 """Alphas, metrics and schedules over time, as pictures."""
 
 import io
+import os
+from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
+from scipy.special import softmax
 
 from sharpkeras.io import atomic_writes
 from sharpkeras.view.cells import INK, LINE_COLOURS, OTHER_COLOUR, PRIMITIVE_COLOURS, lettering, lines_of
@@ -16,7 +19,13 @@ MARKERS = "osD^vPX*<>hpd"
 LEAST_FULL_COLOUR = 0.5
 
 
-def draw_alphas(alphas_by_epoch, primitives, path, title=None, edges=None):
+def draw_alphas(
+    alphas_by_epoch: np.ndarray,
+    primitives: Sequence[str],
+    path: str | os.PathLike[str],
+    title: str | None = None,
+    edges: Sequence[str] | None = None,
+) -> None:
     """Writes a PNG of what a search decided: the last weights of every edge, and how the winners got there.
 
     Args:
@@ -26,10 +35,7 @@ def draw_alphas(alphas_by_epoch, primitives, path, title=None, edges=None):
         title: a line above the pictures.
         edges: the E names of what was decided; None are those of the edges of a cell.
     """
-    alphas = np.asarray(alphas_by_epoch, "float64")
-    weights = np.exp(alphas - alphas.max(-1, keepdims=True))
-    weights /= weights.sum(-1, keepdims=True)  # (T, E, P)
-
+    weights = softmax(np.asarray(alphas_by_epoch, "float64"), axis=-1)  # (T, E, P)
     num_edges = weights.shape[1]
     figure = Figure(figsize=(13, max(3.6, 1.6 + 0.28 * num_edges)), layout="constrained", facecolor="white")
     heat, lines = figure.subplots(1, 2, width_ratios=(1, 1.15))

@@ -1,5 +1,8 @@
 """A path through its HyperCuboid as a picture, after Fig. 6, and the weights of all choices."""
 
+import os
+from collections.abc import Sequence
+
 import numpy as np
 from matplotlib.figure import Figure
 
@@ -11,7 +14,14 @@ COLUMN, ROW = 1.75, 0.85  # inches between positions and between states
 LABELS_AS_TICKS = 40  # choices of a position that still have room for their names
 
 
-def draw_path(routes, lattice, choices, weights, path, title=None):
+def draw_path(
+    routes: Sequence[Sequence[tuple[int, int]]],
+    lattice: tuple[Sequence, Sequence],
+    choices: Sequence[tuple],
+    weights: Sequence[np.ndarray] | None,
+    path: str | os.PathLike[str],
+    title: str | None = None,
+) -> None:
     """Writes a PNG of all states and choices, the lines as wide as their weights, with the routes of a path on top.
 
     Args:
@@ -73,7 +83,9 @@ def _draw_route(axes, route, outcomes, choices, colour):
 _LABEL = {"boxstyle": "round,pad=0.15", "facecolor": "white", "edgecolor": "none", "alpha": 0.8}
 
 
-def draw_weights(weights, choices, path, title=None):
+def draw_weights(
+    weights: Sequence[np.ndarray], choices: Sequence[tuple], path: str | os.PathLike[str], title: str | None = None
+) -> None:
     """Writes a PNG of the softmax weight of every choice beside a uniform one, a picture per position.
 
     Args:

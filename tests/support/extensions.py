@@ -14,7 +14,7 @@ from keras import ops
 from sharpkeras import primitives
 from sharpkeras.data import datasets
 from sharpkeras.data.dataset import LoadedSplit, adapt
-from sharpkeras.layers import ConvBN
+from sharpkeras.layers import ConvBN, SharpSepConv
 from sharpkeras.primitives import PRIMITIVES, SHARP_OPS, Primitive
 from sharpkeras.recipes import SEARCHES, TRAININGS, SearchRecipe, TrainRecipe
 from sharpkeras.recipes.rows import RecipeEntry
@@ -22,6 +22,7 @@ from sharpkeras.spaces import ARCHITECTURES, SPACES, Architecture, ArchitectureE
 from sharpkeras.spaces.architecture import SCHEMA_VERSION, check_fields, check_name
 from sharpkeras.spaces.final_network import FinalNetwork, classify, image_input
 from sharpkeras.spaces.hypercuboid import graph as graphs
+from sharpkeras.spaces.hypercuboid.space import HyperCuboid
 from sharpkeras.weighting import WEIGHTINGS
 
 # --- a layer, of Keras alone, so that it runs on every backend ---
@@ -59,10 +60,12 @@ class GatedConv(keras.layers.Layer):
         return {**super().get_config(), **{name: getattr(self, name) for name in names}}
 
 
-# --- a primitive: a row of an op table; and a list of primitives, which is a space by its name ---
+# --- primitives: rows of an op table; and a list of primitives, which is a space by its name ---
 
+POOL = {"pool_size": 2, "padding": "same", "data_format": "channels_last"}
 SHARP_OPS["gated_conv_3x3"] = Primitive("conv", GatedConv, {"kernel_size": 3})
-PRIMITIVES["gated"] = ("none", "max_pool_3x3", "skip_connect", "gated_conv_3x3")
+SHARP_OPS["avg_pool_2x2"] = Primitive("pool", keras.layers.AveragePooling2D, POOL)
+PRIMITIVES["gated"] = ("none", "avg_pool_2x2", "skip_connect", "gated_conv_3x3")
 
 
 # --- a weighting: softmax weights (…, P) → mixing weights ---
@@ -111,6 +114,20 @@ def load_stripes(split: str, options: datasets.Options) -> LoadedSplit:
 datasets.DATASETS["stripes"] = datasets.DatasetEntry(
     "stripes in three directions, 8x8, gray", "is generated", load_stripes
 )
+
+
+# --- a HyperCuboid of one's own, which finds paths as any other does ---
+
+
+class Blocks(HyperCuboid):
+    """Convolutions of two widths and two kernel sizes at three positions, the second of which halves the image."""
+
+    def __init__(self, weighting="max_w"):
+        axes, positions = {"filters": (4, 8), "kernel_size": (3, 5)}, [{}, {"strides": 2}, {}]
+        super().__init__(axes, SharpSepConv, positions, weighting=weighting, name="blocks")
+
+
+SPACES["blocks"] = SpaceEntry(Blocks, architecture="path", summary="convolutions of two widths and two kernel sizes")
 
 
 # --- a search space: at each of N positions one of P primitives, and the architectures that it finds ---

@@ -1,17 +1,31 @@
 """What a genotype costs, choice by choice: the cost of its network is a sum over its edges (§5: "a resource cost")."""
 
 import functools
+from typing import TYPE_CHECKING
 
 import keras
 import numpy as np
 
 from sharpkeras import primitives
-from sharpkeras.layers import CHANNELS_LAST, ConvBN, FactorizedReduce, ReLUConvBN, strided_shape
+from sharpkeras.layers import CHANNELS_LAST, ConvBN, strided_shape
 from sharpkeras.spaces import Costs
 from sharpkeras.spaces.cell import topology
+from sharpkeras.spaces.search_space import Measure
+
+if TYPE_CHECKING:
+    from sharpkeras.spaces.cell.space import CellSpace
 
 
-def costs(space, measure, input_shape, num_classes, init_channels, num_cells, stem="cifar", mid_filters=None):
+def costs(
+    space: "CellSpace",
+    measure: Measure,
+    input_shape: tuple[int, int, int],
+    num_classes: int,
+    init_channels: int,
+    num_cells: int,
+    stem: str = "cifar",
+    mid_filters: int | None = None,
+) -> Costs:
     """The Costs of a CellSpace's networks: choices are two arrays (E, P), each summed over the cells of its kind.
 
     Args:
@@ -28,8 +42,8 @@ def costs(space, measure, input_shape, num_classes, init_channels, num_cells, st
     choices = {kind: np.zeros((space.num_edges, len(space.primitive_names))) for kind in ("normal", "reduce")}
     edges = [edge for node in topology.all_edges(space.num_nodes) for edge in node]
     for plan in topology.plan_cells(num_cells, init_channels, after_reduction=stem == "imagenet"):
-        first = FactorizedReduce if plan.after_reduction else ReLUConvBN
-        fixed += measure(first(plan.filters), older) + measure(ReLUConvBN(plan.filters), newer)
+        older_layer, newer_layer = topology.preprocessing(plan)
+        fixed += measure(older_layer(plan.filters), older) + measure(newer_layer(plan.filters), newer)
         size = (*newer[:2], plan.filters)  # of the cell's inputs
         inner = strided_shape((None, *size), (2, 2) if plan.reduction else (1, 1), plan.filters)[1:]
         for edge, source in edges:

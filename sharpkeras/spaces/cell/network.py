@@ -1,6 +1,6 @@
 """The final network of a genotype, for images of CIFAR's and of ImageNet's size (§3.3, Fig. 2)."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import keras
 from keras import ops
@@ -13,13 +13,12 @@ from sharpkeras.layers import (
     Composite,
     Conv2D,
     DropPath,
-    FactorizedReduce,
     Identity,
-    ReLUConvBN,
     adopt,
     fan_in_uniform,
 )
 from sharpkeras.spaces.cell import topology
+from sharpkeras.spaces.cell.genotype import Genotype
 from sharpkeras.spaces.final_network import FinalNetwork, classify, dense, image_input
 from sharpkeras.spaces.state_dict import Slot, layer_slots
 
@@ -50,18 +49,18 @@ class Network(FinalNetwork):
 
     def __init__(
         self,
-        genotype,
-        ops="sharp",
-        stem="cifar",
-        input_shape=(32, 32, 3),
-        num_classes=10,
-        init_channels=36,
-        num_cells=20,
-        mid_filters=None,
-        auxiliary=False,
-        drop_path_seed=0,
-        name=None,
-    ):
+        genotype: Genotype,
+        ops: str = "sharp",
+        stem: str = "cifar",
+        input_shape: tuple[int, int, int] = (32, 32, 3),
+        num_classes: int = 10,
+        init_channels: int = 36,
+        num_cells: int = 20,
+        mid_filters: int | None = None,
+        auxiliary: bool = False,
+        drop_path_seed: int = 0,
+        name: str | None = None,
+    ) -> None:
         check_size(input_shape, stem, auxiliary)
         check_channels(init_channels, "init_channels")
         drop_path = DropPath(0.0, drop_path_seed, assignable=True, name="drop_path")
@@ -114,11 +113,11 @@ def cell(states, plan, genotype, ops, mid_filters, drop_path, concat=None):
 
 
 def preprocess(states, plan, prefix, affine=True):
-    """Brings both states to the cell's width, and the older one to the newer one's size if a reduction lies between."""
-    older = FactorizedReduce if plan.after_reduction else ReLUConvBN
+    """Both states at the cell's width and size; see `topology.preprocessing`."""
+    older, newer = topology.preprocessing(plan)
     return (
         older(plan.filters, affine=affine, name=f"{prefix}.preprocess0")(states[0]),
-        ReLUConvBN(plan.filters, affine=affine, name=f"{prefix}.preprocess1")(states[1]),
+        newer(plan.filters, affine=affine, name=f"{prefix}.preprocess1")(states[1]),
     )
 
 
@@ -208,13 +207,13 @@ class AuxiliaryHead(Composite):
         return {**super().get_config(), "num_classes": self.classifier.units, "strides": self.strides}
 
 
-def check_channels(init_channels, where):
+def check_channels(init_channels: int, where: str) -> None:
     if init_channels < 2 or init_channels % 2:
         # FactorizedReduce gives half of its channels to each of its two convolutions.
         raise ConfigError("expected an even number of channels", where=where, seen=init_channels, allowed="2, 4, 6, …")
 
 
-def check_size(input_shape, stem, auxiliary):
+def check_size(input_shape: Sequence[int | None], stem: str, auxiliary: bool) -> None:
     """Two reductions, three more in the ImageNet stem, and an auxiliary head that is made for one size.
 
     A side that is None is not known yet, and does for all but that head.

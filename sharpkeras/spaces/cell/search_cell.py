@@ -29,15 +29,15 @@ from sharpkeras.layers import (
     FactorizedReduce,
     LayerSequence,
     MaxPool,
-    ReLUConvBN,
     ResizablePool,
     SplitConv,
     adopt,
     fan_in_uniform,
     strided_shape,
 )
+from sharpkeras.spaces.cached_state import CachedState
 from sharpkeras.spaces.cell import topology
-from sharpkeras.spaces.mixing import CachedState, weigh
+from sharpkeras.spaces.mixing import weigh
 from sharpkeras.spaces.state_dict import CONV, DEPTHWISE, VECTOR, Slot, layer_slots
 
 STACKED = (keras.layers.ReLU, Conv2D, DepthwiseConv2D, BatchNormalization)  # the steps that StackedSequence knows
@@ -45,7 +45,7 @@ SHARED_POOLS = (MaxPool, AveragePool)
 
 
 class CellState(CachedState):
-    """A state of a search cell, with the computations that the edges that leave it share."""
+    """A state of a search cell with what the edges that leave it share."""
 
     @property
     def rectified(self):
@@ -331,8 +331,8 @@ class SearchCell(Composite):
         self.nodes = topology.all_edges(num_nodes)
         self.concat = topology.last_states(num_nodes, num_concatenated)
         self.strides = {e: topology.edge_strides(plan.reduction, j) for node in self.nodes for e, j in node}
-        self.preprocess0 = (FactorizedReduce if plan.after_reduction else ReLUConvBN)(plan.filters, affine=False)
-        self.preprocess1 = ReLUConvBN(plan.filters, affine=False)
+        older, newer = topology.preprocessing(plan)
+        self.preprocess0, self.preprocess1 = older(plan.filters, affine=False), newer(plan.filters, affine=False)
         adopt(self, self.followers())
         self.edge_layers = []  # of primitives that no branch knows how to compute on all edges at once
 

@@ -8,6 +8,7 @@ from typing import Any, Self
 import keras
 import numpy as np
 from keras import ops as kops
+from scipy.special import softmax
 
 from sharpkeras import primitives, weighting
 from sharpkeras.errors import ConfigError, UsageError
@@ -25,7 +26,7 @@ KINDS = ("normal", "reduce")  # the order of the alphas and of the mixing weight
 
 
 @dataclass(frozen=True)
-class CellSpace(SearchSpace):
+class CellSpace(SearchSpace[Genotype]):
     """Which primitives stand on the edges of a cell, and how their outputs are weighted.
 
     Args:
@@ -168,8 +169,7 @@ class CellSpace(SearchSpace):
 
     def _weights(self, alphas, skip_none):
         """Softmax (E, P); -1 for what is never chosen."""
-        weights = np.exp(alphas - alphas.max(-1, keepdims=True))
-        weights /= weights.sum(-1, keepdims=True)
+        weights = softmax(alphas, axis=-1)
         if skip_none and "none" in self.primitive_names:
             weights[:, self.primitive_names.index("none")] = -1.0
         return weights
@@ -201,9 +201,9 @@ class CellSpace(SearchSpace):
         pairs = sorted(zip(sources[index], names[index]), key=lambda pair: -weights[pair])
         return tuple((self.primitive_names[name], int(source)) for source, name in pairs)
 
-    def costs(self, measure: Measure, **sizes: Any) -> Costs:
+    def costs(self, measure: Measure, input_shape: tuple[int, int, int], num_classes: int, **options: Any) -> Costs:
         """What each choice adds to the final Network; see `costs.costs`."""
-        return cell_costs(self, measure, **sizes)
+        return cell_costs(self, measure, input_shape, num_classes, **options)
 
     def cost_of(self, architecture: Genotype, costs: Costs) -> float:
         """The sum of what the choices of a Genotype cost."""
@@ -247,9 +247,15 @@ class CellSpace(SearchSpace):
             pairs += [(names[generator.integers(len(names))], source) for source in sources]
         return tuple(pairs)
 
-    def network(self, architecture: Genotype, **sizes: Any) -> Network:
-        """The final Network of a Genotype, with this space's op table."""
-        return Network(architecture, ops=self.ops, **sizes)
+    def network(
+        self,
+        architecture: Genotype,
+        input_shape: tuple[int, int, int] = (32, 32, 3),
+        num_classes: int = 10,
+        **options: Any,
+    ) -> Network:
+        """The final Network of a Genotype, with this space's op table; see `network.Network`."""
+        return Network(architecture, self.ops, input_shape=input_shape, num_classes=num_classes, **options)
 
     # --- pictures ---
 

@@ -1,7 +1,8 @@
 """The supernet of the cell space: every primitive on every edge, mixed by weights that come in as an input."""
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import keras
 from keras import ops
@@ -74,15 +75,15 @@ class Supernet(keras.Model):
 
     def __init__(
         self,
-        primitive_names,
-        ops="sharp",
-        num_classes=10,
-        init_channels=16,
-        num_cells=8,
-        num_nodes=4,
-        num_concatenated=4,
-        **kwargs,
-    ):
+        primitive_names: Sequence[str],
+        ops: str = "sharp",
+        num_classes: int = 10,
+        init_channels: int = 16,
+        num_cells: int = 8,
+        num_nodes: int = 4,
+        num_concatenated: int = 4,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(autocast=False, **kwargs)  # the mixing weights reach the cells as they are
         network.check_channels(init_channels, "init_channels")
         self._arguments = dict(primitive_names=tuple(primitive_names), ops=ops, num_classes=num_classes)

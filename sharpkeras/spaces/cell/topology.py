@@ -3,9 +3,13 @@
 The supernet and the final network differ in what stands on an edge, never in where the edges go.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from keras import ops
+
+from sharpkeras.layers import FactorizedReduce, ReLUConvBN
 
 STEM_MULTIPLIER = 3  # the CIFAR stem has 3·C channels
 
@@ -20,11 +24,11 @@ class CellPlan:
     after_reduction: bool
 
     @property
-    def kind(self):
+    def kind(self) -> str:
         return "reduce" if self.reduction else "normal"
 
 
-def plan_cells(num_cells, init_channels, after_reduction=False):
+def plan_cells(num_cells: int, init_channels: int, after_reduction: bool = False) -> list[CellPlan]:
     """Cells L//3 and 2L//3 are reduction cells; the channels double there.
 
     Args:
@@ -44,12 +48,20 @@ def plan_cells(num_cells, init_channels, after_reduction=False):
     return plans
 
 
-def auxiliary_position(num_cells):
+def preprocessing(plan: CellPlan) -> tuple[type[FactorizedReduce | ReLUConvBN], type[ReLUConvBN]]:
+    """The layers that bring the older and the newer state to the cell's width.
+
+    If a reduction lies between the two, the older one is also brought to the newer one's size.
+    """
+    return FactorizedReduce if plan.after_reduction else ReLUConvBN, ReLUConvBN
+
+
+def auxiliary_position(num_cells: int) -> int:
     """The cell whose output the auxiliary head reads: the second reduction."""
     return 2 * num_cells // 3
 
 
-def all_edges(num_nodes):
+def all_edges(num_nodes: int) -> tuple[tuple[tuple[int, int], ...], ...]:
     """Every edge a cell can have, grouped by node: ((edge, source), …) per node, edges counted through."""
     nodes, edge = [], 0
     for node in range(num_nodes):
@@ -58,17 +70,24 @@ def all_edges(num_nodes):
     return tuple(nodes)
 
 
-def edge_strides(reduction, source):
+def edge_strides(reduction: bool, source: int) -> int:
     """In a reduction cell the edges that leave the cell's two inputs have stride 2."""
     return 2 if reduction and source < 2 else 1
 
 
-def last_states(num_nodes, num_concatenated):
+def last_states(num_nodes: int, num_concatenated: int) -> tuple[int, ...]:
     """The states a searched cell concatenates: its last nodes."""
     return tuple(range(2 + num_nodes - num_concatenated, 2 + num_nodes))
 
 
-def run_cell(inputs, nodes, apply, concat, new_state=lambda tensor: tensor, tensor=lambda state: state):
+def run_cell(
+    inputs: Sequence[Any],
+    nodes: Sequence[Sequence[tuple[Any, int]]],
+    apply: Callable[[Any, Any], Any],
+    concat: Sequence[int],
+    new_state: Callable[[Any], Any] = lambda tensor: tensor,
+    tensor: Callable[[Any], Any] = lambda state: state,
+) -> tuple[Any, list[Any]]:
     """Runs a cell: each node is the sum over its edges, the output the concatenation of some states.
 
     Args:
@@ -92,7 +111,7 @@ def run_cell(inputs, nodes, apply, concat, new_state=lambda tensor: tensor, tens
     return ops.concatenate([tensor(states[index]) for index in concat], axis=-1), unread
 
 
-def add(terms):
+def add(terms: Sequence[Any]) -> Any:
     """The sum of tensors of one shape."""
     total = terms[0]
     for term in terms[1:]:

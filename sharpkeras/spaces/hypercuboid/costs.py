@@ -1,6 +1,8 @@
 """What a path costs, choice by choice: the cost of its network is a sum over its positions (§5: "a resource cost")."""
 
 import functools
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -8,9 +10,15 @@ from keras import ops
 
 from sharpkeras.layers import CHANNELS_LAST
 from sharpkeras.spaces import Costs, budget
+from sharpkeras.spaces.search_space import Measure
+
+if TYPE_CHECKING:
+    from sharpkeras.spaces.hypercuboid.space import HyperCuboid
 
 
-def costs(space, measure, input_shape=(32, 32, 3), num_classes=10):
+def costs(
+    space: "HyperCuboid", measure: Measure, input_shape: tuple[int, int, int] = (32, 32, 3), num_classes: int = 10
+) -> Costs:
     """The Costs of a HyperCuboid's networks: choices are L arrays (S_l, *sizes of the axes).
 
     The stem of a path counts with its first choice, the head with its last.
@@ -25,6 +33,7 @@ def costs(space, measure, input_shape=(32, 32, 3), num_classes=10):
     def layer(position, choice, shape):
         return measure(space.make_layer(position, choice), shape)
 
+    input_shape = tuple(input_shape)
     shapes = space.state_shapes(input_shape)
     alike = [space.positions.index(position) for position in space.positions]  # the first position with the same layers
     tables = [
@@ -42,12 +51,12 @@ def costs(space, measure, input_shape=(32, 32, 3), num_classes=10):
     return Costs(dense, [table.reshape(-1, *sizes) for table in tables])
 
 
-def cost_of(space, route, costs):
+def cost_of(space: "HyperCuboid", route: Sequence[tuple[int, int]], costs: Costs) -> float:
     """The cost of a route, (state, choice) per position."""
     return float(costs.fixed + sum(table[step] for table, step in zip(_tables(space, costs), route)))
 
 
-def expected_cost(space, alphas, costs):
+def expected_cost(space: "HyperCuboid", alphas: Sequence[Any], costs: Costs) -> Any:
     """The mean cost of a random path, a scalar with a gradient: the alphas weigh the choices that a state has.
 
     The stem and the first choice are drawn by the whole first grid, each further choice by the alphas of the state it
@@ -67,7 +76,9 @@ def expected_cost(space, alphas, costs):
     return total
 
 
-def longest_within(space, weights, costs, limit):
+def longest_within(
+    space: "HyperCuboid", weights: Sequence[np.ndarray], costs: Costs, limit: float
+) -> list[tuple[int, int]]:
     """The route of the largest sum of softmax weights, L arrays (S_l, K), of all that cost at most `limit`.
 
     Raises:

@@ -69,7 +69,7 @@ class MultiChannelNet(HyperCuboid):
         return cls(filters, recipe.num_cells, final_filters=recipe.final_filters, weighting=recipe.weighting)
 
     @classmethod
-    def of_architecture(cls, architecture: Path, recipe: Any) -> Self:
+    def of_architecture(cls, architecture: Path, recipe: Any) -> "MultiChannelNet":
         """The smallest one that has a path, before the classifier of a TrainRecipe; see `of_path`."""
         return of_path(architecture, recipe.final_filters)
 

@@ -1,10 +1,16 @@
 """The final network of a path: the layers that it chose, and nothing else (§4.1)."""
 
+from typing import TYPE_CHECKING
+
 import keras
 
 from sharpkeras.errors import ConfigError
 from sharpkeras.spaces.final_network import FinalNetwork, classify, image_input
+from sharpkeras.spaces.hypercuboid.path import Path
 from sharpkeras.spaces.hypercuboid.supernet import build_parts
+
+if TYPE_CHECKING:
+    from sharpkeras.spaces.hypercuboid.space import HyperCuboid
 
 
 @keras.saving.register_keras_serializable("sharpkeras")
@@ -21,7 +27,14 @@ class PathNetwork(FinalNetwork):
         ConfigError: for a path that is none of the cuboid, or a head that makes no images.
     """
 
-    def __init__(self, cuboid, path, input_shape=(32, 32, 3), num_classes=10, name=None):
+    def __init__(
+        self,
+        cuboid: "HyperCuboid",
+        path: Path,
+        input_shape: tuple[int, int, int] = (32, 32, 3),
+        num_classes: int = 10,
+        name: str | None = None,
+    ) -> None:
         routes = [cuboid.route(route, f"routes[{index}]") for index, route in enumerate(path.routes)]
         images = image_input(input_shape)
         states = _stems(cuboid, routes, images)

@@ -4,13 +4,14 @@ import difflib
 import functools
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Self
 
 import keras
 import networkx as nx
 import numpy as np
 from keras import ops
+from scipy.special import softmax
 
 from sharpkeras.errors import ConfigError
 from sharpkeras.layers import ConvBN, ReLUConvBN
@@ -31,7 +32,7 @@ NOMINAL_IMAGE = (256, 256, 3)  # on which layers show whether their outputs have
 STEM, HEAD = functools.partial(ConvBN, 16), functools.partial(ReLUConvBN, 64)
 
 
-class HyperCuboid(SearchSpace):
+class HyperCuboid(SearchSpace[Path]):
     """A grid of layers at each of L positions: one choice on every axis makes a layer (§4.1).
 
     At a position every choice is applied to every state of the position before it. Outputs of one shape are added into
@@ -61,15 +62,15 @@ class HyperCuboid(SearchSpace):
 
     def __init__(
         self,
-        axes,
-        layer,
-        positions=4,
-        stem=STEM,
-        stem_axes=None,
-        head=HEAD,
-        weighting="max_w",
-        name="hypercuboid",
-    ):
+        axes: Mapping[str, Iterable[Any]],
+        layer: Callable[..., keras.Layer],
+        positions: int | Iterable[Mapping[str, Any]] = 4,
+        stem: Callable[..., keras.Layer] = STEM,
+        stem_axes: Mapping[str, Iterable[Any]] | None = None,
+        head: Callable[[], keras.Layer] = HEAD,
+        weighting: str = "max_w",
+        name: str = "hypercuboid",
+    ) -> None:
         self.axes, self.stem_axes = _axes(axes, "axes"), _axes(stem_axes or {}, "stem_axes")
         self.positions = [{}] * positions if isinstance(positions, int) else [dict(p) for p in positions]
         self.layer, self.stem, self.head = layer, stem, head
@@ -88,7 +89,7 @@ class HyperCuboid(SearchSpace):
     @classmethod
     def from_recipe(cls, recipe: Any) -> Self:
         """The space with its own sizes and the weighting of a SearchRecipe, for a subclass that has a row in SPACES."""
-        return cls(weighting=recipe.weighting)
+        return cls(weighting=recipe.weighting)  # type: ignore[call-arg]
 
     @property
     def strategies(self) -> tuple[str, ...]:
@@ -114,12 +115,12 @@ class HyperCuboid(SearchSpace):
         return math.prod(len(values) for values in self.axes.values())
 
     @functools.cached_property
-    def choices(self):
+    def choices(self) -> list[tuple]:
         """The K choices as tuples of (axis, label), the last axis running fastest."""
         return _grid(self.axes)
 
     @functools.cached_property
-    def stem_choices(self):
+    def stem_choices(self) -> list[tuple]:
         return _grid(self.stem_axes)
 
     def make_layer(self, position: int, choice: tuple, name: str | None = None) -> keras.Layer:
@@ -133,7 +134,7 @@ class HyperCuboid(SearchSpace):
         return _made(self.head, {}, (), name)
 
     @functools.cached_property
-    def lattice(self):
+    def lattice(self) -> tuple[list[list[Shape]], list[np.ndarray]]:
         """The states before each position and after the last, and where choices lead.
 
         Returns:
@@ -151,7 +152,7 @@ class HyperCuboid(SearchSpace):
             outcomes.append(np.array([[shapes[-1].index(shape) for shape in row] for row in rows]))
         return shapes, outcomes
 
-    def untested_layers(self, input_shape: Shape) -> Iterator[tuple[str, dict, keras.Layer, tuple[int, ...]]]:
+    def untested_layers(self, input_shape: Shape) -> Iterable[tuple[str, dict, keras.Layer, tuple[int, ...]]]:
         """(where it stands, choice, layer that is not built, shape that it reads) of each that differs from the others.
 
         For images (H, W, C). Positions with the same options have the same layers.
@@ -209,8 +210,7 @@ class HyperCuboid(SearchSpace):
         if [np.shape(a) for a in alphas] != self._alpha_shapes or not all(np.isfinite(a).all() for a in alphas):
             seen = [f"{np.shape(a)}{'' if np.isfinite(a).all() else ' with NaN or infinity'}" for a in alphas]
             raise ConfigError("are no alphas of this space", where=self.name, seen=seen, allowed=self._alpha_shapes)
-        flat = [np.exp(np.asarray(a, "float64") - np.max(a)).reshape(-1, self.num_choices) for a in alphas]
-        return [weights / weights.sum() for weights in flat]
+        return [softmax(np.asarray(a, "float64")).reshape(-1, self.num_choices) for a in alphas]
 
     def graph(self, alphas: Sequence[np.ndarray]) -> nx.DiGraph:
         """The graph of all paths, with the softmax weights on its edges; see `graph.build`."""
@@ -239,7 +239,7 @@ class HyperCuboid(SearchSpace):
             allowed = ", ".join(graph.STRATEGIES)
             raise ConfigError("unknown strategy", where="strategy", seen=strategy, allowed=allowed)
         if limit is not None and strategy != "longest":
-            problem = "within a limit the longest path is searched, and no other strategy"
+            problem = "within a limit the longest path is found, and no other strategy can be chosen"
             raise ConfigError(problem, where="strategy", seen=strategy, allowed="longest")
         if limit is not None:
             return self.path([cuboid_costs.longest_within(self, self.weights(alphas), costs, limit)], name)
@@ -322,7 +322,7 @@ class HyperCuboid(SearchSpace):
 
     def costs(self, measure: Measure, input_shape: Shape = (32, 32, 3), num_classes: int = 10) -> Costs:
         """What each choice adds to the final network, for `extract` and `expected_cost`."""
-        return cuboid_costs.costs(self, measure, tuple(input_shape), num_classes)
+        return cuboid_costs.costs(self, measure, input_shape, num_classes)
 
     def cost_of(self, architecture: Path, costs: Costs) -> float:
         """The sum of what the choices of a Path of one route cost."""
