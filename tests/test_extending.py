@@ -78,14 +78,15 @@ def test_a_space_is_searched(extensions, chain):
     assert [settings[name] for name in ("dataset", "space", "weighting")] == ["stripes", "chain", "squared"]
     found = sk.architecture(chain / "search")
     assert isinstance(found, extensions.Chain) and len(found.chain) == 2
-    assert read(chain / "search" / "chain.json") == found.as_dict()
+    assert read(chain / "search" / "chain.json") == {"kind": "chain", **found.as_dict()}
     pictures = {path.name for path in (chain / "search").glob("*.png")}
     assert pictures == {"alphas.png", "collapse.png", "metrics.png"}
 
 
 def test_what_it_finds_is_trained_evaluated_and_exported(chain):
     recipe = read(chain / "train" / "recipe.json")
-    assert recipe["chain"] == read(chain / "search" / "chain.json") and recipe["settings"]["dataset"] == "stripes"
+    assert {"kind": "chain", **recipe["chain"]} == read(chain / "search" / "chain.json")
+    assert recipe["settings"]["dataset"] == "stripes"
     assert read(chain / "train" / "evaluation.json")["n"] == 240
     report = read(chain / "model.json")
     assert report["chain"] == recipe["chain"] and report["classes"] == ["rows", "columns", "diagonal"]
@@ -99,7 +100,7 @@ def test_every_other_command_knows_it(chain, monkeypatch):
     assert not [finding for finding in inspection.inspect("train").findings if "missing" in finding]
     assert "init_channels 2" in done("cost", "train").out
     found = done("extract", "search", "--out", "again.json", "--json").json
-    assert found["chain"] == read(chain / "search" / "chain.json")
+    assert {"kind": "chain", **found["chain"]} == read(chain / "search" / "chain.json")
     assert sharpkeras("extract", "search", "--routes", "2").code == 2
     compared = done("compare", "search", "train", "--picture", "collapse.png", "--json").json
     assert compared["searches"][0]["last"]["entropy_chain"] > 0 and compared["trainings"][0]["parameters"] > 0

@@ -64,7 +64,7 @@ ONLY_IMPORTED_BY = {
 HEAVY = {"tensorflow", "tensorflow_datasets", "keras", "jax", "onnx", "onnx_ir", "onnxruntime", "matplotlib", "sklearn"}
 SHARED_BY_SPACES = {
     f"sharpkeras.spaces.{name}"
-    for name in ("architecture", "budget", "final_network", "mixing", "search_space", "state_dict")
+    for name in ("architecture", "budget", "cached_state", "final_network", "mixing", "search_space", "state_dict")
 }
 UNSAFE_MODULES = {"pickle", "yaml", "marshal", "shelve", "dill", "joblib"}
 

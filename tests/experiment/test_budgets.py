@@ -57,7 +57,7 @@ def test_a_search_of_multichannel_leaves_its_files(cuboid):
     assert path["space"] == "multichannel" and [len(route) for route in path["routes"]] == [3]
     epochs = [load_json(file) for file in sorted((cuboid / "search" / "epochs").iterdir())]
     assert [np.shape(grid) for grid in epochs[0]["alphas"]] == [(2, 2, 2), (2, 2, 2)]
-    assert epochs[1]["path"] == path and epochs[0]["alphas"] != epochs[1]["alphas"]
+    assert {"kind": "path", **epochs[1]["path"]} == path and epochs[0]["alphas"] != epochs[1]["alphas"]
     rows = [json.loads(line) for line in (cuboid / "search" / "metrics.jsonl").read_text().splitlines()]
     assert rows[1]["entropy_grids"] <= np.log(8) + 1e-9 and rows[1]["found_addmults"] > 0
 
@@ -71,7 +71,8 @@ def test_its_path_is_trained_evaluated_and_exported(cuboid, monkeypatch):
     assert trained.json["addmults_paper"] < counted["addmults_paper"]  # of gray images, and of colour ones
     assert sharpkeras("evaluate", "train").code == 0
     assert sharpkeras("export", "train", "--out", "path.onnx").code == 0
-    assert load_json(cuboid / "path.json")["path"] == load_json(cuboid / "search" / "path.json")
+    exported = {"kind": "path", **load_json(cuboid / "path.json")["path"]}
+    assert exported == load_json(cuboid / "search" / "path.json")
     compared = sharpkeras("compare", "search", "train")
     assert compared.code == 0 and "entropy, positions of a hypercuboid" in compared.out
 
@@ -112,7 +113,7 @@ def test_every_strategy_finds_a_path(cuboid, tmp_path, strategy):
     out = tmp_path / "found.json"
     result = sharpkeras("extract", cuboid / "search", "--strategy", strategy, "--out", out, "--json")
     assert result.code == 0, result.err
-    assert result.json["path"] == load_json(out)
+    assert {"kind": "path", **result.json["path"]} == load_json(out)
     if strategy in ("longest", "exhaustive"):
         assert load_json(out)["routes"] == load_json(cuboid / "search" / "path.json")["routes"]
 
@@ -172,7 +173,7 @@ def test_a_genotype_is_no_path(finished, tmp_path):
         assert result.code == 2 and "genotype" in result.err
     result = sharpkeras("extract", finished / "search", "--out", tmp_path / "same.json", "--json")
     found = load_json(finished / "search" / "genotype.json")
-    assert result.json["genotype"] == found
+    assert {"kind": "genotype", **result.json["genotype"]} == found
 
 
 # --- a budget from the beginning ---

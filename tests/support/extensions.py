@@ -13,11 +13,11 @@ from keras import ops
 
 from sharpkeras import primitives
 from sharpkeras.data import datasets
-from sharpkeras.data.dataset import Source, adapt
+from sharpkeras.data.dataset import LoadedSplit, adapt
 from sharpkeras.layers import ConvBN, SharpSepConv
 from sharpkeras.primitives import PRIMITIVES, SHARP_OPS, Primitive
 from sharpkeras.recipes import SEARCHES, TRAININGS, SearchRecipe, TrainRecipe
-from sharpkeras.recipes.rows import Row
+from sharpkeras.recipes.rows import RecipeEntry
 from sharpkeras.spaces import ARCHITECTURES, SPACES, Architecture, ArchitectureEntry, SearchSpace, SpaceEntry
 from sharpkeras.spaces.architecture import SCHEMA_VERSION, check_fields, check_name
 from sharpkeras.spaces.final_network import FinalNetwork, classify, image_input
@@ -100,7 +100,7 @@ graphs.STRATEGIES["widest"] = widest_path
 # --- a dataset: (split, options) → images uint8 (N, H, W, C), labels (N,), class names ---
 
 
-def load_stripes(split: str, options: datasets.Options) -> Source:
+def load_stripes(split: str, options: datasets.Options) -> LoadedSplit:
     """Stripes along the rows, along the columns or along the diagonal, with noise."""
     generator = np.random.default_rng(["train", "test"].index(split))
     labels = np.arange(240) % 3
@@ -111,7 +111,9 @@ def load_stripes(split: str, options: datasets.Options) -> Source:
     return adapt(images, labels, ("rows", "columns", "diagonal"), options)
 
 
-datasets.DATASETS["stripes"] = datasets.Row("stripes in three directions, 8x8, gray", "is generated", load_stripes)
+datasets.DATASETS["stripes"] = datasets.DatasetEntry(
+    "stripes in three directions, 8x8, gray", "is generated", load_stripes
+)
 
 
 # --- a HyperCuboid of one's own, which finds paths as any other does ---
@@ -217,8 +219,8 @@ ARCHITECTURES["chain"] = ArchitectureEntry(Chain, fields=("chain",))
 # --- recipes: a search, and the training of what it finds, which it names ---
 
 SIZES = {"dataset": "stripes", "init_channels": 4, "batch_size": 16, "epochs": 1}
-SEARCHES["stripes"] = Row(
+SEARCHES["stripes"] = RecipeEntry(
     SearchRecipe(**SIZES, space="chain", weighting="squared", num_cells=3, training="stripes"),
     "a chain of primitives for stripes, in seconds",
 )
-TRAININGS["stripes"] = Row(TrainRecipe(**SIZES, warmup_epochs=0, label_smoothing=0.0), "the same stripes")
+TRAININGS["stripes"] = RecipeEntry(TrainRecipe(**SIZES, warmup_epochs=0, label_smoothing=0.0), "the same stripes")

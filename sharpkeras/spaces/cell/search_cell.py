@@ -35,8 +35,9 @@ from sharpkeras.layers import (
     fan_in_uniform,
     strided_shape,
 )
+from sharpkeras.spaces.cached_state import CachedState
 from sharpkeras.spaces.cell import topology
-from sharpkeras.spaces.mixing import CachedState, weigh
+from sharpkeras.spaces.mixing import weigh
 from sharpkeras.spaces.state_dict import CONV, DEPTHWISE, VECTOR, Slot, layer_slots
 
 STACKED = (keras.layers.ReLU, Conv2D, DepthwiseConv2D, BatchNormalization)  # the steps that StackedSequence knows
@@ -44,7 +45,7 @@ SHARED_POOLS = (MaxPool, AveragePool)
 
 
 class CellState(CachedState):
-    """A state of a search cell, with the computations that the edges that leave it share."""
+    """A state of a search cell with what the edges that leave it share."""
 
     @property
     def rectified(self):

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Iterator
+from typing import Any
 
 import keras
 import numpy as np
@@ -10,8 +11,9 @@ from keras import ops
 from sharpkeras.backend import fused_ops
 from sharpkeras.backend.rematerialization import recomputed
 from sharpkeras.layers import AveragePool, BatchNormalization, LayerSequence, MaxPool
+from sharpkeras.spaces.cached_state import CachedState
 from sharpkeras.spaces.final_network import dense
-from sharpkeras.spaces.mixing import CachedState, weigh
+from sharpkeras.spaces.mixing import weigh
 from sharpkeras.spaces.state_dict import Slot, layer_slots
 
 # First steps that layers share, and the settings that tell them apart (`get_config` imports TensorFlow under JAX).
@@ -20,6 +22,15 @@ SHARED = {
     MaxPool: ("pool_size", "strides"),
     AveragePool: ("pool_size", "strides", "counted_padding"),
 }
+
+
+class CuboidState(CachedState):
+    """A state with what the layers that read it have in common: a first step without weights is computed once."""
+
+    def after(self, step: keras.Layer) -> Any:
+        """The output of a step in SHARED, by what it computes."""
+        key = type(step), *(getattr(step, setting) for setting in SHARED[type(step)])
+        return self.shared(key, lambda: step(self.tensor))
 
 
 class CuboidSupernet(keras.Model):
@@ -62,7 +73,7 @@ class CuboidSupernet(keras.Model):
         images, mixing_weights = inputs
         states = [stem(images, training=training) for stem in self.stems]
         for grid, outcomes, weights in zip(self.grids, self.outcomes, mixing_weights):
-            states = self._position([CachedState(state) for state in states], grid, outcomes, weights, training)
+            states = self._position([CuboidState(state) for state in states], grid, outcomes, weights, training)
         # The mean of a sum is the sum of means: final states may have different sizes.
         pooled = [
             ops.mean(ops.cast(h(s, training=training), self.classifier.compute_dtype), axis=(1, 2))
@@ -92,7 +103,7 @@ def apply(layer, state, weight, training=None):
     if not isinstance(layer, LayerSequence):
         return weigh(_call(layer, state.tensor, training), weight)
     first, *rest = layer.steps
-    outputs = _shared_output(first, state) if type(first) in SHARED else _call(first, state.tensor, training)
+    outputs = state.after(first) if type(first) in SHARED else _call(first, state.tensor, training)
     if rest and isinstance(rest[-1], BatchNormalization):
         for step in rest[:-1]:
             outputs = _call(step, outputs, training)
@@ -112,7 +123,7 @@ def _add_recomputed(before, layer, state, weight, training):
     """`_add`, computed again for the gradient, so without what layers share. Sum by sum they go one after the other."""
 
     def run(tensor, weight, before=None):
-        return _add(before, layer, CachedState(tensor), weight, training)
+        return _add(before, layer, CuboidState(tensor), weight, training)
 
     rest = () if before is None else (before,)
     return recomputed(run, layer.variables)(state.tensor, weight, *rest)
@@ -125,12 +136,6 @@ def _call(layer, inputs, training):
 def takes_training(layer):
     """Whether a layer behaves differently in training, and is told so when it is called."""
     return "training" in inspect.signature(layer.call).parameters
-
-
-def _shared_output(step, state):
-    """The output of a step in SHARED for a state, computed once for all layers that begin with an equal step."""
-    key = type(step), *(getattr(step, setting) for setting in SHARED[type(step)])
-    return state.shared(key, lambda: step(state.tensor))
 
 
 def _built(layer, shape):

@@ -28,7 +28,7 @@ from sharpkeras.spaces.hypercuboid import path as paths
 from sharpkeras.spaces.hypercuboid.multichannel import MultiChannelNet
 from sharpkeras.spaces.hypercuboid.path import Path
 from sharpkeras.spaces.hypercuboid.space import HyperCuboid
-from sharpkeras.spaces.hypercuboid.supernet import CachedState, apply
+from sharpkeras.spaces.hypercuboid.supernet import CuboidState, apply
 from sharpkeras.spaces.state_dict import load_state, state_dict
 
 SHAPE, CLASSES, BATCH = (8, 8, 3), 4, 3
@@ -248,7 +248,7 @@ def restore(layer, values):
 def test_a_weighted_layer_is_weight_times_layer(training):
     # All read one state, so that a first step which is shared wrongly shows too.
     tensor, weight = np.random.normal(size=(BATCH, 8, 8, FILTERS)).astype("float32"), ops.convert_to_tensor(0.3)
-    state = CachedState(tensor)
+    state = CuboidState(tensor)
     for name, make in (OURS | FOREIGN).items():
         layer = make()
         layer.build(tensor.shape)
@@ -266,7 +266,7 @@ def test_a_weighted_layer_is_weight_times_layer(training):
 def test_a_first_step_is_computed_once_for_all_that_share_it(monkeypatch):
     calls, call = [], keras.layers.ReLU.call
     monkeypatch.setattr(keras.layers.ReLU, "call", lambda self, x: calls.append(self) or call(self, x))
-    state = CachedState(np.ones((BATCH, 8, 8, FILTERS), "float32"))
+    state = CuboidState(np.ones((BATCH, 8, 8, FILTERS), "float32"))
     for layer in (ReLUConvBN(4), ReLUConvBN(6, 3, 2), layers.DilConv(4), layers.SplitConv(4)):
         layer.build(state.tensor.shape)
         apply(layer, state, ops.convert_to_tensor(1.0))
@@ -282,7 +282,7 @@ class Scattered(layers.LayerSequence):
 
 
 def test_what_is_random_is_not_shared():
-    state = CachedState(np.ones((BATCH, 8, 8, FILTERS), "float32"))
+    state = CuboidState(np.ones((BATCH, 8, 8, FILTERS), "float32"))
     one, other = Scattered(2), Scattered(2)
     for layer in (one, other):
         layer.build(state.tensor.shape)
