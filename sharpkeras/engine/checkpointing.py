@@ -114,7 +114,7 @@ def restore(model: StepModel, run: RunDirectory) -> TrainingState:
     ]
     if other:
         problem = f"the checkpoint belongs to another model: {len(other)} arrays differ"
-        raise RunError(problem, where=str(run.path), seen=other[0], next_step="use --overwrite to begin anew")
+        raise RunError(problem, where=str(run.path), seen=other[0], next_step="use `overwrite` to begin anew")
     for name, variable in variables.items():
         variable.assign(arrays[name])
     run.write_metrics(epoch_metrics)
@@ -151,5 +151,5 @@ def record_divergence(run: RunDirectory, state: TrainingState, divergence: Diver
     return NumericalError(
         f"{names} became NaN or infinite in epoch {state.epoch + 1}, step {divergence.step + 1}",
         where=str(run.path / files.DIVERGED),
-        next_step="lower --learning-rate, with --overwrite or another --out; the checkpoint before is intact",
+        next_step="lower `learning_rate`, with `overwrite` or another `out`; the checkpoint before is intact",
     )

@@ -161,5 +161,5 @@ def refuse_full_disk(model: StepModel, path: Path) -> None:
             where=str(path),
             seen=f"{free / 1e6:,.1f} MB free",
             allowed=f"{CHECKPOINTS_ON_DISK} checkpoints of {size / 1e6:,.1f} MB",
-            next_step="free some space, name a place on another disk with --out, or add --ignore-disk-check",
+            next_step="free some space, name a place on another disk with `out`, or add `check_disk=False`",
         )

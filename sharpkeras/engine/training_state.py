@@ -124,5 +124,5 @@ class TrainingState:
                 f"{self.epoch + 1}",
                 where=where,
                 seen=f"loss scale {last['loss_scale']:g}",
-                next_step="--precision mixed_bfloat16 needs no loss scale; or lower --learning-rate",
+                next_step="`precision=mixed_bfloat16` needs no loss scale; or lower `learning_rate`",
             )

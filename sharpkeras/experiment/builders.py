@@ -93,7 +93,7 @@ def image_preparation(recipe: Recipe, dataset: Dataset) -> dict[str, Callable[..
     sizes["autoaugment"] = None if recipe.autoaugment == "none" else recipe.autoaugment
     if recipe.cutout_px > min(dataset.images.shape[1:3]):
         limit = f"0 to {min(dataset.images.shape[1:3])}, the side of the images"
-        raise UsageError("Cutout is larger than the images", where="--cutout-px", seen=recipe.cutout_px, allowed=limit)
+        raise UsageError("Cutout is larger than the images", where="`cutout_px`", seen=recipe.cutout_px, allowed=limit)
     return {
         "augment": functools.partial(augment.augment, **statistics, **sizes),
         "normalize": functools.partial(augment.normalize, **statistics),

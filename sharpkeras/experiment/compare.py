@@ -68,7 +68,7 @@ def compare(paths, force=False, picture=None, overwrite=False, tell=None):
             "the runs are not comparable",
             seen="; ".join(differences),
             allowed="the same images, weights selected in the same way, each seed of a group once",
-            next_step=f"{_advice(problems)}, or --force to see them labelled",
+            next_step=f"{_advice(problems)}, or `force` to see them labelled",
         )
     by_name = {row["name"]: run for run, row in zip(runs, rows)}
     report = {
@@ -285,10 +285,10 @@ def _search_groups(rows):
 
 def _refuse_picture(path, searches, overwrite):
     if not searches:
-        raise UsageError("a picture shows searches, and there is none", where="--picture", allowed="a search run")
+        raise UsageError("a picture shows searches, and there is none", where="`picture`", allowed="a search run")
     if path.suffix != ".png":
-        raise UsageError("a picture is a PNG file", where="--picture", seen=str(path), allowed="a name in .png")
-    atomic_writes.refuse_to_replace(path, overwrite, "another --picture, or --overwrite")
+        raise UsageError("a picture is a PNG file", where="`picture`", seen=str(path), allowed="a name in .png")
+    atomic_writes.refuse_to_replace(path, overwrite, "another `picture`, or `overwrite`")
 
 
 def _draw(path, searches, runs):

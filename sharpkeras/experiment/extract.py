@@ -63,10 +63,10 @@ def extract(
     alphas = contents.alphas(run, name, space)
     if not space.strategies and (strategy != DEFAULT or routes > 1):
         problem = f"a {spaces.find_space(recipe.space).architecture} is no path"
-        raise UsageError(problem, where="--strategy, --routes", allowed="a search of multichannel")
+        raise UsageError(problem, where="`strategy`, `routes`", allowed="a search of multichannel")
     if strategy != DEFAULT and (routes > 1 or recipe.limit_of_cost is not None):
         problem = "several routes and budgets have an extraction of their own"
-        raise UsageError(problem, where="--strategy", seen=strategy, allowed=DEFAULT)
+        raise UsageError(problem, where="`strategy`", seen=strategy, allowed=DEFAULT)
     budget = Budget.of(recipe, space, facts["shape"], len(facts["class_names"]))
     if strategy != DEFAULT:
         found = space.extract(alphas, strategy=strategy)
@@ -96,7 +96,7 @@ def _several(budget, alphas, routes):
     if budget.limit is None:
         return budget.space.extract_routes(alphas, routes)
     if budget.recipe.cost not in COUNTED:
-        raise UsageError("several routes have a budget of AddMults or parameters", where="--max-latency-ms")
+        raise UsageError("several routes have a budget of AddMults or parameters", where="`max_latency_ms`")
 
     def cost(found):
         return getattr(budget.network.cost(found), COUNTED[budget.recipe.cost])

@@ -163,9 +163,9 @@ def _check_destination(out, overwrite):
         raise RunError("the directory cannot be written to", where=str(out.parent))
     if not out.exists():
         return
-    atomic_writes.refuse_to_replace(out, overwrite, "another --out, or --overwrite")
+    atomic_writes.refuse_to_replace(out, overwrite, "another `out`, or `overwrite`")
     try:
         primitive_table.load_table(out)
     except SharpKerasError as error:
-        step = "choose another place with --out"
+        step = "choose another place with `out`"
         raise RunError("is no table of latencies", where=str(out), seen=error.problem, next_step=step) from None

@@ -31,7 +31,7 @@ def sample(
     """
     out, space = Path(out), spaces.of_recipe(recipe)
     if out.suffix == ".json" and count > 1:
-        raise UsageError("several genotypes do not fit into one file", where="--out", seen=str(out), allowed="a folder")
+        raise UsageError("several genotypes do not fit into one file", where="`out`", seen=str(out), allowed="a folder")
     prefix = "random" if "," in recipe.space else f"random-{recipe.space}"
     drawn = []
     for seed in range(recipe.seed, recipe.seed + count):
@@ -48,9 +48,9 @@ def refuse_to_lose(path: Path, overwrite: bool) -> None:
     """Raises RunError where an architecture is to be written over another one, or over what is none."""
     if not path.exists():
         return
-    atomic_writes.refuse_to_replace(path, overwrite, ("another --out", "another --seed", "--overwrite"))
+    atomic_writes.refuse_to_replace(path, overwrite, ("another `out`", "another `seed`", "`overwrite`"))
     try:
         architectures.from_dict(json_files.load(path), str(path))
     except SharpKerasError as error:
-        step = "choose another place with --out"
+        step = "choose another place with `out`"
         raise RunError("is no architecture", where=str(path), seen=error.problem, next_step=step) from None

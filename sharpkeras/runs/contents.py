@@ -25,7 +25,7 @@ EVALUATION_FORM = {
     "selected": {"by": str},
     "selection": str,
 }
-AGAIN = "take another copy of the run, or make it anew with the command that wrote it, and --overwrite"
+AGAIN = "take another copy of the run, or make it anew with the command that wrote it, and `overwrite`"
 
 
 def settings(run: RunDirectory) -> dict[str, Any]:

@@ -66,7 +66,7 @@ class CellSpace(SearchSpace[Genotype]):
         if names is None and "," not in recipe.space:
             lists = [*primitives.PRIMITIVES, *(name for name in SPACES if name != CELL)]
             allowed = f"{', '.join(lists)}, or primitives with commas between them"
-            raise UsageError("unknown search space", where="--space", seen=recipe.space, allowed=allowed)
+            raise UsageError("unknown search space", where="`space`", seen=recipe.space, allowed=allowed)
         names = names or tuple(name.strip() for name in recipe.space.split(","))
         return cls(names, recipe.ops, recipe.weighting, recipe.num_nodes, num_concatenated=recipe.num_nodes)
 
