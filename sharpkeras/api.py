@@ -13,18 +13,16 @@ from sharpkeras.errors import UsageError
 from sharpkeras.experiment import inherited_settings
 from sharpkeras.recipes import SearchRecipe, TrainRecipe
 from sharpkeras.runs import architectures
-from sharpkeras.spaces.cell.genotype import Genotype
-from sharpkeras.spaces.hypercuboid.path import Path
+from sharpkeras.spaces.architecture import Architecture
 
 if TYPE_CHECKING:
     from sharpkeras.engine.epochs import NullProgress
     from sharpkeras.experiment.load import ImageClassifier
     from sharpkeras.experiment.run_options import RunOptions
     from sharpkeras.measure.cost import Cost
-    from sharpkeras.spaces.hypercuboid.space import HyperCuboid
+    from sharpkeras.spaces.search_space import SearchSpace
 
 Place = str | os.PathLike
-Architecture = Genotype | Path
 
 DATA_OPTIONS = ("download", "skip_bad_images", "follow_symlinks")
 EXPORTED = FilePath("exported")  # the default folder of ONNX files
@@ -61,7 +59,7 @@ def search(
     recipe: str | SearchRecipe | None = "digits",
     out: Place | None = None,
     *,
-    space: "str | HyperCuboid | None" = None,
+    space: "str | SearchSpace | None" = None,
     options: "RunOptions | None" = None,
     progress: "NullProgress | None" = None,
     data: dict[str, bool] | None = None,
@@ -102,7 +100,7 @@ def train(
     out: Place | None = None,
     *,
     recipe: str | TrainRecipe | None = None,
-    space: "HyperCuboid | None" = None,
+    space: "SearchSpace | None" = None,
     init: Place | None = None,
     options: "RunOptions | None" = None,
     progress: "NullProgress | None" = None,
@@ -152,7 +150,7 @@ def evaluate(
     dataset: str | None = None,
     *,
     batch_size: int = 256,
-    space: "HyperCuboid | None" = None,
+    space: "SearchSpace | None" = None,
     progress: "NullProgress | None" = None,
     data: dict[str, bool] | None = None,
     tell: Callable[[dict], None] | None = None,
@@ -193,7 +191,7 @@ def export(
     test_images: int = 1000,
     optimize: bool = True,
     network: str | None = None,
-    space: "HyperCuboid | None" = None,
+    space: "SearchSpace | None" = None,
     overwrite: bool = False,
     data: dict[str, bool] | None = None,
     **sizes: Any,
@@ -353,7 +351,7 @@ def cost(
     architecture: Place | Architecture,
     *,
     network: str | None = None,
-    space: "HyperCuboid | None" = None,
+    space: "SearchSpace | None" = None,
     **sizes: Any,
 ) -> "Cost":
     """Count parameters and AddMults of the network of an architecture, as `sharpkeras cost` does.
@@ -459,7 +457,7 @@ def table(number: int) -> list[dict[str, Any]]:
     return paper_tables.table(number)
 
 
-def load(run: Place, *, space: "HyperCuboid | None" = None) -> "ImageClassifier":
+def load(run: Place, *, space: "SearchSpace | None" = None) -> "ImageClassifier":
     """Load a trained network as a Keras model that takes images as they are stored.
 
         model = sk.load("runs/train")
