@@ -3,19 +3,27 @@
 import contextlib
 import functools
 import random
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import keras
+import numpy as np
 
 from sharpkeras.data import augment
 from sharpkeras.data import batches as streams
+from sharpkeras.data.dataset import Dataset
 from sharpkeras.errors import UsageError
 from sharpkeras.optimizers import SGD, Adam
+from sharpkeras.recipes import SearchRecipe, TrainRecipe
+from sharpkeras.recipes.rows import Recipe
 from sharpkeras.schedule import CosinePowerAnnealing
 from sharpkeras.searching.search_model import SearchModel
+from sharpkeras.spaces import SearchSpace
+from sharpkeras.spaces.final_network import FinalNetwork
 from sharpkeras.training.training_model import TrainingModel
 
 
-def seed_initializers(seed):
+def seed_initializers(seed: int) -> None:
     """Makes the weights of the models that are built next a function of `seed`.
 
     Keras' initializers and seed generators draw their seeds from `random`. `keras.utils.set_random_seed` does this too,
@@ -25,7 +33,7 @@ def seed_initializers(seed):
 
 
 @contextlib.contextmanager
-def precision(recipe):
+def precision(recipe: Recipe) -> Iterator[None]:
     """Layers that are made inside compute in the recipe's precision."""
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(recipe.precision)
@@ -35,7 +43,7 @@ def precision(recipe):
         keras.config.set_dtype_policy(before)
 
 
-def image_options(recipe):
+def image_options(recipe: Recipe) -> dict[str, Any]:
     """How a recipe's images are read: arguments of `data.load` that depend on the recipe alone."""
     return {
         "image_size": recipe.image_size,
@@ -44,7 +52,13 @@ def image_options(recipe):
     }
 
 
-def search_model(recipe, space, dataset, steps, penalty=None):
+def search_model(
+    recipe: SearchRecipe,
+    space: SearchSpace,
+    dataset: Dataset,
+    steps: int,
+    penalty: Callable[[Sequence[Any]], Any] | None = None,
+) -> SearchModel:
     """The SearchModel of a SearchRecipe on a dataset, for an epoch of `steps` steps; `penalty` as it takes it."""
     seed_initializers(recipe.seed)
     sizes = space.supernet_options(recipe)
@@ -55,7 +69,7 @@ def search_model(recipe, space, dataset, steps, penalty=None):
     return SearchModel(space, supernet, sgd, adam, recipe.order, recipe.seed, penalty, **preparation)
 
 
-def training_model(recipe, network, dataset, steps):
+def training_model(recipe: TrainRecipe, network: FinalNetwork, dataset: Dataset, steps: int) -> TrainingModel:
     """The TrainingModel of a TrainRecipe for a network, for an epoch of `steps` steps."""
     averaging = {"use_ema": True, "ema_momentum": recipe.ema} if recipe.ema else {}
     accumulating = {"gradient_accumulation_steps": recipe.accumulate} if recipe.accumulate > 1 else {}
@@ -72,7 +86,7 @@ def _sgd(recipe, updates, **options):
     return SGD(schedule, recipe.momentum, recipe.l2, recipe.clip_norm, **options)
 
 
-def image_preparation(recipe, dataset):
+def image_preparation(recipe: Recipe, dataset: Dataset) -> dict[str, Callable[..., Any]]:
     """What happens to images on the device: in training, and in evaluation."""
     statistics = {"mean": dataset.mean, "deviation": dataset.std}
     sizes = {"crop_padding_px": recipe.crop_padding_px, "cutout_px": recipe.cutout_px, "flip": dataset.flip}
@@ -86,7 +100,7 @@ def image_preparation(recipe, dataset):
     }
 
 
-def batches(recipe, dataset, indices, epoch, step=0):
+def batches(recipe: Recipe, dataset: Dataset, indices: np.ndarray, epoch: int, step: int = 0) -> Iterator[tuple]:
     """The batches of one epoch over some of the images, from a step of it on; see `batches.batches`."""
     return streams.batches(
         dataset.images,

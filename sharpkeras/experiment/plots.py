@@ -2,6 +2,8 @@
 
 import contextlib
 import logging
+from collections.abc import Iterator
+from typing import Any
 
 from sharpkeras.errors import ResourceError, RunError
 from sharpkeras.runs import RunDirectory, contents, files
@@ -10,12 +12,12 @@ from sharpkeras.spaces import Architecture, SearchSpace
 logger = logging.getLogger("sharpkeras")
 
 
-def last_epoch(run):
+def last_epoch(run: RunDirectory) -> str:
     """The file of the alphas with which a finished search ended."""
     return files.epoch(metrics(run)[-1]["epoch"])
 
 
-def metrics(run):
+def metrics(run: RunDirectory) -> list[dict[str, Any]]:
     """The metrics of a finished run, a row per epoch."""
     rows = run.read_metrics()
     if not rows:
@@ -24,7 +26,7 @@ def metrics(run):
 
 
 @contextlib.contextmanager
-def missing_on_a_full_disk():
+def missing_on_a_full_disk() -> Iterator[None]:
     """While it lasts, a disk without room costs pictures, and no result that stands in the run already."""
     try:
         yield

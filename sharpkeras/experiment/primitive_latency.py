@@ -14,7 +14,9 @@ more than parts of microseconds. Measure on a quiet machine, and then the networ
 import os
 import sys
 import tempfile
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import keras
 from keras import ops
@@ -29,13 +31,24 @@ from sharpkeras.io import atomic_writes, kinds
 from sharpkeras.layers import Identity
 from sharpkeras.measure.latency import primitive_table
 from sharpkeras.measure.latency.benchmark import benchmark_onnx
+from sharpkeras.recipes import SearchRecipe
+from sharpkeras.spaces import SearchSpace
 from sharpkeras.spaces.network_spec import NetworkSpec
 
 OPSET = 17
 WARMUP_S, PROCESSES = 0.1, 3  # for each of some hundred parts
 
 
-def measure(recipe, out, *, space=None, overwrite=False, progress=iter, runs=60, **timing):
+def measure(
+    recipe: SearchRecipe,
+    out: str | os.PathLike[str],
+    *,
+    space: SearchSpace | None = None,
+    overwrite: bool = False,
+    progress: Callable[[list], Iterable] = iter,
+    runs: int = 60,
+    **timing: Any,
+) -> dict[str, Any]:
     """Measures all parts of a search's final networks and writes the table that `primitive_table.load_table` reads.
 
     Args:
