@@ -31,7 +31,7 @@ ERRORS_PRINTED = {  # of the paper's tables
     "top5_err": "top-5 {} %",
 }
 
-CHECKPOINTS_HELP = "Seconds between two checkpoints; 0 is one after each step.  [default: 60]"
+CHECKPOINTS_HELP = "Seconds between two checkpoints; 0 writes one after each step.  [default: 60]"
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 overwrite = click.option("--overwrite", is_flag=True, help="Replace what is there.")
@@ -74,7 +74,7 @@ def data(function):
     function = click.option("--follow-symlinks", is_flag=True, help="Follow links that lead out of an image folder.")(
         function
     )
-    function = click.option("--skip-bad-images", is_flag=True, help="Leave out images that can not be read.")(function)
+    function = click.option("--skip-bad-images", is_flag=True, help="Leave out images that cannot be read.")(function)
     return click.option("--download", is_flag=True, help="Allow the dataset to be downloaded.")(function)
 
 
@@ -182,14 +182,14 @@ def _forget_settings_of_keras():
 def conduct(function):
     """How a run is carried out: the options of an run_options.Conduct, which the command gets as `conduct`."""
 
-    @click.option("--resume", "must_exist", is_flag=True, help="Go on with a run; an error if there is none.")
-    @click.option("--strict-resume", is_flag=True, help="Go on only where the result stays bit-exact.")
+    @click.option("--resume", "must_exist", is_flag=True, help="Go on with a run; it is an error if there is none.")
+    @click.option("--strict-resume", is_flag=True, help="Go on only where the result stays the same to the last bit.")
     @overwrite
     @click.option("--checkpoint-interval", "checkpoint_s", type=FiniteRange(0.0), help=CHECKPOINTS_HELP)
-    @click.option("--deterministic", is_flag=True, help="The same bits again, even where that is slower.")
+    @click.option("--deterministic", is_flag=True, help="Give the same bits again, even where that is slower.")
     @click.option("--remat", is_flag=True, help="Compute activations again for the gradient: less memory, more time.")
-    @click.option("--ignore-disk-check", is_flag=True, help="Begin on a nearly full disk.")
-    @click.option("--ignore-memory-check", is_flag=True, help="Begin though a step seems to need too much memory.")
+    @click.option("--ignore-disk-check", is_flag=True, help="Begin even on a nearly full disk.")
+    @click.option("--ignore-memory-check", is_flag=True, help="Begin even if a step seems to need too much memory.")
     @click.option("--dry-run", is_flag=True, help="Forecast memory, time and disk; write nothing.")
     @functools.wraps(function)
     def command(*arguments, smoke, out, ignore_disk_check, ignore_memory_check, **options):
@@ -230,10 +230,16 @@ def recipe_options(recipe_class):
 
         command = settings(recipe_class, *[field.name for field in fields])(command)
         for option in (
-            click.option("--smoke", is_flag=True, help="Two steps on generated images in a narrow network."),
+            click.option("--smoke", is_flag=True, help="Take two steps on generated images in a narrow network."),
             click.option("--strict", is_flag=True, help="Refuse a flag that contradicts --config."),
-            click.option("--set", "assignments", multiple=True, metavar="NAME=VALUE", help="Any setting, by its name."),
-            click.option("--config", type=click.Path(path_type=Path), help="Settings from a JSON or TOML file."),
+            click.option(
+                "--set", "assignments", multiple=True, metavar="NAME=VALUE", help="Change a setting, by its name."
+            ),
+            click.option(
+                "--config",
+                type=click.Path(path_type=Path),
+                help="Take settings from a JSON or TOML file.",
+            ),
         ):
             command = option(command)
         return command
@@ -257,7 +263,7 @@ def make_recipe(recipe_class, base, given, config, strict):
     """The recipe of a row's settings, a config file and flags.
 
     Raises:
-        UsageError: when the file can not be read.
+        UsageError: when the file cannot be read.
         ConfigError: for a wrong setting, or with `strict` for a flag that contradicts the file.
     """
     settings = read_config(config) if config else {}

@@ -10,7 +10,9 @@ from sharpkeras_cli import options
 
 @click.command("evaluate")
 @click.argument("run", type=click.Path(path_type=Path))
-@click.option("--data", "--dataset", "dataset", metavar="SPEC", help="Other data of the same classes: cifar10.1:DIR, …")
+@click.option(
+    "--data", "--dataset", "dataset", metavar="SPEC", help="Other data of the same classes, as cifar10.1:DIR."
+)
 @click.option("--batch-size", type=click.IntRange(1), default=256, show_default=True, help="Images at a time.")
 @options.data
 @options.backend
@@ -19,7 +21,7 @@ def command(run, dataset, batch_size, as_json, **data_options):
     """Test error of a training RUN, with its interval.
 
     Top-1 and top-5, with the 95 % interval of Clopper and Pearson and the number of images. The run keeps the report
-    as evaluation.json and the answer to every image as predictions.safetensors; where it can not be written, the error
+    as evaluation.json and the answer to every image as predictions.safetensors; where it cannot be written, the error
     is told all the same, and the exit code is 5, or 7 on a full disk.
     """
     from sharpkeras import inspection

@@ -8,25 +8,26 @@ import click
 from sharpkeras.recipes import SEARCHES, SearchRecipe
 from sharpkeras.runs import RunDirectory
 from sharpkeras_cli import options
+from sharpkeras_cli.groups import GroupedCommand
 
 UNITS = {"addmults": "AddMults", "parameters": "parameters", "latency": "ms"}
 
 
-@click.command("search")
+@click.command("search", cls=GroupedCommand)
 @click.argument("name", metavar="[RECIPE]", type=options.Names(SEARCHES), default="digits")
 @options.recipe_options(SearchRecipe)
 @click.option("--out", type=click.Path(path_type=Path), help="Run directory.  [default: runs/search]")
 @options.data
-@click.option("--fail-on-degenerate", is_flag=True, help="Exit with 6 when the genotype is degenerate.")
+@click.option("--fail-on-degenerate", is_flag=True, help="Exit with 6 where the architecture is degenerate.")
 @options.backend
 @options.conduct
 @options.as_json
 def command(name, recipe_of, smoke, out, conduct, dry_run, fail_on_degenerate, as_json, **data_options):
-    """Search a genotype, on training images alone.
+    """Search an architecture, on training images alone.
 
-    RECIPE is a row of `sharpkeras list recipes`; every flag changes a setting of it. Leaves recipe.json, metrics.jsonl,
-    genotype.json, the alphas of every epoch, checkpoints and pictures in the run directory. The same command goes on
-    where a run was stopped.
+    RECIPE is a row of `sharpkeras list recipes`; every flag changes a setting of it. The run directory gets
+    recipe.json, metrics.jsonl, the architecture (genotype.json or path.json), the alphas of every epoch, checkpoints
+    and pictures. The same command goes on where a run was stopped.
     """
     import sharpkeras as sk
     from sharpkeras.errors import NumericalError

@@ -8,12 +8,13 @@ import click
 
 from sharpkeras.recipes import TRAININGS, TrainRecipe
 from sharpkeras_cli import options
+from sharpkeras_cli.groups import GroupedCommand
 
 
-@click.command("train")
+@click.command("train", cls=GroupedCommand)
 @click.argument("architecture", metavar="RECIPE|ARCHITECTURE")
-@click.option("--recipe", "name", type=options.Names(TRAININGS), help="Recipe.  [default: RECIPE, else digits]")
-@click.option("--init", metavar="RUN|FILE", help="Begin with these weights: a training run, .safetensors or .h5.")
+@click.option("--recipe", "name", type=options.Names(TRAININGS), help="Its recipe.  [default: RECIPE, else digits]")
+@click.option("--init", metavar="RUN|FILE", help="Begin with the weights of a run, a .safetensors or an .h5 file.")
 @options.recipe_options(TrainRecipe)
 @click.option("--out", type=click.Path(path_type=Path), help="Run directory.  [default: runs/train]")
 @options.data

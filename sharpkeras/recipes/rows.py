@@ -64,29 +64,29 @@ class SearchRecipe(Recipe):
     space: str = setting(
         "sharp", "primitives: darts, sharp, sharper, table1 (Table 1 as printed), multichannel, or some with commas"
     )
-    ops: str = setting("sharp", "what a primitive's name stands for", choices=("sharp", "darts"))
+    ops: str = setting("sharp", "layers that the names of primitives stand for", choices=("sharp", "darts"))
     weighting: str = setting("max_w", "how primitives are weighted in the sum (Eq. 3)", choices=("scalar", "max_w"))
-    order: int = setting(1, "of the gradient of the alphas", low=1, high=2)
+    order: int = setting(1, "order of the gradient of the alphas", low=1, high=2)
     num_nodes: int = setting(4, "intermediate nodes of a cell", low=1, high=16)
     init_channels: int = setting(8, "channels of the first cell; fewest filters of multichannel", low=2, high=1024)
     num_cells: int = setting(3, "cells of the supernet; stages of multichannel", low=1, high=64)
     num_scales: int = setting(4, "filter counts of multichannel, each twice the one before", low=1, high=8)
     final_filters: int = setting(768, "filters before the classifier of multichannel", low=1, high=65536)
     epochs: int = setting(12, "passes over the training half", low=1, high=10**6)
-    batch_size: int = setting(64, "images per step and half", low=1, high=65536)
+    batch_size: int = setting(64, "images per step, from each half", low=1, high=65536)
     train_portion: float = setting(0.5, "share of the training images that trains the weights", low=0.01, high=0.99)
-    learning_rate: float = setting(0.025, "highest, of the weights", low=0.0)
-    min_learning_rate: float = setting(1e-4, "lowest, of the weights", low=0.0)
-    power: float = setting(1.0, "p of cosine power annealing (Eq. 2); 1 is cosine annealing", high=100.0)
+    learning_rate: float = setting(0.025, "highest learning rate of the weights", low=0.0)
+    min_learning_rate: float = setting(1e-4, "lowest learning rate of the weights", low=0.0)
+    power: float = setting(1.0, "exponent p of cosine power annealing (Eq. 2); 1 is cosine annealing", high=100.0)
     warmup_epochs: int = setting(0, "epochs in which the learning rate rises", low=0)
-    momentum: float = setting(0.9, "of the weights' SGD", low=0.0, high=1.0)
+    momentum: float = setting(0.9, "momentum of the weights' SGD", low=0.0, high=1.0)
     l2: float = setting(3e-4, "weight decay of the weights, in the gradient", low=0.0)
     clip_norm: float = setting(5.0, "largest global norm of the weights' gradient", low=1e-6)
-    arch_learning_rate: float = setting(3e-3, "of the alphas' Adam", low=0.0)
+    arch_learning_rate: float = setting(3e-3, "learning rate of the alphas' Adam", low=0.0)
     arch_l2: float = setting(1e-3, "weight decay of the alphas, in the gradient", low=0.0)
     crop_padding_px: int = setting(1, "random crops from images padded by this much", low=0, high=64)
     cutout_px: int = setting(0, "side of the square that Cutout sets to zero", low=0)
-    skip_none: bool = setting(True, "leave `none` out when the genotype is read off")
+    skip_none: bool = setting(True, "leave `none` out when the genotype is read off the alphas")
     max_addmults: int | None = setting(
         None, "budget: AddMults that the found network may have, such as 600M", low=1, high=10**18
     )
@@ -94,14 +94,16 @@ class SearchRecipe(Recipe):
     max_latency_ms: float | None = setting(None, "budget: milliseconds that it may take, by --latency-table", low=0.0)
     penalty: str = setting("none", "cost that the alphas' loss counts without a budget", choices=("none", *COSTS))
     cost_weight: float = setting(
-        0.1, "of the expected cost in the alphas' loss: relative, and with a budget its excess alone", low=0.0
+        0.1,
+        "weight of the expected cost in the alphas' loss, or of its excess over a budget",
+        low=0.0,
     )
     cost_of: str | None = setting(
         None, "training recipe whose network costs and budgets mean; by default that of the search's name, else digits"
     )
     latency_table: str | None = setting(None, "file of `sharpkeras benchmark --primitives`")
-    precision: str = setting("float32", "of convolutions; alphas and statistics are float32", choices=PRECISIONS)
-    seed: int = setting(0, "of weights, alphas, order and augmentation", low=0, high=2**32 - 1)
+    precision: str = setting("float32", "precision of convolutions; all else stays float32", choices=PRECISIONS)
+    seed: int = setting(0, "seed of weights, alphas, order and augmentation", low=0, high=2**32 - 1)
 
     # No setting: the training recipe that goes with the row that these settings come from.
     training: str = dataclasses.field(default=DIGITS, compare=False, repr=False)
@@ -153,7 +155,7 @@ class TrainRecipe(Recipe):
     resize_size: int | None = setting(
         None, "of the short side, before the centre of image_size is cut out for evaluation", low=4, high=2048
     )
-    ops: str = setting("sharp", "what a primitive's name stands for", choices=("sharp", "darts"))
+    ops: str = setting("sharp", "layers that the names of primitives stand for", choices=("sharp", "darts"))
     stem: str = setting("cifar", "stem of the network, by image size", choices=("cifar", "imagenet"))
     init_channels: int = setting(16, "channels of the first cell", low=2, high=1024)
     num_cells: int = setting(5, "cells of the network", low=1, high=64)
@@ -162,22 +164,24 @@ class TrainRecipe(Recipe):
     epochs: int = setting(30, "passes over the training images", low=1, high=10**6)
     batch_size: int = setting(64, "images per step", low=1, high=65536)
     accumulate: int = setting(1, "steps whose mean gradient makes one update", low=1, high=1024)
-    learning_rate: float = setting(0.1, "highest", low=0.0)
-    min_learning_rate: float = setting(1e-8, "lowest", low=0.0)
-    power: float = setting(2.0, "p of cosine power annealing (Eq. 2); 1 is cosine annealing", high=100.0)
+    learning_rate: float = setting(0.1, "highest learning rate", low=0.0)
+    min_learning_rate: float = setting(1e-8, "lowest learning rate", low=0.0)
+    power: float = setting(2.0, "exponent p of cosine power annealing (Eq. 2); 1 is cosine annealing", high=100.0)
     warmup_epochs: int = setting(2, "epochs in which the learning rate rises", low=0)
-    momentum: float = setting(0.9, "of SGD", low=0.0, high=1.0)
+    momentum: float = setting(0.9, "momentum of SGD", low=0.0, high=1.0)
     l2: float = setting(1e-3, "weight decay, in the gradient", low=0.0)
     clip_norm: float = setting(5.0, "largest global norm of the gradient", low=1e-6)
     ema: float = setting(
         0.0, "momentum of the weights' moving average, which is then the result", low=0.0, high=0.99999
     )
-    drop_path: float = setting(0.0, "probability at the last epoch, rising linearly from 0", low=0.0, high=0.99)
-    auxiliary_weight: float = setting(0.0, "of the auxiliary head's loss; 0 builds none", low=0.0, high=10.0)
+    drop_path: float = setting(
+        0.0, "drop path at the last epoch: a probability, rising linearly from 0", low=0.0, high=0.99
+    )
+    auxiliary_weight: float = setting(0.0, "weight of the auxiliary head's loss; 0 builds none", low=0.0, high=10.0)
     label_smoothing: float = setting(0.1, "share of the label spread over all classes", low=0.0, high=0.99)
     random_resized_crop: bool = setting(False, "crop a part of random area and ratio, from images on disk")
     crop_padding_px: int = setting(1, "random crops from images padded by this much", low=0, high=64)
-    autoaugment: str = setting("none", "AutoAugment policy", choices=("none", "cifar10", "imagenet"))
+    autoaugment: str = setting("none", "policy of AutoAugment", choices=("none", "cifar10", "imagenet"))
     cutout_px: int = setting(0, "side of the square that Cutout sets to zero", low=0)
     selection: str = setting(
         "held_out",
@@ -186,8 +190,8 @@ class TrainRecipe(Recipe):
         choices=SELECTIONS,
     )
     held_out: float = setting(0.1, "share of the training images that the selection holds out", low=0.001, high=0.9)
-    precision: str = setting("float32", "of convolutions; statistics and losses are float32", choices=PRECISIONS)
-    seed: int = setting(0, "of weights, order, augmentation and drop path", low=0, high=2**32 - 1)
+    precision: str = setting("float32", "precision of convolutions; all else stays float32", choices=PRECISIONS)
+    seed: int = setting(0, "seed of weights, order, augmentation and drop path", low=0, high=2**32 - 1)
 
     smoke_sizes = {"limit": 10}  # two batches of four, and what is held out
 

@@ -19,6 +19,7 @@ from support.command_line import SEARCH, TRAIN, sharpkeras
 from sharpkeras import __version__
 from sharpkeras.data import DATASETS
 from sharpkeras.recipes import SEARCHES, TRAININGS, SearchRecipe, TrainRecipe
+from sharpkeras_cli import groups
 from sharpkeras_cli.main import COMMANDS, group
 
 if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
@@ -389,3 +390,32 @@ def test_cost_per_layer_adds_up():
         assert sum(row[name] for row in report["layers"]) == report[name]
     table = sharpkeras(*arguments).out
     assert "classifier" in table and "stem.0" in table and f"{report['addmults_paper']:,}" in table
+
+
+# --- help ---
+
+
+OTHERS = "Other options"
+
+
+@pytest.mark.parametrize("name", ["search", "train"])
+def test_every_option_has_a_group(name):
+    command = command_of(name)
+    text = command.get_help(click.Context(command, info_name=name))
+    headings = [line.rstrip(":") for line in text.splitlines() if re.fullmatch(r"[A-Z][a-z A-Z]+:", line)]
+    assert headings == [*(heading for heading in groups.GROUPS if name == "search" or heading != "Budget"), OTHERS]
+    assert text.endswith("--help  Show this message and exit.")
+    grouped = [option for options in groups.GROUPS.values() for option in options]
+    assert len(grouped) == len(set(grouped))
+    for parameter in command.params:
+        if isinstance(parameter, click.Option):
+            assert parameter.name in grouped and text.count(f"  {parameter.opts[0]}") >= 1
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_texts_are_sentences(name):
+    for parameter in command_of(name).params:
+        if isinstance(parameter, click.Option):
+            text = (parameter.help or "").partition("  [")[0]
+            assert re.match(r"[A-Z0-9]", text) and text.endswith("."), f"{name} {parameter.opts[0]}: {text!r}"
+            assert "can not" not in text
