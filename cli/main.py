@@ -2,8 +2,8 @@
 
 import atexit
 import difflib
+import functools
 import gc
-import importlib
 import io
 import json
 import logging
@@ -17,23 +17,8 @@ from sharpkeras import __version__, user_modules
 from sharpkeras.engine import signals
 from sharpkeras.errors import ResourceError, RunError, SharpKerasError, in_lines, is_out_of_memory, printable
 from sharpkeras.io import atomic_writes
-from sharpkeras_cli import streams
-
-COMMANDS = (
-    "quickstart",
-    "search",
-    "extract",
-    "sample",
-    "train",
-    "evaluate",
-    "compare",
-    "export",
-    "benchmark",
-    "inspect",
-    "cost",
-    "table",
-    "list",
-)
+from sharpkeras_cli import flags, streams
+from sharpkeras_cli.flags import COMMANDS, load_command
 
 RUNS = {"quickstart", "search", "train"}  # of which an interrupted one goes on
 
@@ -52,7 +37,7 @@ class Commands(click.Group):
     def get_command(self, context, name):
         if name not in COMMANDS:
             return None
-        return importlib.import_module(f"sharpkeras_cli.commands.{name}").command
+        return load_command(name)
 
     def resolve_command(self, context, arguments):
         if arguments and arguments[0] not in COMMANDS:
@@ -120,7 +105,8 @@ def _run(arguments):
         if debug:
             traceback.print_exc()
         error = _as_ours(error, arguments)
-        error.keep_to(_flags(arguments))
+        error.keep_to(flags.of_command(_typed(arguments)))
+        error.render(functools.partial(flags.rendered, command=_typed(arguments)))
         code = _tell(error, as_json)
     return code
 
@@ -145,14 +131,8 @@ def _show_warnings():
     if not any(handler.name == "stderr" for handler in logger.handlers):
         handler = logging.Handler(logging.WARNING)
         handler.name = "stderr"
-        handler.emit = lambda record: click.echo(f"warning: {printable(record.getMessage())}", err=True)
+        handler.emit = lambda record: click.echo(f"warning: {printable(flags.rendered(record.getMessage()))}", err=True)
         logger.addHandler(handler)
-
-
-def _flags(arguments):
-    """The flags that the command has which was typed."""
-    name = _typed(arguments)
-    return {flag for option in group.get_command(None, name).params for flag in option.opts} if name else set()
 
 
 def _as_ours(error, arguments):
@@ -166,8 +146,8 @@ def _as_ours(error, arguments):
             "out of memory",
             seen=printable(str(error).strip().split("\n")[0]),
             next_step=(
-                "lower --batch-size",
-                "lower --init-channels or --num-cells",
+                "lower `batch_size`",
+                "lower `init_channels` or `num_cells`",
                 "free some memory: end other programs",
             ),
         )

@@ -15,12 +15,12 @@ from pathlib import Path
 import click
 
 from sharpkeras import recipes
-from sharpkeras.errors import ConfigError, ResourceError, printable
+from sharpkeras.errors import SETTING, ConfigError, ResourceError, printable
 from sharpkeras.experiment.inherited_settings import BACKENDS, recorded_backend
 from sharpkeras.io import json_files, toml_files
 from sharpkeras.paper import published
 from sharpkeras.recipes.settings import count
-from sharpkeras_cli import tables
+from sharpkeras_cli import flags, tables
 from sharpkeras_cli.quiet import silence_native_logs
 from sharpkeras_cli.versions import refuse_old, require_backend
 
@@ -253,7 +253,7 @@ def settings(recipe_class, *names):
     def decorate(function):
         fields = {field.name: field for field in recipe_class.fields()}
         for name in reversed(names):
-            function = _option(fields[name])(function)
+            function = _option(fields[name], fields)(function)
         return function
 
     return decorate
@@ -362,7 +362,7 @@ def tell_printed(row):
         size = f"{entry['params_m']} M parameters, {addmults_printed(entry)} AddMults"
         click.echo(f"the paper's table {row.printed[0]}, {entry['name']}: {errors}; {size}", err=True)
     if row.note:
-        click.echo(f"note: {row.note}", err=True)
+        click.echo(f"note: {flags.rendered(row.note)}", err=True)
 
 
 def addmults_printed(entry):
@@ -410,10 +410,11 @@ def _in_bytes(character):
     return "".join(f"\\x{byte:02x}" for byte in encoded)
 
 
-def _option(field):
-    """The click option of a recipe's field, with its range and its default in the help."""
+def _option(field, names):
+    """The click option of a recipe's field, with its range and its default in the help; `names` are all settings."""
     rule, flag = field.metadata, "--" + field.name.replace("_", "-")
     text = f"{rule['help'][0].upper()}{rule['help'][1:]}."
+    text = SETTING.sub(lambda found: f"--{found[1].replace('_', '-')}" if found[1] in names else found[0], text)
     if field.default is not None:
         text += f"  [digits: {field.default}]"
     if "bool" in str(field.type):

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from sharpkeras.engine.epochs import Silent
+from sharpkeras_cli import flags
 from sharpkeras_cli.heartbeat import Heartbeat
 
 SHORTER = "Fewer --num-cells, --num-nodes or --init-channels make it shorter"
@@ -34,7 +35,7 @@ class Spoken(Silent):
         self._heartbeat = Heartbeat(self._goes_on, self._show_stage)
 
     def note(self, text):
-        self._say(f"note: {text}")
+        self._say(f"note: {flags.rendered(text)}")
 
     def works_on(self, text):
         self._say(f"{self.title}: {text}")

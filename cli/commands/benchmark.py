@@ -51,6 +51,7 @@ SPACE = ("dataset", "image_size", "space", "ops", "num_nodes", "init_channels", 
 @click.option("--providers", default="CPU", show_default=True, help="ONNX Runtime providers, such as CUDA,CPU.")
 @click.option(
     "--timeout",
+    "timeout_s",
     type=click.FloatRange(0, min_open=True, max=1e6),
     default=TIMEOUT_S,
     show_default=True,
@@ -58,6 +59,7 @@ SPACE = ("dataset", "image_size", "space", "ops", "num_nodes", "init_channels", 
 )
 @click.option(
     "--max-memory",
+    "max_memory_gib",
     type=click.FloatRange(0, min_open=True, max=1e6),
     help="GiB that a network may take.  [default: by its file and images, at most half of what is free]",
 )
@@ -74,8 +76,8 @@ def command(
     runs,
     percentiles,
     providers,
-    timeout,
-    max_memory,
+    timeout_s,
+    max_memory_gib,
     fail_on_noise,
     primitives,
     as_json,
@@ -96,8 +98,8 @@ def command(
     if primitives and len(batch_sizes) > 1:
         raise click.UsageError("--primitives takes one --batch-size.")
     if primitives:
-        timing = {"threads": threads, "providers": api.provider_names(providers), "timeout_s": timeout}
-        timing |= {"memory_bytes": max_memory and int(max_memory * 2**30)}
+        timing = {"threads": threads, "providers": api.provider_names(providers), "timeout_s": timeout_s}
+        timing |= {"memory_bytes": max_memory_gib and int(max_memory_gib * 2**30)}
         timing |= {"runs": runs or RUNS_OF_PART, "batch_size": batch_sizes[0]}
         unstable = _time_primitives(given, as_json, timing)
     elif not models:
@@ -105,7 +107,7 @@ def command(
     elif given:
         raise click.UsageError(f"--{next(iter(given)).replace('_', '-')} goes with --primitives.")
     else:
-        timing = {"threads": threads, "providers": providers, "timeout_s": timeout, "max_memory_gib": max_memory}
+        timing = {"threads": threads, "providers": providers, "timeout_s": timeout_s, "max_memory_gib": max_memory_gib}
         timing |= {"runs": runs or api.TIMED_RUNS, "batch_size": tuple(dict.fromkeys(batch_sizes))}
         unstable = _time_models(models, as_json, timing, percentiles)
     if unstable and fail_on_noise:

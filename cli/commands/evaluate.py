@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from sharpkeras_cli import options
+from sharpkeras_cli import flags, options
 
 
 @click.command("evaluate")
@@ -31,7 +31,8 @@ def command(run, dataset, batch_size, as_json, **data_options):
     from sharpkeras_cli.progress import Spoken
 
     def tell(report):
-        _tell(report, as_json)
+        texts = {name: [flags.rendered(text) for text in report[name]] for name in ("notes", "findings")}
+        _tell({**report, **texts}, as_json)
 
     with Spoken("evaluate") as progress:
         sk.evaluate(run, dataset, batch_size=batch_size, data=data_options, progress=progress, tell=tell)

@@ -23,6 +23,7 @@ from sharpkeras_cli import options
 )
 @click.option(
     "--quantize",
+    "precision",
     type=click.Choice(("int8", "float16")),
     help="Compute in 8 bits, calibrated on training images; or in 16, for GPUs.",
 )
@@ -51,7 +52,7 @@ def command(
     out,
     opset,
     pixels,
-    quantize,
+    precision,
     calibration_images,
     weight_bits,
     test_images,
@@ -70,7 +71,7 @@ def command(
     """
     from sharpkeras import inspection
 
-    if weight_bits and quantize != "int8":
+    if weight_bits and precision != "int8":
         raise click.UsageError("--weight-bits goes with --quantize int8.")
     inspection.refuse_foreign_model(Path(source))  # before Keras is imported
     if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
@@ -86,7 +87,7 @@ def command(
         out,
         opset=opset,
         input=pixels,
-        precision=quantize or "float32",
+        precision=precision or "float32",
         calibration_images=calibration_images,
         weight_bits=int(weight_bits or 7),
         test_images=test_images,

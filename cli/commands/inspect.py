@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from sharpkeras.errors import LONGEST, printable
-from sharpkeras_cli import options
+from sharpkeras_cli import flags, options
 
 LINES = 20  # of a fact with many parts
 FINDINGS = 3  # exit code of --strict
@@ -26,6 +26,10 @@ def command(path, strict, repair, as_json):
     from sharpkeras import inspection
 
     report = inspection.inspect(path, repair)
+    for texts in (report.findings, report.repaired, report.plan):
+        texts[:] = map(flags.rendered, texts)
+    if isinstance(report.next, str):
+        report.next = flags.rendered(report.next)
     if as_json:
         click.echo(json.dumps(report.as_dict(), default=str))
     else:

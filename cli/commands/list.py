@@ -6,7 +6,7 @@ import click
 
 from sharpkeras.paper import published
 from sharpkeras.recipes import SEARCHES, TRAININGS
-from sharpkeras_cli import options, tables
+from sharpkeras_cli import flags, options, tables
 
 TOPICS = ("genotypes", "paths", "spaces", "datasets", "recipes")
 COMMANDS = {"search": SEARCHES, "train": TRAININGS}
@@ -60,7 +60,7 @@ def _recipe(title, row):
         "summary": row.summary,
         "architecture": row.architecture,
         "printed": published.printed(row),
-        "note": row.note,
+        "note": flags.rendered(row.note),
         "settings": row.settings.as_dict(),
     }
 

@@ -7,7 +7,7 @@ import click
 
 from sharpkeras.recipes import SEARCHES, SearchRecipe
 from sharpkeras.runs import RunDirectory
-from sharpkeras_cli import options
+from sharpkeras_cli import flags, options
 from sharpkeras_cli.groups import GroupedCommand
 
 UNITS = {"addmults": "AddMults", "parameters": "parameters", "latency": "ms"}
@@ -46,7 +46,8 @@ def command(name, recipe_of, smoke, out, conduct, dry_run, fail_on_degenerate, a
     if warning:
         click.echo(f"WARNING: degenerate architecture: {warning}", err=True)
     if as_json:
-        facts = {"degenerate": warning, "findings": result_checks.what_was_not_learned(out)}
+        findings = [flags.rendered(text) for text in result_checks.what_was_not_learned(out)]
+        facts = {"degenerate": warning, "findings": findings}
         click.echo(json.dumps({"run": str(out), found.kind: found.as_dict(), **facts}))
     else:
         click.echo(found.as_json(), nl=False)

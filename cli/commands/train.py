@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from sharpkeras.recipes import TRAININGS, TrainRecipe
-from sharpkeras_cli import options
+from sharpkeras_cli import flags, options
 from sharpkeras_cli.groups import GroupedCommand
 
 
@@ -48,7 +48,8 @@ def command(architecture, name, init, recipe_of, smoke, out, conduct, dry_run, a
     with Spoken("train") as progress:
         cost = sk.train(requested.architecture, out, recipe=recipe, init=init, progress=progress, **how)
     if as_json:
-        click.echo(json.dumps({"run": str(out), **cost._asdict(), "findings": what_was_not_learned(out)}))
+        findings = [flags.rendered(text) for text in what_was_not_learned(out)]
+        click.echo(json.dumps({"run": str(out), **cost._asdict(), "findings": findings}))
     else:
         click.echo(f"{cost.parameters:,} parameters, {cost.addmults_paper:,} AddMults (as the paper counts them)")
         options.say_next("evaluate", out, *options.reading(data_options))

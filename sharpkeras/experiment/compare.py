@@ -315,7 +315,7 @@ def _advice(problems):
     row = next((row for row, label, _ in problems if label == OTHER_IMAGES and "evaluations" in row), None)
     if row is None:
         return "leave out those that are named"
-    return f"{shlex.join(['sharpkeras', 'evaluate', row['run']])} --data SPEC on images they share"
+    return f"{shlex.join(['sharpkeras', 'evaluate', row['run'], '--data', 'SPEC'])} on images they share"
 
 
 def _other_protocols(rows):
