@@ -1,12 +1,13 @@
-"""Flags and Python give the same recipe, the same run and, but for the dashes, the same messages."""
+"""Flags and Python give the same recipe, the same run and, with flags for settings, the same messages."""
 
 import contextlib
+import functools
 import json
 import os
-import re
 import sys
 
 import pytest
+from support import advice
 from support.command_line import PRIMITIVES, sharpkeras
 
 if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
@@ -15,11 +16,12 @@ if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
 import sharpkeras as sk
 from sharpkeras.errors import SharpKerasError
 from sharpkeras.io import atomic_writes
+from sharpkeras_cli import flags
 
 TINY = {"limit": 80, "batch_size": 16, "init_channels": 2, "num_cells": 3, "epochs": 2}  # as in support.command_line
 
 
-def flags(settings):
+def typed_flags(settings):
     """The flags of some settings: `--epochs 3`, `--no-skip-none`; `--set NAME=VALUE` for what no flag says."""
     words = []
     for name, value in settings.items():
@@ -71,7 +73,7 @@ def asked_for(name, monkeypatch, call):
 
 @pytest.mark.parametrize(("recipe", "settings"), SEARCHED)
 def test_a_search_has_the_same_recipe(recipe, settings, place, monkeypatch):
-    typed = asked_for("search", monkeypatch, lambda: sharpkeras("search", recipe, *flags(settings)))
+    typed = asked_for("search", monkeypatch, lambda: sharpkeras("search", recipe, *typed_flags(settings)))
     called = asked_for("search", monkeypatch, lambda: sk.search(recipe, **settings))
     assert typed[:3] == called[:3] and typed[0].training == called[0].training
 
@@ -79,7 +81,7 @@ def test_a_search_has_the_same_recipe(recipe, settings, place, monkeypatch):
 @pytest.mark.parametrize(("architecture", "recipe", "settings"), TRAINED)
 def test_a_training_has_the_same_recipe_and_architecture(architecture, recipe, settings, place, monkeypatch):
     words = ["--recipe", recipe] if recipe else []
-    typed = asked_for("train", monkeypatch, lambda: sharpkeras("train", architecture, *words, *flags(settings)))
+    typed = asked_for("train", monkeypatch, lambda: sharpkeras("train", architecture, *words, *typed_flags(settings)))
     called = asked_for("train", monkeypatch, lambda: sk.train(architecture, recipe=recipe, **settings))
     assert typed[:4] == called[:4]
 
@@ -138,7 +140,9 @@ def test_other_results_are_the_same(place, tmp_path):
     assert extracted.cost._asdict().items() <= typed.items()
     assert sk.compare(["search", "train"]).items() <= sharpkeras("compare", "search", "train", "--json").json.items()
     sizes = {"network": "imagenet", "init_channels": 8, "num_cells": 4, "num_classes": 7}
-    typed = sharpkeras("cost", "DARTS_V2", "--for", "imagenet", *flags({**sizes, "network": None})[2:], "--json").json
+    typed = sharpkeras(
+        "cost", "DARTS_V2", "--for", "imagenet", *typed_flags({**sizes, "network": None})[2:], "--json"
+    ).json
     assert sk.cost("DARTS_V2", **sizes)._asdict().items() <= typed.items()
 
 
@@ -205,17 +209,15 @@ REFUSED = {
 }
 
 
-def plain(text):
-    """A message without the marks of flags and of settings: `--batch-size 3` and `batch_size=3` are one."""
-    text = re.sub(r"(?<![\w-])--([a-z][a-z-]*)", lambda flag: flag[1].replace("-", "_"), text)
-    return re.sub(r"`([a-z_]+)(?:=([^`]*))?`", lambda found: f"{found[1]} {found[2] or ''}".strip(), text)
-
-
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_is_refused_is_said_in_the_same_words(name, place):
     words, call = REFUSED[name]
     with pytest.raises(SharpKerasError) as caught:
         call()
+    error = caught.value
+    assert not advice.FLAG.findall(advice.COMMAND.sub("", advice.OTHER_PROGRAM.sub("", str(error))))
+    error.keep_to(flags.of_command(words[0]))
+    error.render(functools.partial(flags.rendered, command=words[0]))
     typed = sharpkeras(*words)
-    assert typed.code == caught.value.exit_code, typed.err
-    assert plain(f"Error: {caught.value}") in plain(typed.err)
+    assert typed.code == error.exit_code, typed.err
+    assert f"Error: {error}\n" in typed.err
