@@ -43,7 +43,7 @@ def read_cifar10(path, split, options):
     folder = Path(path).expanduser()
     names = CIFAR10_FILES[split]
     missing = [name for name in names if not (folder / name).is_file()]
-    how = f"unpack cifar-10-binary.tar.gz into {printable(str(folder))}, or run --dataset cifar10 --download"
+    how = f"unpack cifar-10-binary.tar.gz into {printable(str(folder))}, or run `dataset=cifar10` `download`"
     if missing and (folder / names[0].removesuffix(".bin")).is_file():
         raise SafetyError(
             "this is the Python version of CIFAR-10, whose files are pickles: opening one can run code",
@@ -168,7 +168,7 @@ def _missing_cifar10_1(folder, missing, names, version):
             where=printable(str(folder)),
             seen=", ".join(others),
             allowed=", ".join(names),
-            next_step=f"--dataset cifar10.1-{other}:{printable(str(folder))}, or {_how_to_get(version)}",
+            next_step=f"`dataset=cifar10.1-{other}:{printable(str(folder))}`, or {_how_to_get(version)}",
         )
     return _missing(f"CIFAR-10.1 {version} is not there", folder, missing, names, _how_to_get(version))
 
@@ -176,7 +176,7 @@ def _missing_cifar10_1(folder, missing, names, version):
 def _how_to_get(version):
     return (
         "git clone --depth 1 https://github.com/modestyachts/CIFAR-10.1, then "
-        f"--dataset cifar10.1-{version}:CIFAR-10.1/datasets; or run --dataset cifar10.1-{version} --download"
+        f"`dataset=cifar10.1-{version}:CIFAR-10.1/datasets`; or run `dataset=cifar10.1-{version}` `download`"
     )
 
 

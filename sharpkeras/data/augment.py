@@ -90,7 +90,7 @@ def cutout(images: Any, center_y: Any, center_x: Any, *, cutout_px: int = 16) ->
     if not 0 <= cutout_px <= min(height, width):
         raise UsageError(
             "the cutout does not fit into the image",
-            where="--cutout-px",
+            where="`cutout_px`",
             seen=f"{cutout_px} px on images of {height} x {width} px",
             allowed=f"0 to {min(height, width)}",
         )

@@ -39,7 +39,7 @@ def search_split(n, train_portion, batch_size=1):
     if not 0 < train_portion < 1:
         raise UsageError(
             "the train portion must leave images on both sides",
-            where="--train-portion",
+            where="`train_portion`",
             seen=train_portion,
             allowed="more than 0 and less than 1, such as 0.5",
         )
@@ -48,7 +48,7 @@ def search_split(n, train_portion, batch_size=1):
         raise DataError(
             f"a half of the search has fewer images than one batch of {batch_size}",
             seen=f"{cut} to train weights and {n - cut} to train alphas, of {n} images at portion {train_portion}",
-            next_step=("use more images", "lower --batch-size", "change --train-portion"),
+            next_step=("use more images", "lower `batch_size`", "change `train_portion`"),
         )
     order = _generator(0, 0, 0, SPLIT).permutation(n)
     return np.sort(order[:cut]), np.sort(order[cut:])
@@ -70,7 +70,7 @@ def balanced_subset(labels, limit):
         UsageError: `limit` is below 1.
     """
     if limit < 1:
-        raise UsageError("a limit on the images must leave some", where="--limit", seen=limit, allowed="1 or more")
+        raise UsageError("a limit on the images must leave some", where="`limit`", seen=limit, allowed="1 or more")
     labels = np.asarray(labels)
     by_class = np.argsort(labels, kind="stable")
     rank = np.empty(len(labels), np.int64)  # how many examples of the same class come before this one
@@ -140,7 +140,7 @@ def batches(
         raise DataError(
             f"fewer images than one batch of {batch_size}",
             seen=f"{len(indices)} images",
-            next_step="lower --batch-size or use more images",
+            next_step="lower `batch_size` or use more images",
         )
     order = np.asarray(indices)[epoch_order(len(indices), seed, epoch, stream)]
     uniforms = epoch_draws(len(images), draws, seed, epoch, stream)
@@ -227,5 +227,5 @@ def check(dataset, batch_size):
         raise DataError(
             f"{printable(dataset.name)} has {len(dataset.labels)} images, fewer than one batch of {batch_size}",
             seen=per_class,
-            next_step="lower --batch-size or use more images",
+            next_step="lower `batch_size` or use more images",
         )

@@ -51,7 +51,7 @@ def _cifar10_1(version, description):
     """The row of a version of CIFAR-10.1."""
     return Row(
         description=description,
-        how_to_get="pip install tensorflow-datasets importlib_resources, then run with --download (6 MB)",
+        how_to_get="pip install tensorflow-datasets importlib_resources, then run with `download` (6 MB)",
         loader=functools.partial(tfds.load_cifar10_1, version=version),
         path_loader=functools.partial(arrays.read_cifar10_1, version=version),
         statistics=CIFAR10_STATISTICS,
@@ -82,7 +82,7 @@ DATASETS = {
     ),
     "cifar10": Row(
         description="CIFAR-10, 60,000 photographs, 32x32, RGB, 10 classes (Table 2); :DIR reads its binary version",
-        how_to_get="pip install tensorflow-datasets importlib_resources, then run with --download (162 MB)",
+        how_to_get="pip install tensorflow-datasets importlib_resources, then run with `download` (162 MB)",
         loader=tfds.load_cifar10,
         path_loader=arrays.read_cifar10,
         statistics=CIFAR10_STATISTICS,
@@ -180,10 +180,10 @@ def _find(spec):
     guess = specs[near[0]] if near else "digits"
     raise UsageError(
         "unknown dataset",
-        where="--dataset",
+        where="`dataset`",
         seen=spec,
         allowed=", ".join(specs.values()),
-        next_step=f"--dataset {'folder:' + printable(spec) if os.path.isdir(spec) else guess}",
+        next_step=f"`dataset={'folder:' + printable(spec) if os.path.isdir(spec) else guess}`",
     )
 
 
@@ -203,16 +203,16 @@ def _require(where, value, allowed):
 def _sizes(row, image_size, resize_size):
     """The size of the images and of their short side before the crop, those of the row where they are not given."""
     if image_size is not None and image_size < 1:
-        raise UsageError("images need a size", where="--image-size", seen=image_size, allowed="1 or more")
+        raise UsageError("images need a size", where="`image_size`", seen=image_size, allowed="1 or more")
     if row.sizes:
         image_size = image_size or row.sizes[0]
         resize_size = resize_size or round(image_size * row.sizes[1] / row.sizes[0])
     if resize_size is not None and (image_size is None or resize_size < image_size):
         raise UsageError(
             "the centre that is cropped must lie in the resized image",
-            where="--resize-size",
-            seen=f"{resize_size}, with --image-size {image_size}",
-            allowed="--image-size or more, such as 256 for 224",
+            where="`resize_size`",
+            seen=f"{resize_size}, with `image_size={image_size}`",
+            allowed="`image_size` or more, such as 256 for 224",
         )
     return image_size, resize_size
 
@@ -222,10 +222,10 @@ def _stays_on_disk(spec, row, asked):
         able = ", ".join(_written(name) for name, other in DATASETS.items() if other.on_disk != "never")
         raise UsageError(
             "random resized crops are cut from images that stay on disk, which these do not",
-            where="--dataset",
+            where="`dataset`",
             seen=spec,
             allowed=able,
-            next_step=("class folders of the same images", "--set random_resized_crop=false"),
+            next_step=("class folders of the same images", "`random_resized_crop=False`"),
         )
     return row.on_disk == "by default" if asked is None else asked
 
@@ -236,7 +236,7 @@ def _load(row, spec, path, split, options, statistics):
             f"{printable(spec)} has test images only",
             seen="the training split",
             allowed="the test split, to evaluate a network that was trained on CIFAR-10",
-            next_step="train with --dataset cifar10, then evaluate on this",
+            next_step="train with `dataset=cifar10`, then evaluate on this",
         )
     if statistics is not None and options.channels is None:
         options = options._replace(channels=len(statistics[0]))
@@ -253,7 +253,7 @@ def _load(row, spec, path, split, options, statistics):
             "the images of train and test differ in size",
             where=printable(spec),
             seen=f"train {train.images.shape[1:3]}, test {source.images.shape[1:3]}",
-            next_step=("bring them to one size with --image-size", "bring the files to one size"),
+            next_step=("bring them to one size with `image_size`", "bring the files to one size"),
         )
     if isinstance(source.images, EncodedImages) and not options.on_disk:
         source = source._replace(images=source.images[:])

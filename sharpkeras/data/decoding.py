@@ -231,7 +231,7 @@ def allocate(number, height, width, channels):
         raise ResourceError(
             f"{count(number, 'image')} of {height} x {width} pixels do not fit into the memory",
             seen=f"{needed / 1e9:.1f} GB needed, {memory / 1e9:.1f} GB there",
-            next_step=("use fewer images", "take some of them with --limit", "make them smaller with --image-size"),
+            next_step=("use fewer images", "take some of them with `limit`", "make them smaller with `image_size`"),
         )
     return np.empty((number, height, width, channels), np.uint8)
 
@@ -249,7 +249,7 @@ def broken_files(files, root, problems):
         "\n".join([f"{len(problems):,} of {count(len(files), 'file')} can not be read", *named]),
         where=printable(str(root)),
         allowed="JPEG, PNG or BMP images (by their content)",
-        next_step=("replace these files", *([] if all_broken else ["leave them out with --skip-bad-images"])),
+        next_step=("replace these files", *([] if all_broken else ["leave them out with `skip_bad_images`"])),
     )
 
 
@@ -262,7 +262,7 @@ def require_one_size(sizes):
             seen=f"height x width (images): {common}{', ...' if len(sizes) > 5 else ''}",
             allowed="one size",
             next_step=(
-                "resize and crop them with --image-size, such as --image-size 32",
+                "resize and crop them with `image_size`, such as `image_size=32`",
                 "bring the files to one size",
             ),
         )

@@ -28,10 +28,10 @@ from sharpkeras.data.folder_layout import (
 )
 from sharpkeras.errors import DataError, printable
 
-IMAGENET_LAYOUT = """unpack ImageNet as class folders, one for each WordNet id, for --dataset imagenet:DIR
+IMAGENET_LAYOUT = """unpack ImageNet as class folders, one for each WordNet id, for `dataset=imagenet:DIR`
     DIR/train/n01440764/*.JPEG from ILSVRC2012_img_train.tar
     DIR/val/n01440764/*.JPEG from ILSVRC2012_img_val.tar (or validation/, or test/)
-    or use other class folders: --dataset folder:DIR"""
+    or use other class folders: `dataset=folder:DIR`"""
 IMAGENET_HELD_OUT = ("validation", "test")  # the official test images, which have no labels, may lie beside
 NO_TEST_FOLDER = "no folder for the test: every fifth image of each class is held out for it"
 LARGEST_COMPARED = 64 * 2**20  # bytes of a file that is looked for among the training images

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from sharpkeras.data.decoding import count
 from sharpkeras.errors import DataError, printable
 
-LAYOUT = """arrange the images as class folders, in one of these ways, for --dataset folder:PATH
+LAYOUT = """arrange the images as class folders, in one of these ways, for `dataset=folder:PATH`
     PATH/train/CLASS/*.jpg and PATH/test/CLASS/*.jpg (or validation/, or val/)
     PATH/train/CLASS/*.jpg, or PATH/CLASS/*.jpg: every fifth image of a class is held out for the test"""
 # What people call the folders of a split, in any case, with a number, or with one of these words behind.
@@ -23,7 +23,7 @@ WORDS_BEHIND = re.compile(r"(set|sets|split|splits|data|dataset|images|image|img
 HELD_OUT = ("test", "validation")  # the kind of folder that the test images come from: the first that is there
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp")
 SYSTEM_FILES = {"thumbs.db", "desktop.ini", "__macosx"}  # besides all names with a leading dot
-LINKS_OUT = "links that lead out of the folder (--follow-symlinks follows them)"
+LINKS_OUT = "links that lead out of the folder (`follow_symlinks` follows them)"
 NAMED = 5  # of the files that a note names
 
 
@@ -162,7 +162,7 @@ def _refuse_splits_elsewhere(root, links):
             f"links that lead out of the folder stand for its splits: {names(splits)}",
             where=printable(str(root)),
             allowed="folders",
-            next_step=("move the images into the folder", "follow links with --follow-symlinks"),
+            next_step=("move the images into the folder", "follow links with `follow_symlinks`"),
         )
 
 
@@ -199,7 +199,7 @@ def refuse_nested_splits(folder, inner):
     """
     nested = [name for name, folders in inner.items() if folders and _are_splits(map(split_of, folders))]
     if nested:
-        alone = f"--dataset folder:{printable(str(Path(folder, nested[0])), 1000)}; or " if len(inner) == 1 else ""
+        alone = f"`dataset=folder:{printable(str(Path(folder, nested[0])), 1000)}`; or " if len(inner) == 1 else ""
         raise DataError(
             f"folders of splits lie in the class folders: {names(nested)}",
             where=printable(str(folder)),
@@ -236,7 +236,7 @@ def class_folders(folder, root, follow_symlinks, ignored):
         raise DataError(
             f"all class folders have the names of splits: {names(list(classes))}",
             where=printable(str(folder)),
-            next_step=f"--dataset folder:{printable(str(folder), 1000)} if they are splits, else rename them",
+            next_step=f"`dataset=folder:{printable(str(folder), 1000)}` if they are splits, else rename them",
         )
     for name in found.keys() - classes.keys():
         ignored.add("files beside the class folders", found[name])

@@ -78,7 +78,7 @@ def _arrays(name, spec, split, options):
     builder = tfds.builder(name)
     if not builder.is_prepared():
         if not options.download:
-            raise _not_prepared(builder, f"run again with --download, or read the original files: --dataset {spec}:DIR")
+            raise _not_prepared(builder, f"run again with `download`, or read the original files: `dataset={spec}:DIR`")
         _prepare(builder)
     return tfds.as_numpy(builder.as_dataset(split=split, batch_size=-1, shuffle_files=False)), builder
 
@@ -101,14 +101,14 @@ def _prepared_imagenet(download):
     manual = Path(os.path.expanduser(builder.data_dir)).parents[1] / "downloads" / "manual"
     missing = [name for name in IMAGENET_TARS if not (manual / name).is_file()]
     if missing or not download:
-        how = f"run again with --download, which makes it from the files in {printable(str(manual))} without network"
+        how = f"run again with `download`, which makes it from the files in {printable(str(manual))} without network"
         if missing:
             files = " and ".join(f"{name} ({IMAGENET_TARS[name]})" for name in missing)
             how = (
                 f"register at https://image-net.org/download-images, put {files}\n"
-                f"    into {printable(str(manual))} and run again with --download, which needs no network"
+                f"    into {printable(str(manual))} and run again with `download`, which needs no network"
             )
-        raise _not_prepared(builder, f"{how};\n    or unpack them as class folders: --dataset imagenet:DIR")
+        raise _not_prepared(builder, f"{how};\n    or unpack them as class folders: `dataset=imagenet:DIR`")
     _keep_tensorflow_off_the_gpu()
     builder = tfds.builder("imagenet2012", file_format="array_record")
     _prepare(builder)
@@ -129,7 +129,7 @@ def _with_random_access(builder):
         allowed="array_record",
         next_step="pip install apache-beam, then python -m tensorflow_datasets.scripts.convert_format "
         f"--dataset_version_dir={printable(str(builder.data_dir))} --out_file_format=array_record;\n"
-        "    or use class folders: --dataset imagenet:DIR",
+        "    or use class folders: `dataset=imagenet:DIR`",
     )
 
 
@@ -149,7 +149,7 @@ def _prepare(builder):
             f"{builder.name} could not be downloaded and prepared",
             where=printable(str(builder.data_dir)),
             seen=printable(f"{type(error).__name__}: {error}", 600),
-            next_step="check the network and the free disk space, and run again with --download",
+            next_step="check the network and the free disk space, and run again with `download`",
         ) from error
 
 

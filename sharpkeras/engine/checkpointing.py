@@ -183,7 +183,7 @@ def restore(model, run, kept):
     ]
     if other:
         problem = f"the checkpoint belongs to another model: {len(other)} arrays differ"
-        raise RunError(problem, where=str(run.path), seen=other[0], next_step="use --overwrite to begin anew")
+        raise RunError(problem, where=str(run.path), seen=other[0], next_step="use `overwrite` to begin anew")
     for name, variable in variables.items():
         variable.assign(arrays[name])
     run.write_metrics(rows)
@@ -214,5 +214,5 @@ def tell_divergence(run, at, diverged):
     return NumericalError(
         f"{names} became NaN or infinite in epoch {at.epoch + 1}, step {diverged.step + 1}",
         where=str(run.path / "diverged.json"),
-        next_step="lower --learning-rate, with --overwrite or another --out; the checkpoint before is intact",
+        next_step="lower `learning_rate`, with `overwrite` or another `out`; the checkpoint before is intact",
     )

@@ -153,7 +153,7 @@ def _refuse_endless_skipping(run, at):
             f"{skipped} steps in a row had a gradient that is not finite, at any loss scale, in epoch {at.epoch + 1}",
             where=str(run.path),
             seen=f"loss scale {last['loss_scale']:g}",
-            next_step="--precision mixed_bfloat16 needs no loss scale; or lower --learning-rate",
+            next_step="`precision=mixed_bfloat16` needs no loss scale; or lower `learning_rate`",
         )
 
 
@@ -186,5 +186,5 @@ def refuse_full_disk(model, path):
             where=str(path),
             seen=f"{free / 1e6:,.1f} MB free",
             allowed=f"{CHECKPOINTS_ON_DISK} checkpoints of {size / 1e6:,.1f} MB",
-            next_step="free some space, name a place on another disk with --out, or add --ignore-disk-check",
+            next_step="free some space, name a place on another disk with `out`, or add `check_disk=False`",
         )

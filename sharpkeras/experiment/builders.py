@@ -58,7 +58,7 @@ def search_space(recipe):
         return multichannel.MultiChannelNet(filters, weighting=recipe.weighting, **sizes)
     if recipe.space not in PRIMITIVES and "," not in recipe.space:
         allowed = f"{', '.join(PRIMITIVES)}, {multichannel.NAME}, or primitives with commas between them"
-        raise UsageError("unknown search space", where="--space", seen=recipe.space, allowed=allowed)
+        raise UsageError("unknown search space", where="`space`", seen=recipe.space, allowed=allowed)
     names = PRIMITIVES.get(recipe.space) or tuple(name.strip() for name in recipe.space.split(","))
     return CellSpace(names, recipe.ops, recipe.weighting, recipe.num_nodes, num_concatenated=recipe.num_nodes)
 
@@ -149,7 +149,7 @@ def image_preparation(recipe, dataset):
     sizes["autoaugment"] = None if recipe.autoaugment == "none" else recipe.autoaugment
     if recipe.cutout_px > min(dataset.images.shape[1:3]):
         limit = f"0 to {min(dataset.images.shape[1:3])}, the side of the images"
-        raise UsageError("Cutout is larger than the images", where="--cutout-px", seen=recipe.cutout_px, allowed=limit)
+        raise UsageError("Cutout is larger than the images", where="`cutout_px`", seen=recipe.cutout_px, allowed=limit)
     return {
         "augment": functools.partial(augment.augment, **statistics, **sizes),
         "normalize": functools.partial(augment.normalize, **statistics),

@@ -70,7 +70,7 @@ def compare(paths, force=False, picture=None, overwrite=False, tell=None):
             "the runs are not comparable",
             seen="; ".join(differences),
             allowed="the same images, weights selected in the same way, each seed of a group once",
-            next_step=f"{_advice(problems)}, or --force to see them labelled",
+            next_step=f"{_advice(problems)}, or `force` to see them labelled",
         )
     by_name = {row["name"]: run for run, row in zip(runs, rows)}
     report = {
@@ -280,11 +280,11 @@ def _search_groups(rows):
 
 def _refuse_picture(path, searches, overwrite):
     if not searches:
-        raise UsageError("a picture shows searches, and there is none", where="--picture", allowed="a search run")
+        raise UsageError("a picture shows searches, and there is none", where="`picture`", allowed="a search run")
     if path.suffix != ".png":
-        raise UsageError("a picture is a PNG file", where="--picture", seen=str(path), allowed="a name in .png")
+        raise UsageError("a picture is a PNG file", where="`picture`", seen=str(path), allowed="a name in .png")
     if path.exists() and not overwrite:
-        raise RunError("exists already", where=str(path), next_step="another --picture, or --overwrite")
+        raise RunError("exists already", where=str(path), next_step="another `picture`, or `overwrite`")
 
 
 def _draw(path, searches, runs):

@@ -55,7 +55,7 @@ def sized_network(
         own = paper_tables.sizes_of_run(architecture)
         is_training = own is not None and paper_tables.is_training(architecture)
         if is_training and given and not network:  # the rest would be those of table 2
-            problem, allowed = "has sizes of its own", "none, or those of another network with --for"
+            problem, allowed = "has sizes of its own", "none, or those of another network with `network`"
             raise UsageError(problem, where=str(architecture), seen="some sizes", allowed=allowed)
         found = architectures.architecture(architecture)
     chosen = network_sizes(**given) if given else own or network_sizes()

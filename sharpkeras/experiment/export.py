@@ -93,10 +93,10 @@ def export(
         problem, allowed = "has sizes of its own", "only for an architecture: a file or a published name"
         raise UsageError(problem, where=str(source), seen="sizes of a network", allowed=allowed)
     if out.suffix != ".onnx":  # a path such as "." has no name that could get another ending
-        raise UsageError("an exported model ends in .onnx", where="--out", seen=str(out), allowed="NAME.onnx")
+        raise UsageError("an exported model ends in .onnx", where="`out`", seen=str(out), allowed="NAME.onnx")
     report = out.with_suffix(".json")
     if report.exists() and not out.exists():  # such as the recipe.json of a run
-        raise RunError("is no report of an export", where=str(report), next_step="choose another name with --out")
+        raise RunError("is no report of an export", where=str(report), next_step="choose another name with `out`")
     with atomic_writes.disk_errors(out.parent):
         out.parent.mkdir(parents=True, exist_ok=True)
     check_destination(out, opset, overwrite)
@@ -117,7 +117,7 @@ def export(
     trained_on = prepared("train", REAL_IMAGES if calibration_images is None else calibration_images)
     if calibration_images is not None and trained_on is None:
         problem = "int8 is calibrated on images of training, and there are none"
-        raise DataError(problem, where="--quantize", next_step="export a training run whose data are there")
+        raise DataError(problem, where="`precision`", next_step="export a training run whose data are there")
     return export_onnx(
         model,
         out,
@@ -140,7 +140,7 @@ def _with_preprocessing(found, source):
 
     statistics = found.metadata["preprocessing"]
     if "mean" not in statistics:
-        raise UsageError("the preprocessing of this model is not known", where="--input uint8", seen=source)
+        raise UsageError("the preprocessing of this model is not known", where="`input=uint8`", seen=source)
     inside = {"scale": "none: pixels as they are stored", "layout": "NHWC"}
     model = with_preprocessing(found.model, statistics["mean"], statistics["deviation"])
     return model, found.metadata | {"preprocessing": inside}

@@ -47,10 +47,10 @@ def extract(run, out, strategy="longest", routes=1, epoch=None, changes=None, ov
     name = _epoch_file(run, epoch)
     alphas = contents.alphas(run, name, space)
     if not isinstance(space, HyperCuboid) and (strategy != "longest" or routes > 1):
-        raise UsageError("a genotype is no path", where="--strategy, --routes", allowed="a search of multichannel")
+        raise UsageError("a genotype is no path", where="`strategy`, `routes`", allowed="a search of multichannel")
     if strategy != "longest" and (routes > 1 or recipe.limit_of_cost is not None):
         problem = "several routes and budgets have an extraction of their own"
-        raise UsageError(problem, where="--strategy", seen=strategy, allowed="longest")
+        raise UsageError(problem, where="`strategy`", seen=strategy, allowed="longest")
 
     def count(found):
         network = budgets.costed_network(recipe, shape, classes)
@@ -88,7 +88,7 @@ def _flow(space, alphas, routes, recipe, count):
         return space.path([graph.choices(nodes) for nodes in graph.flow_paths(paths, routes)])
     field = {"addmults": "addmults_paper", "parameters": "parameters"}.get(recipe.cost)
     if field is None:
-        raise UsageError("several routes have a budget of AddMults or parameters", where="--max-latency-ms")
+        raise UsageError("several routes have a budget of AddMults or parameters", where="`max_latency_ms`")
 
     def cost_of(found):
         return getattr(count(space.path([graph.choices(nodes) for nodes in found])), field)

@@ -161,18 +161,18 @@ def refuse_too_large(recipe, remat, step, batch):
             "a step would need more memory than there is",
             seen=f"{tried(recipe, remat)}: an estimated {needed / 1e9:,.1f} GB",
             allowed=f"{left / 1e9:,.1f} GB, which are available now",
-            next_step=f"{smaller(recipe, remat)}; or --ignore-memory-check",
+            next_step=f"{smaller(recipe, remat)}; or `check_memory=False`",
         )
 
 
 def tried(recipe, remat):
     """The settings that decide how much memory a step needs, in words."""
     words = f"batch size {recipe.batch_size}, {recipe.init_channels} channels, {recipe.num_cells} cells"
-    return f"{words}, with --remat" if remat else words
+    return f"{words}, with `remat`" if remat else words
 
 
 def smaller(recipe, remat):
     """The flags that make a step need less memory, in words; the first ones keep the network as it is."""
-    accumulates = " (and a larger --accumulate, for updates of as many images)" if hasattr(recipe, "accumulate") else ""
-    words = f"lower --batch-size{accumulates}, --init-channels or --num-cells"
-    return words if remat else f"add --remat, or {words}"
+    accumulates = " (and a larger `accumulate`, for updates of as many images)" if hasattr(recipe, "accumulate") else ""
+    words = f"lower `batch_size`{accumulates}, `init_channels` or `num_cells`"
+    return words if remat else f"add `remat`, or {words}"

@@ -163,9 +163,9 @@ def _check_destination(out, overwrite):
     if not out.exists():
         return
     if not overwrite:
-        raise RunError("exists already", where=str(out), next_step="another --out, or --overwrite")
+        raise RunError("exists already", where=str(out), next_step="another `out`, or `overwrite`")
     try:
         primitive_table.load_table(out)
     except SharpKerasError as error:
-        step = "choose another place with --out"
+        step = "choose another place with `out`"
         raise RunError("is no table of latencies", where=str(out), seen=error.problem, next_step=step) from None

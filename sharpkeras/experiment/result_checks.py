@@ -8,7 +8,7 @@ from sharpkeras.recipes import SearchRecipe
 from sharpkeras.runs import RunDirectory, architectures, contents
 from sharpkeras.searching import collapse
 
-MORE = "more --epochs or images, or another --learning-rate"
+MORE = "more `epochs` or images, or another `learning_rate`"
 EQUAL_ALPHAS = 1e-6  # logits that differ by less were never learned
 
 
@@ -52,7 +52,7 @@ def never_fell(rows):
     if len(losses) < 2 or min(losses[1:]) < losses[0]:
         return None
     told = f"the loss never fell: {losses[0]:.3f} in epoch 1, at best {min(losses[1:]):.3f} after it"
-    return f"{told}; more --epochs, or another --learning-rate"
+    return f"{told}; more `epochs`, or another `learning_rate`"
 
 
 def never_moved(rows):
@@ -61,7 +61,7 @@ def never_moved(rows):
     if not steps or sum(row.get("skipped", 0) for row in rows) < steps:
         return None
     told = f"float16 has skipped all {steps:,} steps, whose gradients were not finite: the weights never moved"
-    return f"{told}; more --epochs, until its loss scale fits, or --precision mixed_bfloat16"
+    return f"{told}; more `epochs`, until its loss scale fits, or `precision=mixed_bfloat16`"
 
 
 def _rows(run):

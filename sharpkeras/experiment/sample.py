@@ -26,7 +26,7 @@ def sample(recipe, out, count=1, overwrite=False):
     """
     out, space = Path(out), search_space(recipe)
     if out.suffix == ".json" and count > 1:
-        raise UsageError("several genotypes do not fit into one file", where="--out", seen=str(out), allowed="a folder")
+        raise UsageError("several genotypes do not fit into one file", where="`out`", seen=str(out), allowed="a folder")
     prefix = "random" if "," in recipe.space else f"random-{recipe.space}"
     drawn = []
     for seed in range(recipe.seed, recipe.seed + count):
@@ -44,10 +44,10 @@ def refuse_to_lose(path, overwrite):
     if not path.exists():
         return
     if not overwrite:
-        steps = ("another --out", "another --seed", "--overwrite")
+        steps = ("another `out`", "another `seed`", "`overwrite`")
         raise RunError("exists already", where=str(path), next_step=steps)
     try:
         architectures.from_dict(json_files.load(path), str(path))
     except SharpKerasError as error:
-        step = "choose another place with --out"
+        step = "choose another place with `out`"
         raise RunError("is no architecture", where=str(path), seen=error.problem, next_step=step) from None

@@ -44,7 +44,7 @@ def check_dataset(run, dataset):
                 where=str(run.path),
                 seen=f"fingerprint {dataset.fingerprint}",
                 allowed=before,
-                next_step="choose another directory with --out, or begin anew with --overwrite",
+                next_step="choose another directory with `out`, or begin anew with `overwrite`",
             )
     return dataset
 

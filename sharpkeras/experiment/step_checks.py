@@ -19,7 +19,7 @@ def check(recipe, steps):
         raise DataError(
             f"fewer images than one batch of {recipe.batch_size} are left to train on",
             seen=f"held_out {recipe.held_out}" if recipe.selection == "held_out" else "0 steps in an epoch",
-            next_step="lower --batch-size or --held-out, use more images, or --selection last",
+            next_step="lower `batch_size` or `held_out`, use more images, or `selection=last`",
         )
     total = recipe.epochs * steps
     if recipe.accumulate > total:
@@ -28,7 +28,7 @@ def check(recipe, steps):
             where="accumulate",
             seen=f"{recipe.accumulate}, and {total} steps in all: {recipe.epochs} epochs of {steps}",
             allowed=f"1 to {total}",
-            next_step=f"--accumulate {min(steps, recipe.accumulate)} or less, a smaller --batch-size or more --epochs",
+            next_step=f"`accumulate={min(steps, recipe.accumulate)}` or less, a smaller `batch_size` or more `epochs`",
         )
     return [note for note in (_left_over(recipe, total), *rates(recipe), _stale(recipe, total)) if note]
 
@@ -46,7 +46,7 @@ def _left_over(recipe, total):
     if not left:
         return None
     steps = "last step makes" if left == 1 else f"last {left} of all {total} steps make"
-    return f"the {steps} no update: each takes {recipe.accumulate} (--accumulate)"
+    return f"the {steps} no update: each takes {recipe.accumulate} (`accumulate`)"
 
 
 def _stale(recipe, total):
@@ -56,5 +56,5 @@ def _stale(recipe, total):
         return None
     return (
         f"{share:.0%} of the moving average, which is the result, will be the weights after the first of "
-        f"{total // recipe.accumulate} updates: a lower --ema, 0 for none, or more --epochs"
+        f"{total // recipe.accumulate} updates: a lower `ema`, 0 for none, or more `epochs`"
     )

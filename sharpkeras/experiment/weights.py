@@ -48,14 +48,14 @@ def initial(path):
         return of_run(RunDirectory.read(path, "train"))[0]
     if not path.is_file():
         problem = "is not a regular file" if path.exists() else "there is no such file or run"
-        raise UsageError(problem, where=f"--init {path}", allowed=INITIAL)
+        raise UsageError(problem, where=f"`init={path}`", allowed=INITIAL)
     refuse_foreign_model(path)
     if path.suffix == ".safetensors":
         weights = _read_safetensors(path)
     elif path.suffix in (".h5", ".hdf5"):
         weights = read_h5(path)
     else:
-        raise UsageError("is no file of weights", where=f"--init {path}", allowed=INITIAL)
+        raise UsageError("is no file of weights", where=f"`init={path}`", allowed=INITIAL)
     _refuse_not_finite(weights, path)
     return weights
 

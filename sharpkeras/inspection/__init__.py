@@ -53,7 +53,7 @@ def inspect(path, repair=False):
     if path.is_dir():
         return run_directories.repair(path) if repair else run_directories.inspect_directory(path)
     if repair:
-        raise UsageError("only run directories can be repaired", where="--repair", seen=str(path))
+        raise UsageError("only run directories can be repaired", where="`repair`", seen=str(path))
     if not path.is_file():
         problem = "is not a regular file" if path.exists() else "there is no such file"
         raise UsageError(problem, where=str(path), allowed=KNOWN)

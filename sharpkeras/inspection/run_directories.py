@@ -20,7 +20,7 @@ IN_USE = "in use by"  # a fact
 CHECKPOINTS, EPOCHS, METRICS, LOCK = "checkpoints", "epochs", "metrics.jsonl", "lock"
 WRITTEN_BY_ALL = ("recipe.json", "data.json")
 DIVERGED = "diverged.json"
-DIVERGED_NEXT = "the sharpkeras {} that began it with a lower --learning-rate and with --overwrite or another --out"
+DIVERGED_NEXT = "the sharpkeras {} that began it with a lower `learning_rate` and with `overwrite` or another `out`"
 RESULTS = {"search": ("genotype.json", "path.json"), "train": ("weights.safetensors",)}  # one of them ends a run
 NEXT = {"search": "train", "train": "evaluate"}
 
@@ -191,7 +191,7 @@ def _checkpoints(path, facts):
     if not found and not aside and not facts["finished"]:
         findings.append(f"{CHECKPOINTS} is empty: the run begins again at its first step")
     if bad and len(bad) == len(found):
-        findings.append("no checkpoint is whole: the run can only begin anew, with --overwrite")
+        findings.append("no checkpoint is whole: the run can only begin anew, with `overwrite`")
     steps = [Step("put aside as damaged", f"{CHECKPOINTS}/{name}") for name in bad]
     return {"checkpoints": [name for name in found if name not in bad]}, findings, steps
 

@@ -169,7 +169,7 @@ DTYPES = {
     "F64": "<f8",
 }  # others, such as BF16 and F8_E4M3, NumPy does not know
 MOST_AXES = 32
-AGAIN = "make it anew with the command that wrote it, with --overwrite or in another place with --out"
+AGAIN = "make it anew with the command that wrote it, with `overwrite` or in another place with `out`"
 
 
 class Declared(NamedTuple):

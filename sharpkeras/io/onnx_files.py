@@ -94,7 +94,7 @@ def declared_input(model, batch_size, path):
         raise UsageError("the model's declared input shape is not static", where=path, seen=declared, allowed=allowed)
     if isinstance(declared[0], int) and declared[0] != batch_size:
         problem = f"the model's batch size is fixed, {batch_size} does not fit"
-        raise UsageError(problem, where=path, seen=declared, next_step=f"use --batch-size {declared[0]}")
+        raise UsageError(problem, where=path, seen=declared, next_step=f"use `batch_size={declared[0]}`")
     known = tensor.elem_type in onnx.helper.get_all_tensor_dtypes()  # a file may have any number there
     dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type) if known else None
     if dtype is None or dtype.kind not in "fui":

@@ -21,13 +21,13 @@ OPSETS = range(13, 19)  # the table of tf2onnx 1.17 ends at 18
 HALF_TOLERANCE = 2e-2  # eleven bits in each of some hundred operators in a row
 LEAST_OF_TOP_1 = 0.99  # of what the network has in float32 that an int8 file has to keep
 AFTER_A_DIFFERENCE = {  # whether the graph is rewritten → what to try where the file disagrees
-    True: "--no-optimize, which leaves the graph as it is converted; and please report it",
+    True: "`optimize=False`, which leaves the graph as it is converted; and please report it",
     False: "please report it, with the file that was kept",
 }
-NOT_IN_HALF = "leave out --quantize float16"
+NOT_IN_HALF = "leave out `precision=float16`"
 AFTER_A_LOSS = {  # bits of weights → what to try where int8 loses too much
-    7: "raise --calibration-images; or --weight-bits 8, for x86 with VNNI and ARM alone; or leave out --quantize int8",
-    8: "raise --calibration-images; or --weight-bits 7 where this processor has no VNNI; or leave out --quantize int8",
+    7: "raise `calibration_images`; or `weight_bits=8`, for x86 with VNNI and ARM alone; or leave out `precision=int8`",
+    8: "raise `calibration_images`; or `weight_bits=7` where this processor has no VNNI; or leave out `precision=int8`",
 }
 PACKAGES = ("tensorflow", "tf2onnx", "onnx", "onnx_ir", "onnxruntime")
 
@@ -97,7 +97,7 @@ def export_onnx(
 
     if weight_bits not in int8.WEIGHT_BITS:
         allowed = list(int8.WEIGHT_BITS)
-        raise UsageError("weights of int8 have no such bits", where="--weight-bits", seen=weight_bits, allowed=allowed)
+        raise UsageError("weights of int8 have no such bits", where="`weight_bits`", seen=weight_bits, allowed=allowed)
 
     metadata = (metadata or {}) | {"weights_sha256": weights_hash(model)}
     properties = as_properties(metadata)
@@ -196,8 +196,8 @@ def _to_int8(onnx_model, session, aside, calibration, test, weight_bits):
     from sharpkeras.onnx_export import answers, int8
 
     if test is None:
-        problem, next_step = "no int8 file without its measured accuracy", "leave out --quantize int8"
-        raise DataError(problem, where="--quantize", allowed="with test images", next_step=next_step)
+        problem, next_step = "no int8 file without its measured accuracy", "leave out `precision=int8`"
+        raise DataError(problem, where="`precision`", allowed="with test images", next_step=next_step)
     images, labels = test
     kept = int8.calibration_images(calibration, images)
     quantized = _tidied_like(onnx_model, int8.quantize(onnx_model, kept, weight_bits))
@@ -227,7 +227,7 @@ def _sums_that_fit(quantized, weight_bits):
             "sums of the int8 file could be cut off on x86 without VNNI",
             seen=f"two products that add up to {found['largest_sum']:,}",
             allowed=f"at most {saturation.LARGEST_FITTING:,}",
-            next_step="--weight-bits 8, for x86 with VNNI and for ARM alone, or leave out --quantize int8",
+            next_step="`weight_bits=8`, for x86 with VNNI and for ARM alone, or leave out `precision=int8`",
         )
     return found
 
@@ -255,14 +255,14 @@ def check_destination(path, opset, overwrite):
     """Raises UsageError or RunError."""
     if opset not in OPSETS:
         allowed = f"{OPSETS[0]} to {OPSETS[-1]}"
-        raise UsageError("this opset is not supported", where="--opset", seen=opset, allowed=allowed)
+        raise UsageError("this opset is not supported", where="`opset`", seen=opset, allowed=allowed)
     if path.suffix != ".onnx":
         raise UsageError("an exported model ends in .onnx", seen=str(path), allowed="NAME.onnx")
     if not os.access(path.parent, os.W_OK | os.X_OK):
         raise RunError("the directory does not exist or can not be written to", where=path.parent)
     for present in (path, path.with_suffix(".json")):
         if present.is_dir() or (present.exists() and not overwrite):
-            raise RunError("exists already", where=present, next_step="choose another path, or use --overwrite")
+            raise RunError("exists already", where=present, next_step="choose another path, or use `overwrite`")
 
 
 def require_packages():

@@ -39,8 +39,8 @@ def calibration_images(images, test_images):
         raise DataError(problem, seen=f"{shared} of {len(images)}", allowed=allowed, next_step=next_step)
     if len(kept) < FEWEST_IMAGES:
         problem, allowed = "too few images to calibrate on", f"at least {FEWEST_IMAGES}"
-        next_step = "raise --calibration-images, or leave out --quantize int8 where the training has no more"
-        raise DataError(problem, where="--calibration-images", seen=len(kept), allowed=allowed, next_step=next_step)
+        next_step = "raise `calibration_images`, or leave out `precision=int8` where the training has no more"
+        raise DataError(problem, where="`calibration_images`", seen=len(kept), allowed=allowed, next_step=next_step)
     return kept
 
 

@@ -41,7 +41,7 @@ class Recipe(Settings):
                 where="warmup_epochs",
                 seen=self.warmup_epochs,
                 allowed=f"fewer than epochs, {self.epochs}",
-                next_step=f"more --epochs, or --warmup-epochs {self.epochs - 1}",
+                next_step=f"more `epochs`, or `warmup_epochs={self.epochs - 1}`",
             )
         if self.power <= 0:
             raise ConfigError("expected a positive power (p in Eq. 2)", where="power", seen=self.power, allowed="x > 0")
@@ -91,7 +91,7 @@ class SearchRecipe(Recipe):
         None, "budget: AddMults that the found network may have, such as 600M", low=1, high=10**18
     )
     max_parameters: int | None = setting(None, "budget: parameters that it may have, such as 3M", low=1, high=10**15)
-    max_latency_ms: float | None = setting(None, "budget: milliseconds that it may take, by --latency-table", low=0.0)
+    max_latency_ms: float | None = setting(None, "budget: milliseconds that it may take, by `latency_table`", low=0.0)
     penalty: str = setting("none", "cost that the alphas' loss counts without a budget", choices=("none", *COSTS))
     cost_weight: float = setting(
         0.1,
@@ -117,7 +117,7 @@ class SearchRecipe(Recipe):
         if len(budgets) > 1:
             raise ConfigError("more than one budget", where=", ".join(budgets), allowed="one of them")
         if self.cost == "latency" and not self.latency_table:
-            step = "sharpkeras benchmark --primitives --out latencies.json, then --latency-table latencies.json"
+            step = "sharpkeras benchmark --primitives --out latencies.json, then `latency_table=latencies.json`"
             raise ConfigError("a latency needs a table of this machine", where="latency_table", next_step=step)
         if self.cost_of is not None and self.cost_of not in TRAININGS:
             allowed = ", ".join(TRAININGS)
@@ -271,7 +271,7 @@ SEARCHES = {
         "the primitives of Table 1, first order",
         "SHARP_DARTS",
         (2, "sharpDARTS"),
-        _SEARCH_NOTE + "; --space table1 adds avg_pool_3x3, which Table 1 prints and the code leaves out",
+        _SEARCH_NOTE + "; `space=table1` adds avg_pool_3x3, which Table 1 prints and the code leaves out",
     ),
     "sharpsepconv-darts-max-w": Row(
         _search(weighting="max_w"),
@@ -318,7 +318,7 @@ _CIFAR10 = TrainRecipe(
     precision="mixed_float16",
 )
 _CIFAR10_NOTE = (
-    "the epoch is selected on 10 % of the training images; --selection test is the paper's protocol, which trains on "
+    "the epoch is selected on 10 % of the training images; `selection=test` is the paper's protocol, which trains on "
     "all and selects on the test images"
 )
 _PLAIN = dataclasses.replace(_CIFAR10, autoaugment="none", epochs=1000)

@@ -125,7 +125,7 @@ class Checkpoints:
                 logger.warning("%s: going on from checkpoint %s", problem, name)
             return found
         if problems or self._damaged():
-            next_step = "start afresh with --overwrite, or in another directory with --out"
+            next_step = "start afresh with `overwrite`, or in another directory with `out`"
             seen = "; ".join(problems) or ", ".join(self._damaged())
             raise RunError("every checkpoint is damaged", where=str(self.path), seen=seen, next_step=next_step)
         return None

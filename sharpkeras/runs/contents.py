@@ -22,7 +22,7 @@ EVALUATION_FORM = {
     "selected": {"by": str},
     "selection": str,
 }
-AGAIN = "take another copy of the run, or make it anew with the command that wrote it, and --overwrite"
+AGAIN = "take another copy of the run, or make it anew with the command that wrote it, and `overwrite`"
 
 
 def settings(run):

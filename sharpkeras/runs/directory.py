@@ -40,7 +40,7 @@ RECORDED_PACKAGES = ("sharpkeras", "keras", "tensorflow", "tensorflow-cpu", "jax
 WRITTEN = (".json", ".jsonl", ".safetensors", ".png", ".txt")  # names of a run's files end so
 FOLDERS = ("checkpoints", "epochs")
 NAME_A_RUN = "name a directory that search or train wrote"
-OTHER_DIRECTORY = "choose another directory with --out"
+OTHER_DIRECTORY = "choose another directory with `out`"
 
 logger = logging.getLogger("sharpkeras")
 
@@ -99,11 +99,11 @@ class RunDirectory:
             ResourceError: the disk is full.
         """
         if overwrite and must_exist:
-            raise UsageError("to go on and to begin anew contradict each other", where="--resume, --overwrite")
+            raise UsageError("to go on and to begin anew contradict each other", where="`must_exist`, `overwrite`")
         path, recipe = Path(path), _as_json(recipe)
         _read_facts(path, must_exist)  # refuses before anything is touched
         is_new = not os.path.exists(path)
-        with atomic_writes.disk_errors(path, by=" with --out"):
+        with atomic_writes.disk_errors(path, by=" with `out`"):
             path.mkdir(parents=True, exist_ok=True)
             lock_file = _lock(path)
         try:
@@ -314,7 +314,7 @@ class RunDirectory:
 # --- what is in a directory ---
 
 
-def _read_facts(path, must_exist, advice=f"{NAME_A_RUN}; to begin one, drop --resume", instead=OTHER_DIRECTORY):
+def _read_facts(path, must_exist, advice=f"{NAME_A_RUN}; to begin one, drop `must_exist`", instead=OTHER_DIRECTORY):
     """The contents of `run.json`; None where no run was begun and one may be.
 
     Args:
@@ -330,7 +330,7 @@ def _read_facts(path, must_exist, advice=f"{NAME_A_RUN}; to begin one, drop --re
     elif not os.path.exists(path) or path.is_dir() and set(os.listdir(path)) <= {"lock", ".run.json.part"}:
         return None
     else:
-        problem, step = "exists and is no run of ours", f"{OTHER_DIRECTORY}; --overwrite removes only runs"
+        problem, step = "exists and is no run of ours", f"{OTHER_DIRECTORY}; `overwrite` removes only runs"
     raise RunError(problem, where=str(path), allowed="a directory with a run.json", next_step=step)
 
 
@@ -409,9 +409,9 @@ def _tell_changes(path, facts, conditions, strict):
     conditions, problem = _as_json(conditions), "not bit-exact with the run's beginning"
     changes, before = _changes(facts, conditions), facts["changes"]
     if strict and (changes or before):
-        next_step = "go on under the conditions it began with, or without --strict-resume"
+        next_step = "go on under the conditions it began with, or without `strict_resume`"
         if not changes:
-            problem, next_step = f"{problem}, since it went on under other conditions", "go on without --strict-resume"
+            problem, next_step = f"{problem}, since it went on under other conditions", "go on without `strict_resume`"
         raise RunError(problem, where=str(path), seen=changes or "; ".join(before), next_step=next_step)
     if changes:
         logger.warning("%s: %s", problem, changes)
@@ -438,7 +438,7 @@ def _changes(facts, conditions):
 
 
 def _refuse_other_run(path, kind_there, recipe_there, kind, recipe):
-    choices = f"{OTHER_DIRECTORY}, or replace that run with --overwrite"
+    choices = f"{OTHER_DIRECTORY}, or replace that run with `overwrite`"
     if kind_there != kind:
         raise RunError("holds a run of another kind", where=str(path), seen=kind_there, allowed=kind, next_step=choices)
     if recipe_there is None:
@@ -446,7 +446,7 @@ def _refuse_other_run(path, kind_there, recipe_there, kind, recipe):
     table = differences(recipe_there, recipe)
     if not table:
         return
-    allowed = "the same recipe; --device, --checkpoint-interval and what else is no setting of it may change"
+    allowed = "the same recipe; `device`, `checkpoint_s` and what else is no setting of it may change"
     raise RunError(f"holds a run with another recipe{table}", where=str(path), allowed=allowed, next_step=choices)
 
 

@@ -54,7 +54,7 @@ def unlearned(decisions):
     return (
         "the alphas are almost what they were at the beginning: the largest weight of a choice is "
         f"{largest:.3f} times that of equal ones, in the mean; this architecture is little more than chance; more "
-        "--epochs or images, or a higher --arch-learning-rate"
+        "`epochs` or images, or a higher `arch_learning_rate`"
     )
 
 

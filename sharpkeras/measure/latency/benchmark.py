@@ -180,8 +180,8 @@ def _circumstances(launch, rounds):
 
 def check_request(batch_size, threads, runs, warmup_s, percentiles, processes=PROCESSES):
     """The percentiles to report, once the arguments are known to make sense."""
-    numbers = [("--batch-size", batch_size, 1), ("--runs", runs, processes)]
-    for flag, value, least in numbers + ([("--threads", threads, 1)] if threads is not None else []):
+    numbers = [("`batch_size`", batch_size, 1), ("`runs`", runs, processes)]
+    for flag, value, least in numbers + ([("`threads`", threads, 1)] if threads is not None else []):
         if not isinstance(value, int) or value < least:
             raise UsageError("expected a larger whole number", where=flag, seen=value, allowed=f"at least {least}")
     if not (math.isfinite(warmup_s) and warmup_s >= 0):
@@ -190,8 +190,8 @@ def check_request(batch_size, threads, runs, warmup_s, percentiles, processes=PR
         return [percentile for percentile in (50, 90, 99) if runs >= PERCENTILES[percentile]]
     for percentile in percentiles:
         if percentile not in PERCENTILES:
-            raise UsageError("unknown percentile", where="--percentile", seen=percentile, allowed=list(PERCENTILES))
+            raise UsageError("unknown percentile", where="`percentiles`", seen=percentile, allowed=list(PERCENTILES))
         needed = PERCENTILES[percentile]
         if runs < needed:
-            raise UsageError(f"p{percentile} needs at least {needed} runs", where="--runs", seen=runs)
+            raise UsageError(f"p{percentile} needs at least {needed} runs", where="`runs`", seen=runs)
     return list(percentiles)

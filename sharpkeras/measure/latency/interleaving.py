@@ -143,7 +143,7 @@ class Worker:
         code = self._process.wait()
         if late.is_set():
             problem = f"{self._launch.engine} gave no answer within {self._timeout_s:g} s"
-            next_step = "give it more with --timeout, or fewer --runs"
+            next_step = "give it more with `timeout_s`, or fewer `runs`"
             raise ResourceError(problem, where=self._launch.where, next_step=next_step)
         self._errors.seek(0)
         said = self._errors.read().decode(errors="replace").strip().splitlines()[-1:]
@@ -160,7 +160,7 @@ class Worker:
         problem, allowed = f"{self._launch.engine} needs more memory than it may take", None
         if self._memory_bytes is not None:
             allowed = f"{self._memory_bytes / 2**30:.3g} GiB"
-        next_step = "lower --batch-size; if you trust the file, give it more with --max-memory"
+        next_step = "lower `batch_size`; if you trust the file, give it more with `max_memory_gib`"
         raise ResourceError(problem, where=self._launch.where, seen="".join(said), allowed=allowed, next_step=next_step)
 
     def _check_providers(self):
@@ -169,7 +169,7 @@ class Worker:
         if unused:
             problem = f"{self._launch.engine} did not use {', '.join(unused)}"
             seen, allowed = self.facts["providers"], self.facts["available"]
-            raise VerificationError(problem, where="--providers", seen=seen, allowed=allowed)
+            raise VerificationError(problem, where="`providers`", seen=seen, allowed=allowed)
 
 
 def take_turns(

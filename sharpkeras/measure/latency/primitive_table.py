@@ -116,7 +116,7 @@ def lookup(table, path):
                 where=str(path),
                 seen=words(part),
                 next_step=f"sharpkeras benchmark --primitives --overwrite --out {path}, "
-                "with the --dataset, --space, --cost-of and other sizes of the search",
+                "with the `dataset`, `space`, `cost_of` and other sizes of the search",
             )
         return table[part]["ms"]
 
