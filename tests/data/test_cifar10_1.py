@@ -64,7 +64,7 @@ def test_limit_and_size_of_the_arrays(official):
 
 
 def test_there_is_nothing_to_train_on(official):
-    with pytest.raises(DataError, match="has test images only.*\n.*\n.*\n.*--dataset cifar10"):
+    with pytest.raises(DataError, match="has test images only.*\n.*\n.*\n.*`dataset=cifar10`"):
         load(f"cifar10.1:{official}", "train")
 
 
@@ -167,7 +167,7 @@ def test_the_other_version(tmp_path):
     write(tmp_path, "v6")
     message = refused(tmp_path, "cifar10.1-v4")
     assert "CIFAR-10.1 v4 was asked for, and this is v6" in message
-    assert f"--dataset cifar10.1-v6:{tmp_path}" in message
+    assert f"`dataset=cifar10.1-v6:{tmp_path}" in message
     write(tmp_path, "v4", *images_and_labels(2000))
     message = refused(tmp_path, "cifar10.1-v4")
     assert "holds 2,000 images, which is v6 of CIFAR-10.1 and not v4" in message and "(2021, 32, 32, 3)" in message
@@ -177,7 +177,7 @@ def test_arrays_that_are_not_there(tmp_path):
     assert "seen:    no such folder" in refused(tmp_path / "nothing")
     (write(tmp_path, "v6") / "cifar10.1_v6_labels.npy").unlink()
     message = refused(tmp_path)
-    assert "no cifar10.1_v6_labels.npy\n" in message and "git clone" in message and "--download" in message
+    assert "no cifar10.1_v6_labels.npy\n" in message and "git clone" in message and "`download`" in message
 
 
 # ---- through TensorFlow Datasets
@@ -214,7 +214,7 @@ def test_versions_of_tensorflow_datasets(tfds, name, version):
 
 def test_not_prepared_says_both_ways(tfds):
     tfds.prepared = False
-    with pytest.raises(DataError, match="--download, or read the original files: --dataset cifar10.1-v4:DIR"):
+    with pytest.raises(DataError, match="`download`, or read the original files: `dataset=cifar10.1-v4:DIR`"):
         load("cifar10.1-v4", "test")
 
 

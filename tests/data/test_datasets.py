@@ -103,9 +103,9 @@ def test_unknown_spec_lists_the_known(spec):
 
 
 def test_unknown_spec_suggests(tmp_path):
-    with pytest.raises(UsageError, match="next: +--dataset digits"):
+    with pytest.raises(UsageError, match="next: +`dataset=digits`"):
         load("digit", "train")
-    with pytest.raises(UsageError, match="next: +--dataset folder:/"):
+    with pytest.raises(UsageError, match="next: +`dataset=folder:/"):
         load(str(tmp_path), "train")
 
 
@@ -156,7 +156,7 @@ def fake_cifar10(monkeypatch):
 
 def test_cifar10_is_never_downloaded_unasked(fake_cifar10):
     builder = fake_cifar10(FakeBuilder(prepared=False))
-    with pytest.raises(DataError, match="--download"):
+    with pytest.raises(DataError, match="`download`"):
         load("cifar10", "train")
     assert builder.config is None
 
@@ -375,7 +375,7 @@ def test_normalize_keeps_the_asked_dtype():
 def test_cutout_larger_than_the_image(cutout_px):
     from sharpkeras.data.augment import augment
 
-    with pytest.raises(UsageError, match="--cutout-px"):
+    with pytest.raises(UsageError, match="cutout_px"):
         augment(np.zeros((1, 32, 32, 3), np.uint8), np.zeros((1, 5), np.float32), MEAN, DEVIATION, cutout_px=cutout_px)
 
 

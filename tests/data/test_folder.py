@@ -141,14 +141,14 @@ def test_size_is_the_short_side_and_the_centre(tmp_path):
     assert wide.shape == (2, 2, 3) and (wide == 255).all()
     with pytest.raises(DataError, match="2 different sizes") as caught:
         read(tmp_path)
-    assert "6 x 6 (2), 4 x 8 (1)" in str(caught.value) and "--image-size" in str(caught.value)
+    assert "6 x 6 (2), 4 x 8 (1)" in str(caught.value) and "`image_size`" in str(caught.value)
 
 
 def test_test_images_of_another_size(tmp_path):
     make(tmp_path / "train", {"a": 2, "b": 2})
     save(tmp_path / "test" / "a" / "0.png", size=(5, 5))
     save(tmp_path / "test" / "b" / "0.png", size=(5, 5))
-    with pytest.raises(DataError, match="--image-size"):
+    with pytest.raises(DataError, match="`image_size`"):
         read(tmp_path, "test")
 
 
@@ -172,7 +172,7 @@ def test_missing_folder_and_file_for_folder(tmp_path):
     for name in ("missing", "file"):
         with pytest.raises(DataError, match="no such folder") as caught:
             read(tmp_path / name)
-        assert caught.value.next_step == LAYOUT and "--dataset folder:PATH" in LAYOUT
+        assert caught.value.next_step == LAYOUT and "`dataset=folder:PATH`" in LAYOUT
         assert caught.value.seen is None
 
 
@@ -278,7 +278,7 @@ def test_all_broken_files_are_named_at_once(tmp_path):
     lines = str(caught.value).splitlines()
     for name, problem in expected.items():
         assert any(f"train/dog/{name}: " in line and problem in line for line in lines), name
-    assert "--skip-bad-images" in lines[-1]
+    assert "`skip_bad_images`" in lines[-1]
 
 
 def test_broken_files_can_be_skipped(tmp_path):
@@ -301,7 +301,7 @@ def test_twenty_broken_files_are_named(tmp_path):
         (tmp_path / "train" / "cat" / f"bad{k:02}.jpg").write_bytes(b"text")
     with pytest.raises(DataError, match="25 of 31") as caught:
         read(tmp_path)
-    assert str(caught.value).count("bad") == 20 + 1 and "and 5 more" in str(caught.value)  # --skip-bad-images
+    assert str(caught.value).count("bad") == 20 + 1 and "and 5 more" in str(caught.value)  # skip_bad_images
 
 
 def test_skipping_may_not_empty_a_class(tmp_path):
@@ -316,7 +316,7 @@ def test_all_files_broken(tmp_path):
         path.write_bytes(b"text")
     with pytest.raises(DataError, match="2 of 2 files can not be read") as caught:
         read(tmp_path, skip_bad_images=True)
-    assert "--skip-bad-images" not in str(caught.value)
+    assert "`skip_bad_images`" not in str(caught.value)
 
 
 def test_content_decides_and_not_the_extension(tmp_path):
@@ -493,7 +493,7 @@ def test_a_folder_of_outward_links_only_says_so(tmp_path):
     (tmp_path / "data").mkdir()
     for name in "ab":
         (tmp_path / "data" / name).symlink_to(tmp_path / "elsewhere" / name)
-    with pytest.raises(DataError, match="--follow-symlinks"):
+    with pytest.raises(DataError, match="`follow_symlinks`"):
         read(tmp_path / "data")
     assert len(read(tmp_path / "data", follow_symlinks=True).images) == 2
 
@@ -505,7 +505,7 @@ def test_the_folder_of_a_split_may_not_lead_out_either(tmp_path, name):
     (tmp_path / "data" / name).symlink_to(tmp_path / "elsewhere")
     with pytest.raises(DataError, match=f"stand for its splits: {name}") as caught:
         read(tmp_path / "data")
-    assert "--follow-symlinks" in str(caught.value)
+    assert "`follow_symlinks`" in str(caught.value)
     assert len(read(tmp_path / "data", follow_symlinks=True).images) == 4
 
 

@@ -166,7 +166,7 @@ ROWS = {
     "splits that hold images": ({"train": 4, "test": 2}, Refused(("no class folders", "4 files"))),
     "splits in a folder": (
         split("set/train", "set/test"),
-        Refused(("folders of splits lie in the class folders: set", "--dataset folder:", "/set")),
+        Refused(("folders of splits lie in the class folders: set", "folder:", "/set")),
     ),
     "train in a folder": ({"set/train/a": 4, "set/train/b": 4}, Refused(("lie in the class folders: set",))),
     "splits in splits": (split("train/train", "test/test"), Refused(("names of splits: train", "/train"))),
@@ -200,7 +200,7 @@ ROWS = {
     ),
     "a split elsewhere": (
         {"train": link("../elsewhere"), "test/a": 1},
-        Refused(("stand for its splits: train", "--follow-symlinks")),
+        Refused(("stand for its splits: train", "`follow_symlinks`")),
     ),
     # ---- classes ----
     "images and no classes": ({".": 4}, Refused(("no class folders", "4 files"))),
@@ -307,7 +307,10 @@ ROWS = {
     "a WebP that is called png": (AB | {"a/x.png": coded(pixels(), "WEBP")}, Refused(("a/x.png: a WebP image",))),
     "a page that is called jpg": (AB | {"a/x.jpg": b"<html>"}, Refused(("a/x.jpg: HTML",))),
     "an empty file": (AB | {"a/x.jpg": b""}, Refused(("a/x.jpg: empty file",))),
-    "a text among the images": (AB | {"a/labels.txt": b"cat"}, Refused(("a/labels.txt: something else", "--skip-bad"))),
+    "a text among the images": (
+        AB | {"a/labels.txt": b"cat"},
+        Refused(("a/labels.txt: something else", "`skip_bad_images`")),
+    ),
     "half an image": (
         AB | {"a/x.jpg": coded(pixels((64, 64)), "JPEG")[:900]},
         Refused(("a/x.jpg", "truncated"), {"image_size": 8}),
@@ -357,7 +360,7 @@ ROWS = {
     "a loop of links": (AB | {"a/x": link("..")}, Reads(*AB_READ, ("links that form a loop: 1 (a/x)",))),
     "a link out of the folder": (
         AB | {"a/x": link("/")},
-        Reads(*AB_READ, ("lead out of the folder (--follow-symlinks follows them): 1 (a/x)",)),
+        Reads(*AB_READ, ("lead out of the folder (`follow_symlinks` follows them): 1 (a/x)",)),
     ),
     "a link in the folder": (AB | {"a/00.png": link("1.png")}, Reads(["a", "b"], [6, 5], [1, 1])),
     "a hard link in train and test": (
@@ -367,7 +370,7 @@ ROWS = {
     # ---- sizes ----
     "sizes mixed": (
         AB | {"a/00.png": coded(pixels((9, 8)))},
-        Refused(("2 different sizes", "8 x 8 (10), 9 x 8 (1)", "--image-size")),
+        Refused(("2 different sizes", "8 x 8 (10), 9 x 8 (1)", "`image_size`")),
     ),
     "sizes mixed, resized": (
         AB | {"a/00.png": coded(pixels((9, 8)))},
@@ -375,7 +378,7 @@ ROWS = {
     ),
     "sizes that differ in test": (
         {"train/a": 2, "train/b": 2} | {f"test/{name}/0.png": coded(pixels((9, 9))) for name in "ab"},
-        Refused(("train and test differ in size", "--image-size")),
+        Refused(("train and test differ in size", "`image_size`")),
     ),
     "very narrow images": (
         AB | {"a/00.png": coded(pixels((1, 4000)))},

@@ -257,9 +257,9 @@ def test_more_images_than_memory(folder, monkeypatch):
 
 
 def test_options_that_do_not_fit(folder):
-    with pytest.raises(UsageError, match="--resize-size"):
+    with pytest.raises(UsageError, match="resize_size"):
         on_disk(folder, resize_size=15)
-    with pytest.raises(UsageError, match="--resize-size"):
+    with pytest.raises(UsageError, match="resize_size"):
         on_disk(folder, image_size=None, resize_size=15)
     with pytest.raises(UsageError, match="images that stay on disk") as caught:
         load("digits", "train", on_disk=True)
@@ -432,7 +432,7 @@ def test_imagenet_holds_nothing_out_by_index(folder):
 def test_missing_imagenet_folder(tmp_path):
     with pytest.raises(DataError, match="no such folder") as caught:
         load(f"imagenet:{tmp_path / 'nothing'}", "train")
-    assert "--dataset imagenet:DIR" in caught.value.next_step
+    assert "`dataset=imagenet:DIR`" in caught.value.next_step
 
 
 # ---- ImageNet by TensorFlow Datasets
@@ -483,12 +483,12 @@ def prepared(tmp_path_factory):
         with pytest.raises(DataError, match="imagenet2012 is not prepared") as caught:
             load("imagenet", "train", download=True)
         message = str(caught.value)
-        for part in (*tfds_module.IMAGENET_TARS, "138 GB", f"{root}/downloads/manual", "--download", "imagenet:DIR"):
+        for part in (*tfds_module.IMAGENET_TARS, "138 GB", f"{root}/downloads/manual", "`download`", "imagenet:DIR"):
             assert part in message
         (root / "downloads" / "manual").mkdir(parents=True)
         for name in tfds_module.IMAGENET_TARS:
             (root / "downloads" / "manual" / name).write_bytes(b"tar")
-        with pytest.raises(DataError, match="run again with --download") as caught:
+        with pytest.raises(DataError, match="run again with `download`") as caught:
             load("imagenet", "train")
         assert "138 GB" not in str(caught.value)
         load("imagenet", "train", download=True)

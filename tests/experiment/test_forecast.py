@@ -262,9 +262,9 @@ RECIPE = {"batch_size": 64, "init_channels": 16, "num_cells": 8}
 @pytest.mark.parametrize(
     ("remat", "more", "expected"),
     (
-        (False, {}, "add --remat, or lower --batch-size, --init-channels or --num-cells"),
-        (False, {"accumulate": 1}, "lower --batch-size (and a larger --accumulate"),
-        (True, {}, "lower --batch-size, --init-channels"),
+        (False, {}, "add `remat`, or lower `batch_size`, `init_channels` or `num_cells`"),
+        (False, {"accumulate": 1}, "lower `batch_size` (and a larger `accumulate`"),
+        (True, {}, "lower `batch_size`, `init_channels`"),
     ),
 )
 def test_a_step_that_needs_too_much_is_refused_with_what_to_change(remat, more, expected, monkeypatch):
@@ -275,7 +275,7 @@ def test_a_step_that_needs_too_much_is_refused_with_what_to_change(remat, more, 
     assert "batch size 64, 16 channels, 8 cells" in caught.value.seen and "5.0 GB" in caught.value.seen
     assert "4.0 GB" in caught.value.allowed
     assert expected in caught.value.next_step
-    assert ("add --remat" in caught.value.next_step) == (not remat)
+    assert ("add `remat`" in caught.value.next_step) == (not remat)
 
 
 @pytest.mark.parametrize("left", (None, 5_000_000_000))

@@ -270,7 +270,7 @@ def test_a_file_that_disagrees_is_rejected(network, images, tmp_path, unconverte
     unconverted(spoil)
     with pytest.raises(VerificationError, match="disagrees .* image .* batch") as caught:
         export_onnx(network, path, images=images, overwrite=True)
-    assert caught.value.where == tmp_path / "a.rejected.onnx" and "--no-optimize" in caught.value.next_step
+    assert caught.value.where == tmp_path / "a.rejected.onnx" and "`optimize=False`" in caught.value.next_step
     assert "of the logit's size" in caught.value.seen
     assert (path.read_bytes(), path.with_suffix(".json").read_bytes()) == good
     assert sorted(f.name for f in tmp_path.iterdir()) == ["a.json", "a.onnx", "a.rejected.onnx"]

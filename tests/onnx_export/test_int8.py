@@ -74,7 +74,7 @@ def test_a_file_of_7_bits_whose_sums_could_be_cut_off_is_refused(network, test, 
     monkeypatch.setattr(int8, "quantize", lambda model, images, bits: quantize(model, images, 8))
     with pytest.raises(VerificationError, match="could be cut off on x86 without VNNI") as caught:
         export_onnx.export_onnx(network, tmp_path / "a.onnx", test=test, calibration=noise(128, 1))
-    assert "--weight-bits 8" in caught.value.next_step and "32,767" in caught.value.allowed
+    assert "`weight_bits=8`" in caught.value.next_step and "32,767" in caught.value.allowed
     assert [file.name for file in tmp_path.iterdir()] == ["a.rejected.onnx"]
     rejected = onnx.load(tmp_path / "a.rejected.onnx").graph.initializer
     assert any(tensor.data_type == onnx.TensorProto.INT8 for tensor in rejected)
@@ -150,7 +150,7 @@ def test_half_precision_that_disagrees_is_refused(network, tmp_path, monkeypatch
     monkeypatch.setattr(export_onnx, "HALF_TOLERANCE", 1e-7)
     with pytest.raises(VerificationError, match="disagrees") as caught:
         export_onnx.export_onnx(network, tmp_path / "a.onnx", half=True)
-    assert "leave out --quantize float16" in caught.value.next_step
+    assert "leave out `precision=float16`" in caught.value.next_step
     assert [file.name for file in tmp_path.iterdir()] == ["a.rejected.onnx"]
 
 
@@ -173,7 +173,7 @@ def test_a_file_that_loses_too_much_is_refused(network, test, tmp_path, monkeypa
     for words in ("test error", "interval", "McNemar", "dB"):
         assert words in caught.value.seen
     assert "99% of the top-1" in caught.value.allowed and "n = 300" in caught.value.allowed
-    for flag in ("--calibration-images", "--weight-bits 8", "--quantize int8"):
+    for flag in ("`calibration_images`", "`weight_bits=8`", "`precision=int8`"):
         assert flag in caught.value.next_step
     assert [file.name for file in tmp_path.iterdir()] == ["a.rejected.onnx"]
 

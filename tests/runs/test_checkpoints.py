@@ -162,7 +162,7 @@ def test_no_checkpoint_is_whole(place):
     for _ in range(2):  # also when they have been put aside
         with pytest.raises(RunError, match="every checkpoint is damaged") as caught:
             Checkpoints(place).load()
-        assert "000000-000001" in caught.value.seen and "--overwrite" in caught.value.next_step
+        assert "000000-000001" in caught.value.seen and "`overwrite`" in caught.value.next_step
 
 
 def test_a_checkpoint_of_a_newer_version_is_not_fallen_back_from(place):

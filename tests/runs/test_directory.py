@@ -62,7 +62,7 @@ def test_another_recipe_is_refused_with_its_differences(place):
     with pytest.raises(RunError) as caught:
         begin(place, init_channels=36, schedule={"power": 10.0, "epochs": (5, 10)})
     message = str(caught.value)
-    for text in ("init_channels   16 ", "schedule.power  2.0", "36", "10.0", "--overwrite", "--out"):
+    for text in ("init_channels   16 ", "schedule.power  2.0", "36", "10.0", "`overwrite`", "`out`"):
         assert text in message
     assert "seed" not in message
     assert {**contents(place), "lock": b""} == {**before, "lock": b""}
@@ -90,7 +90,7 @@ def test_what_is_not_ours_is_never_touched(place, overwrite, run_json):
     before = contents(place)
     with pytest.raises(RunError) as caught:
         RunDirectory.open(place, "search", RECIPE, overwrite=overwrite)
-    assert caught.value.exit_code == 5 and "--out" in caught.value.next_step
+    assert caught.value.exit_code == 5 and "`out`" in caught.value.next_step
     assert contents(place) == before
 
 
@@ -113,7 +113,7 @@ def test_a_run_killed_while_it_was_begun_begins_again(place):
 
 
 def test_resuming_what_was_never_begun(place):
-    with pytest.raises(RunError, match="drop --resume"):
+    with pytest.raises(RunError, match="drop `must_exist`"):
         RunDirectory.open(place, "search", RECIPE, must_exist=True)
     assert not place.exists()
 
@@ -141,7 +141,7 @@ def test_other_conditions_are_told_or_refused(place, caplog):
     assert "not bit-exact with the run's beginning: processor a -> b" in caplog.text
     with pytest.raises(RunError, match="not bit-exact") as caught:
         RunDirectory.open(place, "search", RECIPE, conditions=now, strict=True)
-    assert caught.value.seen == "processor a -> b" and "--strict-resume" in caught.value.next_step
+    assert caught.value.seen == "processor a -> b" and "`strict_resume`" in caught.value.next_step
 
 
 NOW = {"cores": 2, "threads": "1 and 2", "environment": {"XLA_FLAGS": "--a", "TF_ENABLE_ONEDNN_OPTS": "0"}}
@@ -485,7 +485,7 @@ def test_a_damaged_file_is_refused(place, damage):
         damage(place / "weights.safetensors")
         with pytest.raises(RunError, match="is damaged") as caught:
             run.load_arrays("weights")
-    assert caught.value.seen and "--overwrite" in caught.value.next_step
+    assert caught.value.seen and "`overwrite`" in caught.value.next_step
 
 
 @pytest.mark.parametrize("array", [np.array([{}], dtype=object), np.zeros(2, "V2"), np.array(["text"])])

@@ -351,7 +351,7 @@ def test_a_small_file_that_asks_for_all_the_memory_there_is(written, name):
     assert path.stat().st_size < 20_000
     with pytest.raises(ResourceError, match="needs more memory than it may take") as caught:
         quick(path, processes=1)
-    assert caught.value.where == str(path) and "--max-memory" in caught.value.next_step
+    assert caught.value.where == str(path) and "`max_memory_gib`" in caught.value.next_step
 
 
 def test_memory_is_limited_by_what_a_file_can_need_and_what_there_is(written, monkeypatch):

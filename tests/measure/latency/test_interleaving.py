@@ -129,7 +129,7 @@ def test_a_process_that_dies_before_it_is_told_anything():
 def test_a_process_that_hangs_is_an_error(hang):
     with pytest.raises(ResourceError, match="The fake engine gave no answer within 3 s") as caught:
         quick(Fake("a"), Fake("b", hang=hang), timeout_s=3)
-    assert caught.value.where == "b" and "--timeout" in caught.value.next_step
+    assert caught.value.where == "b" and "`timeout_s`" in caught.value.next_step
 
 
 def test_each_turn_is_told():
@@ -258,7 +258,7 @@ def test_more_memory_than_it_may_take_is_an_error_and_not_taken(at):
     with pytest.raises(ResourceError, match="The fake engine needs more memory than it may take") as caught:
         quick(Fake("a"), Fake("b", memory_mib=800, at=at), memory_bytes=2**29)
     assert caught.value.where == "b" and caught.value.allowed == "0.5 GiB"
-    assert "--max-memory" in caught.value.next_step and "800" in caught.value.seen
+    assert "`max_memory_gib`" in caught.value.next_step and "800" in caught.value.seen
     quick(Fake("b", memory_mib=300, at=at), runs=3, memory_bytes=2**29)
 
 
