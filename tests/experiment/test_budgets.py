@@ -19,6 +19,7 @@ import sharpkeras as sk
 from sharpkeras import recipes, spaces
 from sharpkeras.errors import ConfigError, RunError, UsageError
 from sharpkeras.experiment.budgets import Budget
+from sharpkeras.layers import SharpSepConv
 from sharpkeras.paper import published
 from sharpkeras.recipes import SearchRecipe, TrainRecipe
 from sharpkeras.runs import architectures
@@ -267,22 +268,21 @@ def test_another_kind_of_recipe_or_architecture_is_named(tmp_path):
         sk.train(TrainRecipe(), tmp_path / "run")
 
 
-def test_the_cuboid_of_the_readme_runs(tmp_path, monkeypatch):
-    """The code as it stands there, at the smallest size."""
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    (code,) = [block for block in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "HyperCuboid(" in block]
-    for recipe in (SearchRecipe, TrainRecipe):
-        monkeypatch.setattr(recipes, recipe.__name__, lambda *a, recipe=recipe, **s: recipe(*a, **s).smoke())
+def test_a_cuboid_of_ones_own_goes_all_the_way(tmp_path, monkeypatch):
+    """Each step needs the cuboid, and says so."""
     monkeypatch.chdir(tmp_path)
-    names = {}
-    exec(compile(code, "README.md", "exec"), names)
-    assert load_json(tmp_path / "runs" / "grid" / "path.json")["space"] == names["grid"].name
+    grid = HyperCuboid({"filters": (8, 16), "kernel_size": (3, 5)}, SharpSepConv, [{"strides": 1}, {"strides": 2}])
+    path = sk.search(SearchRecipe(max_addmults=1_000_000).smoke(), "runs/grid", space=grid)
+    sk.train(path, "runs/grid-network", recipe=TrainRecipe().smoke(), space=grid)
+    sk.evaluate("runs/grid-network", space=grid)
+    sk.export("runs/grid-network", "exported/grid.onnx", space=grid)
+    assert load_json(tmp_path / "runs" / "grid" / "path.json")["space"] == grid.name
     assert (tmp_path / "runs" / "grid-network" / "weights.safetensors").is_file()
     result = sharpkeras("evaluate", tmp_path / "runs" / "grid-network")
     assert result.code == 3 and "space=" in result.err
     with pytest.raises(RunError, match="space that only Python knows"):
         sk.extract(tmp_path / "runs" / "grid", tmp_path / "x.json")
-    other = HyperCuboid({"filters": (8, 16)}, names["SharpSepConv"])
+    other = HyperCuboid({"filters": (8, 16)}, SharpSepConv)
     with pytest.raises(RunError, match="another recipe"):
         sk.search(SearchRecipe().smoke(), tmp_path / "runs" / "grid", space=other)
     with pytest.raises(ConfigError, match="another space"):

@@ -94,8 +94,8 @@ def test_a_gpu_that_is_asked_for_has_to_be_used(place):
 
 THREADS = """
 import os, sys
-from sharpkeras.experiment import peers
-one_run, _ = peers.open_keras(sys.argv[1], [1, 8, 8, 1], 1)
+from sharpkeras.experiment import keras_engine
+one_run, _ = keras_engine.open_keras(sys.argv[1], [1, 8, 8, 1], 1)
 one_run()
 own = os.getpid()
 names = {task: open(f"/proc/{own}/task/{task}/comm").read().strip() for task in os.listdir(f"/proc/{own}/task")}
