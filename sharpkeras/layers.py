@@ -325,7 +325,7 @@ class Composite(keras.layers.Layer):
 
 
 class LayerSequence(Composite):
-    """LayerSequence of layers. Subclasses fill `steps` in the order of PyTorch's `nn.Sequential`.
+    """Layers applied one after the other. Subclasses fill `steps` in the order of PyTorch's `nn.Sequential`.
 
     Args:
         steps: list of layers.

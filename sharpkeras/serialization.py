@@ -41,7 +41,7 @@ CLASSES = {
 
 
 class Later:
-    """Stands for a class until something of it is asked for, such as its `from_config`."""
+    """A stand-in for a class in Keras' registry: the first access to an attribute, as of `from_config`, imports it."""
 
     def __init__(self, module, name):
         self._place = module, name

@@ -39,7 +39,7 @@ def gradient(function: Callable, argument: list) -> tuple:
 
 
 def train_step(model: Any, state: tuple, data: Any) -> tuple:
-    """Keras' hook on JAX: (state, data) → (logs, state)."""
+    """One update on a batch, as `keras.Model.train_step` does it on JAX: (state, data) → (metric → value, state)."""
     groups = model.step_variables()
     mapping = [pair for variables, values in zip(groups, state) for pair in zip(variables, values)]
     with keras.StatelessScope(state_mapping=mapping) as scope:

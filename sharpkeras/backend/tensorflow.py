@@ -59,7 +59,7 @@ def gradient(function: Callable, argument: list) -> tuple:
 
 
 def train_step(model: Any, data: Any) -> dict[str, Any]:
-    """Keras' hook on TensorFlow: data → logs."""
+    """One update on a batch, as `keras.Model.train_step` has to do it on TensorFlow; returns metric → value."""
     return model.guarded_update(gradient, data)
 
 

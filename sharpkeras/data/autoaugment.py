@@ -50,12 +50,12 @@ class AutoAugment(keras.layers.Layer):
         self.seed_generator = keras.random.SeedGenerator(seed)
 
     def call(self, images: Any, draws: Any = None, training: bool = True) -> Any:
-        """The images after both steps.
+        """The images after the two operations of their sub-policies.
 
         Args:
             images: (B, H, W, C) or (H, W, C), whole numbers 0..255 of any dtype; C is 1 or 3; H, W and C are static.
-            draws: uniforms in [0, 1), float32 (B, NUM_DRAWS), which decide whatever `training` is; the columns are
-                named in DRAWS. None draws them.
+            draws: uniforms in [0, 1), float32 (B, NUM_DRAWS), which are applied even where `training` is False; the
+                columns are named in DRAWS. None draws new ones where it is True.
             training: whether images are changed where no draws are given.
 
         Returns:

@@ -66,7 +66,7 @@ class Options(NamedTuple):
 
 
 class LoadedSplit(NamedTuple):
-    """Result of a loader; the fields are those of Dataset."""
+    """What a loader returns of one split: five fields of Dataset; `load` adds the rest."""
 
     images: np.ndarray | EncodedImages
     labels: np.ndarray
@@ -107,7 +107,9 @@ def limited(labels, limit, class_names):
 
 
 def measure(images, number=None):
-    """Mean and standard deviation of each channel on the scale 0..1, two tuples, exact for the images that it looks at.
+    """Mean and standard deviation of each channel on the scale 0..1, two tuples of C floats, exact for these images.
+
+    A deviation is 1/255 at least, so that images of one colour can be divided by it.
 
     Args:
         images: uint8 (N, H, W, C).

@@ -224,7 +224,7 @@ def reason(path, error):
 
 
 def allocate(number, height, width, channels):
-    """An array for all images, uint8; raises ResourceError where the machine has less memory."""
+    """An uninitialised uint8 array (N, H, W, C); raises ResourceError where it is larger than the machine's memory."""
     needed = number * height * width * channels
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed > memory:
@@ -274,7 +274,7 @@ def channels_of(looks):
 
 
 def conversions(looks, channels, image_size, upright):
-    """A line for each thing that was done to images of these Looks, and for what was not done."""
+    """A line for each kind of change (pixel format, upright by EXIF, size), and one for images that stay turned."""
     target, kinds = TARGETS[channels], Counter(look.kind for look in looks)
     turned = sum(look.turn != 1 for look in looks)
     resized = 0 if image_size is None else sum(look.size != (image_size, image_size) for look in looks)

@@ -77,9 +77,9 @@ class EncodedImages:
         return self._decoded(list(zip(indices, views, strict=True)))
 
     def digest(self):
-        """SHA-256 over the names and sizes in bytes, not the content: reading all of ImageNet takes minutes.
+        """SHA-256 over each file's name, size in bytes and, if it is turned upright by EXIF, its orientation.
 
-        And over how an image was turned, where it was: a run that began before images came upright had other pixels.
+        Not over the content: reading all of ImageNet takes minutes. Runs from before images came upright had another.
         """
         digest = hashlib.sha256()
         for name, byte_size, turn in zip(self._names, self._byte_sizes, self._turns or [1] * len(self)):

@@ -147,7 +147,7 @@ def global_norm(tensors: Iterable[Any]) -> Any:
 
 
 def root_mean_square(images: Any) -> Any:
-    """Root mean square of a batch of images, a scalar; about 1 for normalised images."""
+    """Root mean square of a batch of images, a scalar: the metric `image_rms`, about 1 if normalised."""
     return ops.sqrt(ops.mean(ops.square(_at_least_float32(images))))
 
 

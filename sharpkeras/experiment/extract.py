@@ -31,7 +31,7 @@ def extract(
     overwrite: bool = False,
     tell: Callable[[Architecture, Cost, SearchRecipe, TrainRecipe], None] | None = None,
 ) -> tuple[Architecture, Cost, SearchRecipe, TrainRecipe]:
-    """Reads an architecture off the alphas of a search and writes it as a JSON file.
+    """Read an architecture off the alphas of a search and writes it as a JSON file.
 
     Args:
         run: a search run.
@@ -41,14 +41,14 @@ def extract(
         epoch: whose alphas, from 1; None is the last.
         changes: settings of the recipe that are other now, such as max_addmults or skip_none.
         overwrite: whether an architecture that is there is replaced.
-        tell: what is returned → None, called before the file is written: a full disk costs no result.
+        tell: called with the four results before the file is written, so that a full disk loses none of them.
 
     Returns:
         The architecture, the Cost of its network, the SearchRecipe with the changes, whose `cost_of` names the recipe
         of that network, and the TrainRecipe by which it is trained next.
 
     Raises:
-        UsageError: for what this space has not.
+        UsageError: `strategy` or `routes` in a space without paths, or `strategy` together with a budget or routes.
         RunError: no such run or epoch, or a file is in the way.
         ConfigError: when nothing is within the budget.
     """

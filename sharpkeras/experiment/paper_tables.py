@@ -107,13 +107,14 @@ def _recipe_and_facts(run):
 
 
 def table(number):
-    """The rows of a table of the paper: printed beside measured, exact integers.
+    """The rows of a table of the paper: what it prints, beside the parameters and AddMults counted here.
 
     Args:
         number: 2 (CIFAR-10), 3 (ImageNet) or 4 (MultiChannelNet on CIFAR-10).
 
     Returns:
-        A list of {"name", "printed", "measured", "note"}; `measured` is None where no architecture is published.
+        A list of {"name", "printed", "measured", "note"}: the paper's columns as they stand; a Cost as a
+        dictionary, exact integers, None where no architecture is published; a sentence or None.
     """
     count = functools.cache(_published_cost)  # the rows without AutoAugment have the networks of those with it
     return [

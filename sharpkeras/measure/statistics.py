@@ -73,7 +73,7 @@ def mean_interval(values: Sequence[float | None], confidence: float = 0.95) -> E
     """The mean with Student's t-interval.
 
     Args:
-        values: as in `median_half_range`.
+        values: one for each run; None for one that failed, which is left out and counted in `of`.
         confidence: how often the interval shall cover the mean of all runs that could be made, in (0, 1).
 
     Returns:

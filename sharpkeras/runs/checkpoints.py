@@ -60,7 +60,9 @@ class Checkpoints:
     def save(
         self, epoch: int, step: int, arrays: dict[str, np.ndarray], facts: dict[str, Any], rows: list[dict[str, Any]]
     ) -> None:
-        """Write a checkpoint and removes all but the newest KEPT; does nothing where it is there and whole.
+        """Write a checkpoint, unless a whole one of that name is there, and remove all but the newest KEPT.
+
+        What was left half written is removed too; a damaged one of that name is put aside and written anew.
 
         Args:
             epoch, step: epochs done and steps done of the next one, which are its name.

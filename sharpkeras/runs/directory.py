@@ -80,7 +80,7 @@ class RunDirectory:
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], kind: str, recipe: dict[str, Any], **options: Any) -> Self:
-        """Begin a run in `path`, or resumes the one that has the same kind and recipe; arguments as in `reserve`."""
+        """Begin a run in `path`, or resume the one that has the same kind and recipe; arguments as in `reserve`."""
         run = cls.reserve(path, kind, recipe, **options)
         try:
             run.begin()

@@ -133,14 +133,14 @@ class OnnxFile:
 
 
 def memory_for(file_bytes, input_bytes, threads):
-    """Bytes that ONNX Runtime may take for a file: many times what honest ones need, at most half of what is free.
+    """The limit, in bytes, on what ONNX Runtime may allocate for a file: many times what ordinary networks need.
 
-    A small file of a stranger could ask for all there is.
+    It is at most half of the free memory: a small file of a stranger could ask for all there is.
 
     Args:
-        file_bytes: of the file, whose weights are copied into other layouts.
-        input_bytes: of the images of a run, than which its states are larger.
-        threads: of an operator, each of which has a stack and memory of its own.
+        file_bytes: size of the file, whose weights ONNX Runtime copies into other layouts.
+        input_bytes: size of one batch of images; activations are larger.
+        threads: within an operator, each with a stack and buffers of its own.
     """
     needed = ENGINE_BYTES + 16 * file_bytes + 1024 * input_bytes + 2**26 * threads
     return min(needed, most_memory() or needed)

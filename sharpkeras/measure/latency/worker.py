@@ -74,7 +74,9 @@ def _told_in_a_line():
 
 
 def end_with(parent):
-    """Let this process be killed as soon as its parent, the process of this number, has ended: however that ended.
+    """End this process as soon as its parent, of process id `parent`, is gone, even if that was killed.
+
+    Linux sends SIGKILL; elsewhere a thread looks every LOOKS_S seconds.
 
     The end of stdin is not enough: an engine in a run that hangs does not read it.
     """
