@@ -1,15 +1,17 @@
 """Images and labels, and everything random about them as a function of (seed, epoch, index).
 
-datasets   DATASETS and load(): a spec such as `digits` or `folder:PATH` becomes a Dataset
-sources    Dataset, and what loaders take and return: arrays, folder, tfds and generated hold the loaders
-layout     what lies in a folder: which folders are splits, which are classes, and what is left out
-images     image files decoded into memory, all of them before anything is used
-files      images that stay on disk and are decoded when a batch needs them
-views      what a network sees of an image: the centre in evaluation, a random resized crop in training
-streams    splits, orders and batches by index, on the host (NumPy)
-augment    crop, flip, AutoAugment, normalise and cutout, batched, on the device (keras.ops; import it by its full name)
+datasets        DATASETS and load(): a spec such as `digits` or `folder:PATH` becomes a Dataset
+dataset         Dataset, and what loaders take and return: arrays, folder, tfds and synthetic hold the loaders
+folder_layout   what lies in a folder: which folders are splits, which are classes, and what is left out
+decoding        image files decoded into memory, all of them before anything is used
+encoded_images  images that stay on disk and are decoded when a batch needs them
+transforms      what a network sees of an image: the centre in evaluation, a random resized crop in training
+batches         splits, orders and batches by index, on the host (NumPy)
+prefetch        batches made in a thread ahead of their use
+augment         crop, flip, AutoAugment, normalise and cutout, batched, on the device (keras.ops)
 """
 
-from sharpkeras.data.datasets import DATASETS, Dataset, load
+from sharpkeras.data.dataset import Dataset
+from sharpkeras.data.datasets import DATASETS, load
 
 __all__ = ["DATASETS", "Dataset", "load"]
