@@ -10,6 +10,7 @@ import os
 import zipfile
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 from setuptools import build_meta
 from setuptools.build_meta import (  # noqa: F401  the other hooks of a build
@@ -25,14 +26,16 @@ from setuptools.build_meta import (  # noqa: F401  the other hooks of a build
 PATH_ENTRY = "sharpkeras_folder.pth"
 
 
-def build_editable(wheel_directory, config_settings=None, metadata_directory=None):
+def build_editable(
+    wheel_directory: str, config_settings: dict[str, Any] | None = None, metadata_directory: str | None = None
+) -> str:
     """The hook of `pip install --editable`: a wheel that also puts this folder at the end of `sys.path`."""
     name = build_meta.build_editable(wheel_directory, config_settings, metadata_directory)
     add_file(Path(wheel_directory, name), PATH_ENTRY, os.fsencode(Path.cwd()) + b"\n")
     return name
 
 
-def add_file(wheel, name, content):
+def add_file(wheel: Path, name: str, content: bytes) -> None:
     """Adds a file to a wheel and to the list of its files."""
     with zipfile.ZipFile(wheel) as archive:
         files = {member.filename: archive.read(member) for member in archive.infolist()}

@@ -2,6 +2,7 @@
 
 import functools
 import importlib
+import re
 
 import click
 
@@ -29,14 +30,14 @@ OPPOSITES = {  # settings whose False is a flag of another name than --no-…
 }
 
 
-def load_command(name):
+def load_command(name: str) -> click.Command:
     """The click command of that name, from its file."""
     return importlib.import_module(f"sharpkeras_cli.commands.{name}").command
 
 
-def of_command(name):
+def of_command(name: str | None) -> dict[str, str]:
     """Setting → flag of a command: by the name of the parameter, and by that of the flag; none of no command."""
-    found = {}
+    found: dict[str, str] = {}
     for option in load_command(name).params if name else ():
         if isinstance(option, click.Option):
             found |= {flag.lstrip("-").replace("-", "_"): flag for flag in (*option.opts, *option.secondary_opts)}
@@ -45,12 +46,12 @@ def of_command(name):
 
 
 @functools.cache
-def of_any_command():
-    """The same of all commands; where several have a setting, that of the first."""
+def of_any_command() -> dict[str, str]:
+    """Setting → flag of all commands; where several have a setting, that of the first."""
     return {name: flag for command in reversed(COMMANDS) for name, flag in of_command(command).items()}
 
 
-def rendered(text, command=None):
+def rendered(text: str, command: str | None = None) -> str:
     """A text of the library with flags in place of settings: `batch_size` becomes --batch-size.
 
     Args:
@@ -64,7 +65,7 @@ def rendered(text, command=None):
     command = command or (context and context.info_name in COMMANDS and context.info_name) or None
     flags = {**of_any_command(), **of_command(command)}
 
-    def flag(found):
+    def flag(found: re.Match[str]) -> str:
         name, value = found.groups()
         if value == "False":
             return flags.get(f"no_{name}") or OPPOSITES.get(name, found[0])

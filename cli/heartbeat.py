@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Callable
 
 FIRST_S = (10, 30, 60)  # after which a stage is told of again; from then on each minute
 EVERY_S = 1.0  # between two looks at the clock
@@ -16,12 +17,19 @@ class Heartbeat:
         clock: () → seconds.
     """
 
-    def __init__(self, beat, tick=None, clock=time.monotonic):
+    def __init__(
+        self,
+        beat: Callable[[str, float], None],
+        tick: Callable[[str, float], None] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._beat, self._tick, self._clock = beat, tick, clock
-        self._stage, self._began, self._due = None, 0.0, 0.0
-        self._lock, self._ended, self._thread = threading.Lock(), threading.Event(), None
+        self._stage: str | None = None
+        self._began, self._due = 0.0, 0.0
+        self._lock, self._ended = threading.Lock(), threading.Event()
+        self._thread: threading.Thread | None = None
 
-    def begin(self, stage):
+    def begin(self, stage: str) -> None:
         """From now on this stage goes on, instead of the one before."""
         with self._lock:
             self._stage, self._began, self._due = stage, self._clock(), FIRST_S[0]
@@ -30,14 +38,14 @@ class Heartbeat:
             self._thread = threading.Thread(target=self._run, args=(self._ended,), daemon=True)
             self._thread.start()
 
-    def end(self):
+    def end(self) -> None:
         """Nothing goes on any more; what was to be said is not said after this."""
         with self._lock:
             self._stage = None
         self._ended.set()
         self._thread, self._ended = None, threading.Event()
 
-    def look(self):
+    def look(self) -> None:
         """Tells what is due by the clock."""
         with self._lock:
             if self._stage is None:
@@ -49,6 +57,6 @@ class Heartbeat:
                 self._beat(self._stage, seconds)
                 self._due = next((due for due in FIRST_S if due > seconds), 60 * (seconds // 60 + 1))
 
-    def _run(self, ended):
+    def _run(self, ended: threading.Event) -> None:
         while not ended.wait(EVERY_S):
             self.look()

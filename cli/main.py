@@ -10,6 +10,8 @@ import logging
 import os
 import sys
 import traceback
+from collections.abc import Sequence
+from typing import NoReturn
 
 import click
 
@@ -31,15 +33,17 @@ atexit.register(gc.freeze)
 class Commands(click.Group):
     """Loads a subcommand's file when it is asked for, and guesses what a mistyped name meant."""
 
-    def list_commands(self, context):
+    def list_commands(self, context: click.Context) -> list[str]:
         return list(COMMANDS)
 
-    def get_command(self, context, name):
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
         if name not in COMMANDS:
             return None
         return load_command(name)
 
-    def resolve_command(self, context, arguments):
+    def resolve_command(
+        self, context: click.Context, arguments: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
         if arguments and arguments[0] not in COMMANDS:
             near = difflib.get_close_matches(arguments[0], COMMANDS, n=1)
             hint = f" Did you mean {near[0]!r}?" if near else f" Commands: {', '.join(COMMANDS)}."
@@ -48,7 +52,7 @@ class Commands(click.Group):
         return super().resolve_command(context, arguments)
 
 
-def _import_modules(context, arguments):
+def _import_modules(context: click.Context, arguments: Sequence[str]) -> None:
     """Imports the user's modules on the backend that the command will have; they may import Keras."""
     names = user_modules.named(context.params["modules"])
     if names:
@@ -72,21 +76,21 @@ def _import_modules(context, arguments):
     metavar="MODULE",
     help="Import your Python module, which adds spaces, datasets, recipes …; also SHARPKERAS_IMPORT=MODULE,MODULE.",
 )
-def group(debug, allow_old_deps, modules):
+def group(debug: bool, allow_old_deps: bool, modules: tuple[str, ...]) -> None:
     """Differentiable architecture search (DARTS, sharpDARTS) for Keras 3.
 
     sharpkeras quickstart runs the whole path on real handwritten digits in a few minutes.
     """
 
 
-def main(arguments=None):
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Runs the command line; every error ends in one message and its exit code (see `sharpkeras.errors`)."""
     with streams.printable():
         code = _run(sys.argv[1:] if arguments is None else arguments)
     sys.exit(code)
 
 
-def _run(arguments):
+def _run(arguments: Sequence[str]) -> int:
     """The exit code of a command line, when all is said."""
     debug, as_json = "--debug" in arguments, "--json" in arguments
     _show_warnings()
@@ -111,7 +115,7 @@ def _run(arguments):
     return code
 
 
-def _goes_on(arguments):
+def _goes_on(arguments: Sequence[str]) -> str:
     """What makes an interrupted run go on, a sentence; nothing of a command that is no run."""
     if _typed(arguments) not in RUNS:
         return ""
@@ -119,13 +123,13 @@ def _goes_on(arguments):
     return f" {same} goes on from the last checkpoint."
 
 
-def _typed(arguments):
+def _typed(arguments: Sequence[str]) -> str | None:
     """The name of the command on a command line; None where there is none."""
     pairs = zip(["", *arguments], arguments)
     return next((word for before, word in pairs if word in COMMANDS and before != "--import"), None)
 
 
-def _show_warnings():
+def _show_warnings() -> None:
     """Puts the library's warnings on stderr, once per process; they also go into a run's log.txt."""
     logger = logging.getLogger("sharpkeras")
     if not any(handler.name == "stderr" for handler in logger.handlers):
@@ -135,7 +139,7 @@ def _show_warnings():
         logger.addHandler(handler)
 
 
-def _as_ours(error, arguments):
+def _as_ours(error: Exception, arguments: Sequence[str]) -> SharpKerasError:
     """The error as a SharpKerasError: a file or the memory that the system denies, or a bug of ours."""
     if isinstance(error, signals.StoppedError) and "--overwrite" in arguments:
         error.next_step = "the same command without --overwrite goes on from here"
@@ -162,13 +166,13 @@ def _as_ours(error, arguments):
     )
 
 
-def _tell(error, as_json):
+def _tell(error: SharpKerasError, as_json: bool) -> int:
     word = "" if isinstance(error, signals.StoppedError) else "Error: "
     click.echo(json.dumps(error.as_dict(), default=str) if as_json else f"{word}{error}", err=True)
     return error.exit_code
 
 
-def _tell_usage(error, as_json):
+def _tell_usage(error: click.UsageError, as_json: bool) -> int:
     if as_json:
         click.echo(json.dumps({"error": error.format_message(), "exit_code": 2}), err=True)
     else:

@@ -10,7 +10,9 @@ import math
 import os
 import shlex
 import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -19,10 +21,15 @@ from sharpkeras.errors import SETTING, ConfigError, ResourceError, printable
 from sharpkeras.experiment.inherited_settings import BACKENDS, recorded_backend
 from sharpkeras.io import json_files, toml_files
 from sharpkeras.paper import published
+from sharpkeras.recipes import TrainRecipe
+from sharpkeras.recipes.rows import Recipe, RecipeEntry
 from sharpkeras.recipes.settings import count
 from sharpkeras_cli import flags, tables
 from sharpkeras_cli.quiet import silence_native_logs
 from sharpkeras_cli.versions import refuse_old, require_backend
+
+if TYPE_CHECKING:
+    from sharpkeras.experiment.forecast import Forecast
 
 ERRORS_PRINTED = {  # of the paper's tables
     "val_err": "CIFAR-10 {} %",
@@ -49,8 +56,8 @@ SIZES = (
 )
 
 
-def network_sizes(function):
-    """The sizes of a network as `sizes`: those that are given, by the names of the arguments of `sharpkeras.cost`."""
+def network_sizes(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of a network's sizes; the command gets those that are given as `sizes`, see `sharpkeras.cost`."""
 
     @click.option("--for", "network", type=RowNames(recipes.NETWORKS), help="Network of table 2 or 3.  [cifar10]")
     @click.option("--ops", type=click.Choice(("sharp", "darts")), help="Layers that primitives stand for.  [sharp]")
@@ -61,7 +68,7 @@ def network_sizes(function):
     @click.option("--num-classes", type=click.IntRange(2, 10**6), help="Classes.  [10, ImageNet 1000]")
     @click.option("--input-size", type=click.IntRange(4, 4096), help="Pixels per side.  [32, ImageNet 224]")
     @functools.wraps(function)
-    def command(*arguments, **options):
+    def command(*arguments: Any, **options: Any) -> Any:
         given = {name: options.pop(name) for name in SIZES}
         sizes = {name: value for name, value in given.items() if value is not None}
         return function(*arguments, sizes=sizes, **options)
@@ -69,8 +76,8 @@ def network_sizes(function):
     return command
 
 
-def data(function):
-    """How images are read: the further arguments of `data.load`, for every command that reads some."""
+def data(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of how images are read, further arguments of `data.load`, to a command that reads some."""
     function = click.option("--follow-symlinks", is_flag=True, help="Follow links that lead out of an image folder.")(
         function
     )
@@ -78,13 +85,13 @@ def data(function):
     return click.option("--download", is_flag=True, help="Allow the dataset to be downloaded.")(function)
 
 
-def reading(data_options):
+def reading(data_options: Mapping[str, Any]) -> list[str]:
     """The flags of `data` that were typed, for whoever reads the same images again; what was downloaded is there."""
     return [f"--{name.replace('_', '-')}" for name in ("skip_bad_images", "follow_symlinks") if data_options[name]]
 
 
-def backend(function, of_run=None):
-    """`--backend` and `--device`: chosen before Keras is imported.
+def backend(function: Callable[..., Any], of_run: str | None = None) -> Callable[..., Any]:
+    """Add `--backend` and `--device` to a command; they are chosen before Keras is imported.
 
     Args:
         of_run: the name of an argument; where it is a run and no backend was named, its backend is taken.
@@ -94,7 +101,7 @@ def backend(function, of_run=None):
     @click.option("--backend", type=click.Choice(BACKENDS), help=f"Keras backend.  [default: {default}]")
     @click.option("--device", type=click.Choice(("auto", "cpu", "gpu")), default="auto", help="Where to compute.")
     @functools.wraps(function)
-    def command(*arguments, backend, device, **options):
+    def command(*arguments: Any, backend: str | None, device: str, **options: Any) -> Any:
         named = backend or os.environ.get("KERAS_BACKEND")
         choose_backend(named or backend_of(options.get(of_run)), device)
         return function(*arguments, **options)
@@ -102,7 +109,7 @@ def backend(function, of_run=None):
     return command
 
 
-def backend_to_be(arguments):
+def backend_to_be(arguments: Sequence[str]) -> str | None:
     """The backend that a command line will choose; None for the default one.
 
     Args:
@@ -118,7 +125,7 @@ def backend_to_be(arguments):
     return named[-1] or next((name for name in of_run if name), None)
 
 
-def backend_of(source):
+def backend_of(source: object) -> str | None:
     """The backend that a run was computed on, which is said; None where `source` is no run."""
     name = recorded_backend(source)
     if name is not None and name != BACKENDS[0]:
@@ -126,13 +133,13 @@ def backend_of(source):
     return name
 
 
-def by_backend_of(source):
+def by_backend_of(source: object) -> list[str]:
     """The flag by which `train` computes on the backend of a run, where another command would take the first one."""
     name = recorded_backend(source)
     return ["--backend", name] if name not in (None, BACKENDS[0]) else []
 
 
-def choose_backend(name=None, device="auto"):
+def choose_backend(name: str | None = None, device: str = "auto") -> None:
     """Sets the environment that Keras and TensorFlow read when they are imported.
 
     Raises:
@@ -166,7 +173,7 @@ def choose_backend(name=None, device="auto"):
             raise ResourceError("no GPU is visible", where="--device", seen=visible, next_step="--device cpu")
 
 
-def _forget_settings_of_keras():
+def _forget_settings_of_keras() -> None:
     """Gives Keras its own defaults: neither a keras.json nor another variable of its changes what a command answers."""
     os.environ["KERAS_HOME"] = os.devnull  # no directory, so that no keras.json is read there, and none is written
     for variable in ("KERAS_MAX_EPOCHS", "KERAS_MAX_STEPS_PER_EPOCH", "KERAS_NNX_ENABLED"):
@@ -179,8 +186,8 @@ def _forget_settings_of_keras():
         config.set_epsilon(1e-7)
 
 
-def run_options(function):
-    """How a run is carried out: the command gets them as RunOptions, called `run_options`."""
+def run_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of how a run is carried out; the command gets them as RunOptions, called `run_options`."""
 
     @click.option("--resume", "must_exist", is_flag=True, help="Go on with a run; it is an error if there is none.")
     @click.option("--strict-resume", is_flag=True, help="Go on only where the result stays the same to the last bit.")
@@ -192,7 +199,14 @@ def run_options(function):
     @click.option("--ignore-memory-check", is_flag=True, help="Begin even if a step seems to need too much memory.")
     @click.option("--dry-run", is_flag=True, help="Forecast memory, time and disk; write nothing.")
     @functools.wraps(function)
-    def command(*arguments, smoke, out, ignore_disk_check, ignore_memory_check, **options):
+    def command(
+        *arguments: Any,
+        smoke: bool,
+        out: str | os.PathLike[str] | None,
+        ignore_disk_check: bool,
+        ignore_memory_check: bool,
+        **options: Any,
+    ) -> Any:
         from sharpkeras.experiment.run_options import RunOptions
 
         names = [field.name for field in dataclasses.fields(RunOptions)]
@@ -206,23 +220,25 @@ def run_options(function):
     return command
 
 
-def recipe_options(recipe_class):
-    """One option per field of a recipe, `--set`, `--config` and `--smoke`.
+def recipe_options(recipe_class: type[Recipe]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Add one option per field of a recipe, `--set`, `--config` and `--smoke`.
 
     The command gets `recipe_of`, a function from a recipe to begin with, such as the settings of a row, to the finished
     one. What a flag says goes before what the file says, and that before the row.
     """
 
-    def decorate(function):
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         fields = recipe_class.fields()
 
         @functools.wraps(function)
-        def command(*arguments, config, strict, assignments, smoke, **options):
+        def command(
+            *arguments: Any, config: Path | None, strict: bool, assignments: Sequence[str], smoke: bool, **options: Any
+        ) -> Any:
             given = {field.name: options.pop(field.name) for field in fields}
             given = {name: value for name, value in given.items() if value is not None}
             given |= recipe_class.parse(assignments)
 
-            def recipe_of(base):
+            def recipe_of(base: Recipe) -> Recipe:
                 recipe = make_recipe(recipe_class, base, given, config, strict)
                 return recipe.smoke() if smoke else recipe
 
@@ -247,10 +263,10 @@ def recipe_options(recipe_class):
     return decorate
 
 
-def settings(recipe_class, *names):
-    """The options of some fields of a recipe; one that is not given is None."""
+def settings(recipe_class: type[Recipe], *names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Add the options of some fields of a recipe to a command; one that is not given is None."""
 
-    def decorate(function):
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         fields = {field.name: field for field in recipe_class.fields()}
         for name in reversed(names):
             function = _option(fields[name], fields)(function)
@@ -259,7 +275,9 @@ def settings(recipe_class, *names):
     return decorate
 
 
-def make_recipe(recipe_class, base, given, config, strict):
+def make_recipe(
+    recipe_class: type[Recipe], base: Recipe, given: Mapping[str, Any], config: Path | None, strict: bool
+) -> Recipe:
     """The recipe of a row's settings, a config file and flags.
 
     Raises:
@@ -276,7 +294,7 @@ def make_recipe(recipe_class, base, given, config, strict):
     return recipe_class.from_dict({**settings, **given}, "settings", base)
 
 
-def read_config(path):
+def read_config(path: Path) -> Any:
     """The settings in a JSON or TOML file, or in a run's recipe.json."""
     settings = toml_files.load(path) if path.suffix == ".toml" else json_files.load(path)
     return settings.get("settings", settings) if isinstance(settings, dict) else settings
@@ -289,18 +307,18 @@ class RowNames(click.Choice):
         table: an iterable of names, such as a dictionary, or () → such a table.
     """
 
-    def __init__(self, table):
+    def __init__(self, table: Iterable[str] | Callable[[], Iterable[str]]) -> None:
         self.table, self.case_sensitive = table, True
 
     @property
-    def choices(self):
+    def choices(self) -> tuple[str, ...]:
         return tuple(self.table() if callable(self.table) else self.table)
 
 
 class Names(RowNames):
-    """The same, which guesses what a mistyped name meant."""
+    """A RowNames that guesses what a mistyped name meant."""
 
-    def convert(self, value, parameter, context):
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> Any:
         near = difflib.get_close_matches(str(value), self.choices, n=1)
         if near and value not in self.choices:
             self.fail(f"{printable(value)!r} is none of {', '.join(self.choices)}. Did you mean {near[0]}?")
@@ -310,7 +328,7 @@ class Names(RowNames):
 class CountRange(click.IntRange):
     """A click.IntRange that takes 600M for 600000000."""
 
-    def convert(self, value, parameter, context):
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> Any:
         with contextlib.suppress(ValueError):
             value = count(str(value))
         return super().convert(value, parameter, context)
@@ -319,20 +337,20 @@ class CountRange(click.IntRange):
 class FiniteRange(click.FloatRange):
     """A click.FloatRange that takes no NaN, which lies outside no range, and no infinity."""
 
-    def convert(self, value, parameter, context):
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> Any:
         number = super().convert(value, parameter, context)
         if not math.isfinite(number):
             self.fail(f"{value} is not a finite number.", parameter, context)
         return number
 
 
-def tell_forecast(forecast, as_json):
+def tell_forecast(forecast: "Forecast", as_json: bool) -> None:
     """Prints an experiment.Forecast."""
     if as_json:
         click.echo(json.dumps(forecast.as_dict()))
         return
 
-    def clock(seconds):
+    def clock(seconds: float | None) -> str:
         return "not timed" if seconds is None else f"{seconds:,.2f} s" if seconds < 60 else f"{seconds / 60:,.1f} min"
 
     available = forecast.available_memory_bytes
@@ -354,7 +372,7 @@ def tell_forecast(forecast, as_json):
         click.echo("WARNING: a step seems to need more memory than there is, so none was timed.", err=True)
 
 
-def tell_printed(row):
+def tell_printed(row: RecipeEntry) -> None:
     """Says what the paper prints for a recipe, and what was decided where its sources differ."""
     entry = published.printed(row)
     if entry:
@@ -365,18 +383,18 @@ def tell_printed(row):
         click.echo(f"note: {flags.rendered(row.note)}", err=True)
 
 
-def addmults_printed(entry):
+def addmults_printed(entry: Mapping[str, Any]) -> str | None:
     """The AddMults in a row of the paper's tables, which print them in billions or in millions."""
     keys = {"addmult_b": "B", "addmult_m": "M"}
     return next((f"{entry[key]} {unit}" for key, unit in keys.items() if entry.get(key) is not None), None)
 
 
-def errors_printed(entry):
+def errors_printed(entry: Mapping[str, Any]) -> list[str]:
     """The errors in a row of the paper's tables, in words."""
     return [text.format(entry[key]) for key, text in ERRORS_PRINTED.items() if key in entry]
 
 
-def trained_by(row, training, smoke=False):
+def trained_by(row: str, training: TrainRecipe, smoke: bool = False) -> list[Any]:
     """The flags by which `train` has exactly the TrainRecipe `training`, beginning with the recipe `row`."""
     words = ["--recipe", row] if row != recipes.DIGITS else []
     if smoke:
@@ -387,12 +405,12 @@ def trained_by(row, training, smoke=False):
     return words
 
 
-def say_next(*words):
+def say_next(*words: Any) -> None:
     """Ends a command with the next one to type."""
     click.echo(f"Next: {' '.join(map(typed, ['sharpkeras', *map(str, words)]))}")
 
 
-def typed(word):
+def typed(word: str) -> str:
     """A word as a shell takes it, on one line and without a character that would do something to the terminal.
 
     It can come out of a stranger's recipe. What is no UTF-8, or no character to be seen, stands in `$'...'` of bash.
@@ -404,13 +422,13 @@ def typed(word):
     return f"$'{''.join(pieces)}'"
 
 
-def _in_bytes(character):
+def _in_bytes(character: str) -> str:
     is_byte = "\udc80" <= character <= "\udcff"  # of a name that is no UTF-8; other half characters are in JSON alone
     encoded = character.encode(errors="surrogateescape" if is_byte else "surrogatepass")
     return "".join(f"\\x{byte:02x}" for byte in encoded)
 
 
-def _option(field, names):
+def _option(field: dataclasses.Field, names: Iterable[str]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """The click option of a recipe's field, with its range and its default in the help; `names` are all settings."""
     rule, flag = field.metadata, "--" + field.name.replace("_", "-")
     text = f"{rule['help'][0].upper()}{rule['help'][1:]}."

@@ -3,6 +3,8 @@
 import os
 import sys
 import time
+from collections.abc import Mapping
+from typing import Any, Self
 
 import click
 from rich.console import Console
@@ -28,26 +30,28 @@ class ConsoleProgress(NullProgress):
         title: what runs, in a word.
     """
 
-    def __init__(self, title):
-        self.title, self.first_step_s = title, None
+    def __init__(self, title: str) -> None:
+        self.title = title
+        self.first_step_s: float | None = None
         self._console = Console(stderr=True)
-        self._bar, self._advice = None, None
+        self._bar: Progress | None = None
+        self._advice: str | None = None
         self._heartbeat = Heartbeat(self._goes_on, self._show_stage)
 
-    def note(self, text):
+    def note(self, text: str) -> None:
         self._say(f"note: {flags.rendered(text)}")
 
-    def works_on(self, text):
+    def works_on(self, text: str) -> None:
         self._say(f"{self.title}: {text}")
 
-    def stage(self, text):
+    def stage(self, text: str) -> None:
         self._heartbeat.begin(text)
 
-    def complete(self):
+    def complete(self) -> None:
         self._heartbeat.end()
         self._say(f"{self.title}: already complete")
 
-    def begin(self, epochs, first_epoch, first_step=0):
+    def begin(self, epochs: int, first_epoch: int, first_step: int = 0) -> None:
         self._heartbeat.end()
         self._epochs, self._first, self._started = epochs, first_epoch, time.perf_counter()
         if first_epoch >= epochs:
@@ -64,16 +68,16 @@ class ConsoleProgress(NullProgress):
             self._task = self._bar.add_task(self.title, total=epochs, completed=first_epoch, note="")
             self._bar.start()
 
-    def first_step(self, seconds):
+    def first_step(self, seconds: float) -> None:
         self.first_step_s = seconds
         self._heartbeat.end()
         self._say(f"{self.title}: first step done after {seconds:.1f} s")
 
-    def step(self, epoch, step, loss):
+    def step(self, epoch: int, step: int, loss: float) -> None:
         if self._bar:
             self._bar.update(self._task, note=f"epoch {epoch + 1}, step {step + 1}, loss {loss:.3f}")
 
-    def epoch(self, row):
+    def epoch(self, row: Mapping[str, Any]) -> None:
         self._heartbeat.end()
         done = row["epoch"] + 1
         if self._bar:
@@ -91,18 +95,18 @@ class ConsoleProgress(NullProgress):
         parts += [f"{row['seconds']:.1f} s", f"ETA {_clock(per_epoch * (self._epochs - done))}"]
         self._say("  ".join(parts))
 
-    def close(self):
+    def close(self) -> None:
         self._heartbeat.end()
         if self._bar:
             self._bar.stop()
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: Any) -> None:
         self.close()
 
-    def _goes_on(self, stage, seconds):
+    def _goes_on(self, stage: str, seconds: float) -> None:
         """A line on a stage that takes long; on a terminal the bar has it, and the first says what can be done."""
         if self._advice:  # None before the step is made ready, and once it was given
             self._say(f"{self.title}: {self._advice}")
@@ -110,11 +114,11 @@ class ConsoleProgress(NullProgress):
         if not self._bar:
             self._say(f"{self.title}: {stage}, for {_clock(seconds)} already")
 
-    def _show_stage(self, stage, seconds):
+    def _show_stage(self, stage: str, seconds: float) -> None:
         if self._bar:
             self._bar.update(self._task, note=f"{stage}, {_clock(seconds)}")
 
-    def _say(self, text):
+    def _say(self, text: str) -> None:
         if self._bar:
             self._bar.console.print(text, highlight=False, markup=False)
         else:
@@ -122,7 +126,7 @@ class ConsoleProgress(NullProgress):
             sys.stderr.flush()
 
 
-def _clock(seconds):
+def _clock(seconds: float) -> str:
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

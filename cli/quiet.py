@@ -25,15 +25,15 @@ ALARM_GOES_ON = re.compile(
 class Filter:
     """Tells which lines of a native log are to be seen, one after the other."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._in_alarm = False
 
-    def shows(self, line):
+    def shows(self, line: bytes) -> bool:
         self._in_alarm = bool(ALARM.match(line)) or self._in_alarm and bool(ALARM_GOES_ON.match(line))
         return not self._in_alarm and not NOISE.match(line)
 
 
-def silence_native_logs():
+def silence_native_logs() -> None:
     """From here on lines of stderr that look like a native log are dropped; Python's own stderr stays as it is."""
     terminal = os.dup(2)
     sys.stderr = streams.stderr_on(os.dup(terminal))
@@ -43,7 +43,7 @@ def silence_native_logs():
     threading.Thread(target=_forward, args=(reader, terminal), daemon=True).start()
 
 
-def _forward(reader, terminal):
+def _forward(reader: int, terminal: int) -> None:
     kept = Filter()
     with os.fdopen(reader, "rb") as lines:
         for line in lines:

@@ -11,6 +11,8 @@ import io
 import os
 import re
 import sys
+from collections.abc import Iterable, Iterator
+from typing import Any, TextIO
 
 from sharpkeras.errors import ResourceError
 
@@ -26,7 +28,7 @@ FORMS = str.maketrans(
 FALLBACK = "sharpkeras.form"
 
 
-def _form(error):
+def _form(error: Any) -> tuple[str, int]:
     lacking = error.object[error.start : error.end]
     form = lacking.translate(FORMS).encode("ascii", "backslashreplace").decode()
     return form, error.end
@@ -43,19 +45,20 @@ class Stream:
         needed: whether it is an error that the stream cannot take the text.
     """
 
-    def __init__(self, stream, needed):
-        self._stream, self._needed = stream, needed
+    def __init__(self, stream: TextIO | None, needed: bool) -> None:
+        self._stream: Any = stream
+        self._needed = needed
 
-    def __getattr__(self, name):
+    def __getattr__(self, name: str) -> Any:
         if self._stream is None or name == "buffer":  # click puts a writer of its own around a stream that has one
             raise AttributeError(name)
         return getattr(self._stream, name)
 
     @property
-    def encoding(self):
+    def encoding(self) -> str:
         return getattr(self._stream, "encoding", None) or "utf-8"
 
-    def write(self, text):
+    def write(self, text: str) -> int:
         if not isinstance(text, str):
             raise TypeError(f"expected text, received {type(text).__name__}")
         if text and self._stream is not None:  # click writes an empty one, and hears no error of it
@@ -64,28 +67,28 @@ class Stream:
                 self._stream.flush()
         return len(text)
 
-    def writelines(self, lines):
+    def writelines(self, lines: Iterable[str]) -> None:
         for line in lines:
             self.write(line)
 
-    def flush(self):
+    def flush(self) -> None:
         if self._stream is not None:
             with self._told():
                 self._stream.flush()
 
-    def isatty(self):
+    def isatty(self) -> bool:
         return self._stream is not None and self._stream.isatty()
 
-    def fileno(self):
+    def fileno(self) -> int:
         if self._stream is None:
             raise io.UnsupportedOperation("fileno")
         return self._stream.fileno()
 
-    def writable(self):
+    def writable(self) -> bool:
         return True
 
     @contextlib.contextmanager
-    def _told(self):
+    def _told(self) -> Iterator[None]:
         """An error of the stream is told once; what it holds back, and what is still to be written, is dropped."""
         try:
             yield
@@ -98,19 +101,19 @@ class Stream:
                 raise ResourceError(problem, seen=error.strerror, next_step=step) from None
 
 
-def fitting(text, encoding=None):
+def fitting(text: str, encoding: str | None = None) -> str:
     """`text` as a stream of this encoding can show it; None is that of stdout."""
     encoding = encoding or getattr(sys.stdout, "encoding", None) or "utf-8"
     return text.encode(encoding, FALLBACK).decode(encoding)
 
 
-def stderr_on(descriptor):
+def stderr_on(descriptor: int) -> Stream:
     """A stream for messages on the open file `descriptor`, in the encoding of sys.stderr."""
     return Stream(os.fdopen(descriptor, "w", buffering=1, encoding=sys.stderr.encoding, errors=FALLBACK), needed=False)
 
 
 @contextlib.contextmanager
-def printable():
+def printable() -> Iterator[None]:
     """While it lasts, sys.stdout and sys.stderr are Streams."""
     _open_all_three()
     if columns() is None:
@@ -123,13 +126,13 @@ def printable():
         sys.stdout, sys.stderr = before
 
 
-def columns():
+def columns() -> int | None:
     """The columns of the terminal that COLUMNS says; None where it says no plain number."""
     said = os.environ.get("COLUMNS", "")
     return int(said) if re.fullmatch("0*[1-9][0-9]{0,5}", said) else None
 
 
-def _open_all_three():
+def _open_all_three() -> None:
     """Opens those of the descriptors 0 to 2 that the shell closed: else the next file that is opened gets the number,
     and what native code writes to stderr goes into it."""
     for descriptor in range(3):

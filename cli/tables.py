@@ -9,6 +9,8 @@ import itertools
 import os
 import re
 import sys
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
 
 import click
 
@@ -31,12 +33,19 @@ RULED = {
 PLAIN = {"row": ("", "  ", ""), "under the head": ("", "  ", "")}
 
 
-def whole(text):
+def whole(text: Any) -> str | None:
     """`text` for a value that stays on one line: a name, a mark, or a number with its unit."""
     return None if text is None else str(text).replace(SPACE, repr(SPACE)[1:-1]).replace(" ", SPACE)
 
 
-def show(records, title=None, caption=None, right=(), standing=False, width=WIDTH):
+def show(
+    records: Sequence[Mapping[str, Any]],
+    title: str | None = None,
+    caption: str | None = None,
+    right: Collection[str] = (),
+    standing: bool = False,
+    width: int = WIDTH,
+) -> None:
     """Prints a table.
 
     Args:
@@ -49,14 +58,21 @@ def show(records, title=None, caption=None, right=(), standing=False, width=WIDT
     click.echo(render(records, title, caption, right, standing, output_width(width)))
 
 
-def output_width(otherwise=WIDTH):
+def output_width(otherwise: int = WIDTH) -> int:
     """The columns that COLUMNS says, those of the terminal, or `otherwise`."""
     if said := streams.columns():
         return said
     return os.get_terminal_size(sys.stdout.fileno()).columns or otherwise if sys.stdout.isatty() else otherwise
 
 
-def render(records, title=None, caption=None, right=(), standing=False, width=WIDTH):
+def render(
+    records: Sequence[Mapping[str, Any]],
+    title: str | None = None,
+    caption: str | None = None,
+    right: Collection[str] = (),
+    standing: bool = False,
+    width: int = WIDTH,
+) -> str:
     """The text of a table, see `show`."""
     headings, rows = list(map(_text, records[0])), [list(map(_text, record.values())) for record in records]
     columns = [headings, *rows] if standing else list(zip(headings, *rows))
@@ -72,7 +88,7 @@ def render(records, title=None, caption=None, right=(), standing=False, width=WI
     return "\n".join([*above, *body, *below]).replace(SPACE, " ")
 
 
-def _text(value):
+def _text(value: Any) -> str:
     """What is shown for a value: characters that the output can show, and lines of its own."""
     lines = NOTHING if value is None else str(value)
     return "\n".join(
@@ -81,18 +97,18 @@ def _text(value):
     )
 
 
-def _length(text):
+def _length(text: str) -> int:
     """The columns of a terminal that `text` takes."""
     from rich.cells import cell_len
 
     return cell_len(text)
 
 
-def _longest_word(text):
+def _longest_word(text: str) -> int:
     return max(map(_length, re.split("[ \n]", text)))
 
 
-def _widths(columns, room):
+def _widths(columns: Sequence[Sequence[str]], room: int) -> list[int] | None:
     """How wide each column is so that all have room and no word is broken; None if they have none."""
     widest = [max(_length(line) for cell in column for line in cell.split("\n")) for column in columns]
     words = [max(map(_longest_word, column)) for column in columns]
@@ -104,7 +120,7 @@ def _widths(columns, room):
     return [narrow + int(share * (wide - narrow)) for narrow, wide in zip(least, widest)]
 
 
-def _wrapped(text, width):
+def _wrapped(text: str, width: int) -> list[str]:
     """The lines of a text, broken between its words; a word that is longer stays whole."""
     lines = []
     for line in text.split("\n"):
@@ -120,8 +136,14 @@ def _wrapped(text, width):
     return lines
 
 
-def _drawn(columns, widths, on_the_right, rules, headed):
-    def rule(name):
+def _drawn(
+    columns: Sequence[Sequence[str]],
+    widths: Sequence[int],
+    on_the_right: Sequence[bool],
+    rules: Mapping[str, tuple[str, str, str]],
+    headed: bool,
+) -> list[str]:
+    def rule(name: str) -> list[str]:
         return [_row(["─" * width for width in widths], rules[name])] if name in rules else []
 
     lines = rule("above")
@@ -132,17 +154,17 @@ def _drawn(columns, widths, on_the_right, rules, headed):
     return [*lines, *rule("below")]
 
 
-def _row(pieces, ends):
+def _row(pieces: Iterable[str], ends: tuple[str, str, str]) -> str:
     left, between, right = ends
     return left + between.join(pieces) + right
 
 
-def _filled(text, width, on_the_right):
+def _filled(text: str, width: int, on_the_right: bool) -> str:
     space = " " * (width - _length(text))
     return space + text if on_the_right else text + space
 
 
-def _stacked(headings, rows, width):
+def _stacked(headings: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> list[str]:
     """One record below the other; each value beside its heading or, where that takes too much room, below it."""
     headings = [heading.replace("\n", " ") for heading in headings]
     first = max(map(_length, headings))

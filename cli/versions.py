@@ -14,14 +14,14 @@ DEVELOPMENT = re.compile(r'extra == "(test|lock)"')
 BACKEND_EXTRAS = {"tensorflow": "cpu", "jax": "jax"}
 
 
-def require_backend(name):
+def require_backend(name: str) -> None:
     """Raises ConfigError with the command that installs the Keras backend `name`, unless it is there."""
     if importlib.util.find_spec(name) is None:
         next_step = f'pip install "sharpkeras[{BACKEND_EXTRAS[name]}]"'
         raise ConfigError(f"the package {name} is not installed", where="--backend", seen=name, next_step=next_step)
 
 
-def refuse_old(allowed):
+def refuse_old(allowed: bool) -> None:
     """Raises ConfigError for an installed package below its floor; only warns if that is `allowed`."""
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # run from a checkout, nothing is declared
         requirements = importlib.metadata.requires("sharpkeras") or ()
@@ -36,12 +36,12 @@ def refuse_old(allowed):
             click.echo(f"warning: {name} {found} is older than {floor}, the oldest that is known to be safe", err=True)
 
 
-def _version(name):
+def _version(name: str) -> str | None:
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
         return None
 
 
-def _numbers(version):
+def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(number) for number in re.findall(r"\d+", version.split("+")[0]))

@@ -37,7 +37,7 @@ class SharpKerasError(Exception):
         seen: Any = None,
         allowed: Any = None,
         next_step: str | tuple[str, ...] | None = None,
-    ):
+    ) -> None:
         super().__init__(problem)
         self.problem = problem
         self.where = where

@@ -7,6 +7,10 @@ itself is imported or at once where it was; the module follows when a file names
 import importlib
 import importlib.util
 import sys
+from collections.abc import Sequence
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any
 
 PACKAGE = "sharpkeras"  # under which they are registered
 CLASSES = {
@@ -43,10 +47,10 @@ CLASSES = {
 class Later:
     """A stand-in for a class in Keras' registry: the first access to an attribute, as of `from_config`, imports it."""
 
-    def __init__(self, module, name):
+    def __init__(self, module: str, name: str) -> None:
         self._place = module, name
 
-    def __getattr__(self, attribute):
+    def __getattr__(self, attribute: str) -> Any:
         if attribute.startswith("__"):
             raise AttributeError(attribute)
         module, name = self._place
@@ -56,7 +60,9 @@ class Later:
 class WhenKerasComes:
     """A finder that lets the others find Keras, and tells it of the classes when it has been imported."""
 
-    def find_spec(self, name, path=None, target=None):
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
         if name != "keras":
             return None
         sys.meta_path.remove(self)
@@ -67,7 +73,7 @@ class WhenKerasComes:
         if spec is not None:
             execute = spec.loader.exec_module
 
-            def execute_and_announce(module):
+            def execute_and_announce(module: ModuleType) -> None:
                 execute(module)
                 sys.meta_path.remove(self)
                 _announce()
@@ -76,7 +82,7 @@ class WhenKerasComes:
         return spec
 
 
-def announce():
+def announce() -> None:
     """Tells Keras of the classes, now or when it is imported."""
     if "keras" in sys.modules:
         _announce()
@@ -84,7 +90,7 @@ def announce():
         sys.meta_path.insert(0, WhenKerasComes())
 
 
-def _announce():
+def _announce() -> None:
     known = sys.modules["keras"].saving.get_custom_objects()
     for module, names in CLASSES.items():
         for name in names:

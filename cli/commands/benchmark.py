@@ -82,7 +82,7 @@ def command(
     primitives,
     as_json,
     **others,
-):
+) -> None:
     """Latency of networks side by side, or of the --primitives of a search.
 
     A FILE is an ONNX file, run by ONNX Runtime; tensorflow:RUN and jax:RUN are the network of a training run in Keras.

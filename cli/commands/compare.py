@@ -30,7 +30,7 @@ WATCH = {  # words with the unit, scale, digits
 @click.option("--picture", type=click.Path(path_type=Path), help="Draw the collapse watch of searches as this PNG.")
 @options.overwrite
 @options.as_json
-def command(runs, force, picture, overwrite, as_json):
+def command(runs, force, picture, overwrite, as_json) -> None:
     """Runs side by side: errors, seeds, collapse watch.
 
     Trainings by their test error: groups of seeds as median ± range/2 and as a mean with its t-interval, and exact

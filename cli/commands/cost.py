@@ -14,7 +14,7 @@ from sharpkeras_cli import options, tables
 @options.network_sizes
 @click.option("--per-layer", is_flag=True, help="Every layer, in the order of computation.")
 @options.as_json
-def command(architecture, sizes, per_layer, as_json):
+def command(architecture, sizes, per_layer, as_json) -> None:
     """Parameters and AddMults of an ARCHITECTURE.
 
     A run, a genotype or path file, or a published name; exact integers. A training run has sizes of its own, a search

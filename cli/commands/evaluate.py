@@ -17,7 +17,7 @@ from sharpkeras_cli import flags, options
 @options.data
 @options.backend
 @options.as_json
-def command(run, dataset, batch_size, as_json, **data_options):
+def command(run, dataset, batch_size, as_json, **data_options) -> None:
     """Test error of a training RUN, with its interval.
 
     Top-1 and top-5, with the 95 % interval of Clopper and Pearson and the number of images. The run keeps the report

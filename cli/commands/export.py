@@ -64,7 +64,7 @@ def command(
     overwrite,
     as_json,
     **data_options,
-):
+) -> None:
     """Write the network of SOURCE as ONNX.
 
     A training run; or, with random weights, an architecture (a file or a published name, of the sizes of table 2 or

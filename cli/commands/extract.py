@@ -1,6 +1,7 @@
 """`sharpkeras extract`"""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 import click
@@ -10,7 +11,7 @@ from sharpkeras.spaces import find_space
 from sharpkeras_cli import options
 
 
-def strategies():
+def strategies() -> Iterable[str]:
     """The names in graph.STRATEGIES, "longest" first."""
     from sharpkeras.spaces.hypercuboid import graph
 
@@ -35,7 +36,7 @@ def strategies():
 @click.option("--out", type=click.Path(path_type=Path), default="extracted.json", show_default=True, help="JSON file.")
 @options.overwrite
 @options.as_json
-def command(run, epoch, strategy, routes, out, overwrite, as_json, **settings):
+def command(run, epoch, strategy, routes, out, overwrite, as_json, **settings) -> None:
     """Read another architecture off a search RUN.
 
     By other strategies than the search's own, with several routes, or within a budget that it had not: of all

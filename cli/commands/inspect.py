@@ -17,7 +17,7 @@ FINDINGS = 3  # exit code of --strict
 @click.option("--strict", is_flag=True, help="End with exit code 3 where anything was found.")
 @click.option("--repair", is_flag=True, help="Do what the plan for a run directory says.")
 @options.as_json
-def command(path, strict, repair, as_json):
+def command(path, strict, repair, as_json) -> int:
     """What a file or run directory at PATH is, and whether it is sound.
 
     Nothing in it is run, and nothing is changed without --repair. Knows architectures, recipes, configs, metrics,

@@ -16,7 +16,7 @@ COMMANDS = {"search": SEARCHES, "train": TRAININGS}
 @click.command("list")
 @click.argument("topic", type=click.Choice(TOPICS), required=False)
 @options.as_json
-def command(topic, as_json):
+def command(topic, as_json) -> None:
     """Published genotypes and paths, spaces, datasets and recipes."""
     topics = (topic,) if topic else TOPICS
     found = {name: _items(name) for name in topics}

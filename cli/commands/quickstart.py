@@ -12,7 +12,7 @@ from sharpkeras_cli import options, tables
 @click.option("--out", type=click.Path(path_type=Path), default="runs/demo", show_default=True, help="Directory.")
 @options.overwrite
 @options.as_json
-def command(out, overwrite, as_json):
+def command(out, overwrite, as_json) -> None:
     """Search, train, evaluate, export, benchmark: digits.
 
     The whole path on real handwritten digits, in a few minutes on two cores.

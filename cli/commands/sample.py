@@ -20,7 +20,7 @@ from sharpkeras_cli import options
 )
 @options.overwrite
 @options.as_json
-def command(count, out, overwrite, as_json, **settings):
+def command(count, out, overwrite, as_json, **settings) -> None:
     """Draw random architectures: the baseline of a search.
 
     Every node of a genotype gets two different sources and two primitives but none; a path of multichannel gets a

@@ -23,7 +23,7 @@ UNITS = {"addmults": "AddMults", "parameters": "parameters", "latency": "ms"}
 @options.backend
 @options.run_options
 @options.as_json
-def command(name, recipe_of, smoke, out, run_options, dry_run, fail_on_degenerate, as_json, **data_options):
+def command(name, recipe_of, smoke, out, run_options, dry_run, fail_on_degenerate, as_json, **data_options) -> None:
     """Search an architecture, on training images alone.
 
     RECIPE is a row of `sharpkeras list recipes`; every flag changes a setting of it. The run directory gets

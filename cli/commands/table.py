@@ -10,7 +10,7 @@ from sharpkeras_cli import options, tables
 @click.command("table")
 @click.argument("number", type=click.Choice(("2", "3", "4")))
 @options.as_json
-def command(number, as_json):
+def command(number, as_json) -> None:
     """Table 2, 3 or 4 of the paper: printed and measured.
 
     Parameters and AddMults on CIFAR-10 (2) and ImageNet (3), and of MultiChannelNet's paths (4). Every row whose

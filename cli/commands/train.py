@@ -21,7 +21,7 @@ from sharpkeras_cli.groups import GroupedCommand
 @functools.partial(options.backend, of_run="architecture")
 @options.run_options
 @options.as_json
-def command(architecture, name, init, recipe_of, smoke, out, run_options, dry_run, as_json, **data_options):
+def command(architecture, name, init, recipe_of, smoke, out, run_options, dry_run, as_json, **data_options) -> None:
     """Train the network of a recipe or of an architecture.
 
     RECIPE is a row of `sharpkeras list recipes` and brings its published architecture; ARCHITECTURE is a run, a

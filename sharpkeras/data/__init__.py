@@ -7,10 +7,12 @@ decoding        image files decoded into memory, all of them before anything is 
 encoded_images  images that stay on disk and are decoded when a batch needs them
 transforms      what a network sees of an image: the centre in evaluation, a random resized crop in training
 batches         splits, orders and batches by index, on the host (NumPy)
-augment         crop, flip, AutoAugment, normalise and cutout, batched, on the device (keras.ops; import it by its full
-                name); random resized crops are in transforms and encoded_images
+prefetch        batches made in a thread ahead of their use
+augment         crop, flip, AutoAugment, normalise and cutout, batched, on the device (keras.ops); random resized
+                crops are in transforms and encoded_images
 """
 
-from sharpkeras.data.datasets import DATASETS, Dataset, load
+from sharpkeras.data.dataset import Dataset
+from sharpkeras.data.datasets import DATASETS, load
 
 __all__ = ["DATASETS", "Dataset", "load"]

@@ -1,10 +1,12 @@
 """Datasets that come as arrays: in files of their original form, or with scikit-learn."""
 
+import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from sharpkeras.data.dataset import adapt
+from sharpkeras.data.dataset import LoadedSplit, Options, adapt
 from sharpkeras.errors import DataError, SafetyError, printable
 from sharpkeras.io.hashes import sha256_of_file
 
@@ -22,7 +24,7 @@ CIFAR10_1_SHA256 = {
 }
 
 
-def load_digits(split, options):
+def load_digits(split: str, options: Options) -> LoadedSplit:
     """The 1,797 real handwritten digits of 8x8 pixels that scikit-learn carries; every fifth is for the test."""
     from sklearn.datasets import load_digits as sklearn_digits
 
@@ -33,7 +35,7 @@ def load_digits(split, options):
     return adapt(images[chosen], digits.target[chosen], class_names, options)
 
 
-def read_cifar10(path, split, options):
+def read_cifar10(path: str | os.PathLike[str], split: str, options: Options) -> LoadedSplit:
     """CIFAR-10 from the files of its binary version: data_batch_1.bin to data_batch_5.bin and test_batch.bin.
 
     Raises:
@@ -59,7 +61,7 @@ def read_cifar10(path, split, options):
     return adapt(np.ascontiguousarray(images), records[:, 0].astype(np.int64), CIFAR10_CLASSES, options)
 
 
-def read_cifar10_1(path, split, options, *, version):
+def read_cifar10_1(path: str | os.PathLike[str], split: str, options: Options, *, version: str) -> LoadedSplit:
     """CIFAR-10.1 from the two arrays that its authors published for a version, "v4" or "v6".
 
     Raises:
@@ -83,7 +85,7 @@ def read_cifar10_1(path, split, options, *, version):
     return source._replace(notes=(*source.notes, note))
 
 
-def _records(path, how):
+def _records(path: Path, how: str) -> np.ndarray:
     """One file of the binary version, uint8 (N, 3073)."""
     expected, found = IMAGES_PER_FILE * RECORD_BYTES, path.stat().st_size
     if found != expected:
@@ -100,7 +102,7 @@ def _records(path, how):
     return records
 
 
-def _read_array(path, shape, kinds, version):
+def _read_array(path: Path, shape: tuple[int, ...], kinds: str, version: str) -> np.ndarray:
     """The array in a .npy file, once its header says that it is what it should be; nothing is unpickled.
 
     Args:
@@ -127,7 +129,7 @@ def _read_array(path, shape, kinds, version):
     )
 
 
-def _read_header(path):
+def _read_header(path: Path) -> tuple[tuple[int, ...], np.dtype, int]:
     """Shape and dtype that a .npy file declares, and the bytes behind its header.
 
     Raises:
@@ -159,7 +161,7 @@ def _read_header(path):
         return shape, dtype, path.stat().st_size - file.tell()
 
 
-def _missing_cifar10_1(folder, missing, names, version):
+def _missing_cifar10_1(folder: Path, missing: Sequence[str], names: Sequence[str], version: str) -> DataError:
     other = {"v4": "v6", "v6": "v4"}[version]
     others = [name for name in CIFAR10_1_SHA256 if f"_{other}_" in name and (folder / name).is_file()]
     if others:
@@ -173,19 +175,19 @@ def _missing_cifar10_1(folder, missing, names, version):
     return _missing(f"CIFAR-10.1 {version} is not there", folder, missing, names, _how_to_get(version))
 
 
-def _how_to_get(version):
+def _how_to_get(version: str) -> str:
     return (
         "git clone --depth 1 https://github.com/modestyachts/CIFAR-10.1, then "
         f"`dataset=cifar10.1-{version}:CIFAR-10.1/datasets`; or run `dataset=cifar10.1-{version}` `download`"
     )
 
 
-def _missing(problem, folder, missing, names, how):
+def _missing(problem: str, folder: Path, missing: Sequence[str], names: Sequence[str], how: str) -> DataError:
     seen = f"no {', '.join(missing)}" if folder.is_dir() else "no such folder"
     return DataError(problem, where=printable(str(folder)), seen=seen, allowed=", ".join(names), next_step=how)
 
 
-def _wrong_labels(path, labels):
+def _wrong_labels(path: Path, labels: np.ndarray) -> DataError:
     return DataError(
         "has labels that are no classes of CIFAR-10",
         where=printable(str(path)),
@@ -194,6 +196,6 @@ def _wrong_labels(path, labels):
     )
 
 
-def _sha256_of(path):
+def _sha256_of(path: Path) -> str:
     with open(path, "rb") as file:
         return sha256_of_file(file)

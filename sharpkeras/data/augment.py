@@ -110,7 +110,7 @@ class Cutout(keras.layers.Layer):
         seed: of the random places, an integer; None is another one each time.
     """
 
-    def __init__(self, cutout_px: int = 16, seed: int | None = None, *, name: str | None = None):
+    def __init__(self, cutout_px: int = 16, seed: int | None = None, *, name: str | None = None) -> None:
         super().__init__(name=name, autocast=False)  # so that uniforms stay float32
         self.cutout_px, self.seed = cutout_px, seed
         self.seed_generator = keras.random.SeedGenerator(seed)
@@ -174,12 +174,12 @@ def augment(
     return cutout(images, cutout_y, cutout_x, cutout_px=cutout_px)
 
 
-def _choice(uniform, n):
+def _choice(uniform: Any, n: int) -> Any:
     """One of 0..n−1, int32, from uniforms in [0, 1)."""
     return ops.cast(ops.floor(uniform * n), "int32")
 
 
-def _near(center, size, length):
+def _near(center: Any, size: int, length: int) -> Any:
     """Which of `size` pixels lie in the square around the pixel that `center`, a uniform, chooses: bool (B, size)."""
     center = _choice(center, size)[:, None]
     pixel = ops.arange(size, dtype="int32")

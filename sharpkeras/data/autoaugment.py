@@ -42,7 +42,7 @@ class AutoAugment(keras.layers.Layer):
         UsageError: there is no such policy.
     """
 
-    def __init__(self, policy: str, seed: int | None = None, *, name: str | None = None):
+    def __init__(self, policy: str, seed: int | None = None, *, name: str | None = None) -> None:
         # Uniforms and pixels stay float32 where the network computes in half precision.
         super().__init__(name=name, dtype="float32", autocast=False)
         self.policy, self.seed = policy, seed
@@ -84,7 +84,7 @@ def autoaugment(images: Any, draws: Any, policy: str) -> Any:
 
 
 def augmented(images: Any, draws: Any, sub_policies: tuple) -> Any:
-    """The same for sub-policies as `read_policy` has them."""
+    """The images (B, H, W, C) by one of the given sub-policies each, arrays as `read_policy` returns them."""
     images = ops.cast(images, "float32")
     for operation, magnitude, negative in chosen_steps(draws, sub_policies):
         images = transform(images, operation, magnitude, negative)
@@ -92,7 +92,7 @@ def augmented(images: Any, draws: Any, sub_policies: tuple) -> Any:
 
 
 def chosen_steps(draws: Any, sub_policies: tuple) -> list[tuple]:
-    """What `draws` decides: for each of the two steps the arguments of `transform`."""
+    """The arguments of `transform` for each of the two steps of a sub-policy, as `draws` decides them."""
     columns = dict(zip(DRAWS, ops.unstack(draws, NUM_DRAWS, axis=-1)))
     steps = []
     for step, name in enumerate(("first", "second")):

@@ -4,20 +4,27 @@ No generator object outlives a call. A run that stops at (epoch, batch) or at a 
 examples and random draws that it would have had, and nothing but that position has to be saved.
 """
 
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 
 from sharpkeras.data.prefetch import ahead
 from sharpkeras.errors import DataError, UsageError, printable
 
+if TYPE_CHECKING:
+    from sharpkeras.data.dataset import Dataset
+    from sharpkeras.data.encoded_images import EncodedImages
+
 # The last word of every generator key, so that no two uses of one (seed, epoch, stream) share random numbers.
 SPLIT, ORDER, UNIFORMS, CROPS = 0, 1, 2, 3
 
 
-def _generator(seed, epoch, stream, use, *example):
+def _generator(seed: int, epoch: int, stream: int, use: int, *example: int) -> np.random.Generator:
     return np.random.default_rng([seed, epoch, stream, use, *example])
 
 
-def search_split(n, train_portion, batch_size=1):
+def search_split(n: int, train_portion: float, batch_size: int = 1) -> tuple[np.ndarray, np.ndarray]:
     """Split of the training images for the bilevel search: for the weights and for the alphas.
 
     A fixed permutation that depends on `n` alone is cut in two: the same for every seed, and with all classes in both
@@ -54,7 +61,7 @@ def search_split(n, train_portion, batch_size=1):
     return np.sort(order[:cut]), np.sort(order[cut:])
 
 
-def balanced_subset(labels, limit):
+def balanced_subset(labels: Sequence[int] | np.ndarray, limit: int) -> np.ndarray:
     """Indices of `limit` examples, as equal in number over the classes as the data allow: the first ones of each.
 
     A larger limit holds every example of a smaller one.
@@ -78,7 +85,7 @@ def balanced_subset(labels, limit):
     return np.sort(np.lexsort((labels, rank))[:limit])
 
 
-def epoch_order(n, seed, epoch, stream=0):
+def epoch_order(n: int, seed: int, epoch: int, stream: int = 0) -> np.ndarray:
     """The order of one epoch: a permutation of `range(n)`, int64 (n,).
 
     Args:
@@ -89,7 +96,7 @@ def epoch_order(n, seed, epoch, stream=0):
     return _generator(seed, epoch, stream, ORDER).permutation(n)
 
 
-def epoch_uniforms(n, num_uniforms, seed, epoch, stream=0):
+def epoch_uniforms(n: int, num_uniforms: int, seed: int, epoch: int, stream: int = 0) -> np.ndarray:
     """Uniforms in [0, 1) for the augmentation of one epoch, float32 (n, num_uniforms).
 
     Row i belongs to example i wherever the order puts it, and does not change when examples are appended.
@@ -97,25 +104,27 @@ def epoch_uniforms(n, num_uniforms, seed, epoch, stream=0):
     return _generator(seed, epoch, stream, UNIFORMS).random((n, num_uniforms), dtype=np.float32)
 
 
-def crop_generators(indices, seed, epoch, stream=0):
+def crop_generators(
+    indices: Sequence[int] | np.ndarray, seed: int, epoch: int, stream: int = 0
+) -> list[np.random.Generator]:
     """A generator for the random resized crop of each example: as `epoch_uniforms`, one belongs to its example."""
     return [_generator(seed, epoch, stream, CROPS, index) for index in indices]
 
 
 def batches(
-    images,
-    labels,
-    indices,
-    batch_size,
-    seed,
-    epoch,
+    images: "np.ndarray | EncodedImages",
+    labels: np.ndarray,
+    indices: Sequence[int] | np.ndarray,
+    batch_size: int,
+    seed: int,
+    epoch: int,
     *,
-    num_uniforms=0,
-    stream=0,
-    drop_remainder=True,
-    first_batch=0,
-    random_crops=False,
-):
+    num_uniforms: int = 0,
+    stream: int = 0,
+    drop_remainder: bool = True,
+    first_batch: int = 0,
+    random_crops: bool = False,
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """One epoch over `indices`, shuffled.
 
     Args:
@@ -146,7 +155,7 @@ def batches(
     uniforms = epoch_uniforms(len(images), num_uniforms, seed, epoch, stream)
     end = len(order) - len(order) % batch_size if drop_remainder else len(order)
 
-    def read(start):
+    def read(start: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         batch = order[start : min(start + batch_size, end)]
         if random_crops and hasattr(images, "random_crops"):
             pixels = images.random_crops(batch, crop_generators(batch, seed, epoch, stream))
@@ -157,7 +166,18 @@ def batches(
     yield from _ahead_of_disk(images, map(read, range(first_batch * batch_size, end, batch_size)))
 
 
-def endless(images, labels, indices, batch_size, seed, *, first_step=0, num_uniforms=0, stream=1, random_crops=False):
+def endless(
+    images: "np.ndarray | EncodedImages",
+    labels: np.ndarray,
+    indices: Sequence[int] | np.ndarray,
+    batch_size: int,
+    seed: int,
+    *,
+    first_step: int = 0,
+    num_uniforms: int = 0,
+    stream: int = 1,
+    random_crops: bool = False,
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Endless stream of the `batches` of one epoch after another: the validation stream of the bilevel search.
 
     The batch of a step is a function of the step's number. Re-opening an iterator every step would be slow and, with
@@ -174,13 +194,18 @@ def endless(images, labels, indices, batch_size, seed, *, first_step=0, num_unif
         DataError: at the first batch, when there are fewer examples than one batch.
     """
     epoch, first_batch = divmod(first_step, max(1, len(indices) // batch_size))
-    options = {"num_uniforms": num_uniforms, "stream": stream, "random_crops": random_crops}
+    options: dict[str, Any] = {"num_uniforms": num_uniforms, "stream": stream, "random_crops": random_crops}
     while True:
         yield from batches(images, labels, indices, batch_size, seed, epoch, first_batch=first_batch, **options)
         epoch, first_batch = epoch + 1, 0
 
 
-def evaluation_batches(images, labels, batch_size, indices=None):
+def evaluation_batches(
+    images: "np.ndarray | EncodedImages",
+    labels: np.ndarray,
+    batch_size: int,
+    indices: Sequence[int] | np.ndarray | None = None,
+) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
     """Every example once, in order, in batches of one static shape.
 
     Args:
@@ -199,7 +224,7 @@ def evaluation_batches(images, labels, batch_size, indices=None):
     if len(indices) == 0:
         raise DataError("no images to evaluate", seen="0 images", allowed="1 or more")
 
-    def read(start):
+    def read(start: int) -> tuple[np.ndarray, np.ndarray, int]:
         batch = indices[start : start + batch_size]
         valid = len(batch)
         batch = np.pad(batch, (0, batch_size - valid), mode="edge")
@@ -208,12 +233,12 @@ def evaluation_batches(images, labels, batch_size, indices=None):
     yield from _ahead_of_disk(images, map(read, range(0, len(indices), batch_size)))
 
 
-def _ahead_of_disk(images, batches):
+def _ahead_of_disk(images: "np.ndarray | EncodedImages", batches: Iterator[Any]) -> Iterator[Any]:
     """The same batches, read before they are asked for where the images have to be read from disk."""
     return batches if isinstance(images, np.ndarray) else ahead(batches)
 
 
-def check(dataset, batch_size):
+def check(dataset: "Dataset", batch_size: int) -> None:
     """Raise DataError, with the counts per class, unless there are two classes and one full batch at least."""
     counts = np.bincount(dataset.labels, minlength=len(dataset.class_names))
     per_class = ", ".join(f"{printable(name, 40)}: {n}" for name, n in zip(dataset.class_names, counts))

@@ -32,15 +32,15 @@ class Dataset:
     name: str
     images: np.ndarray | EncodedImages
     labels: np.ndarray
-    class_names: tuple
-    mean: tuple
-    std: tuple
+    class_names: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
     flip: bool
-    notes: tuple = ()
-    skipped_files: tuple = ()
+    notes: tuple[str, ...] = ()
+    skipped_files: tuple[str, ...] = ()
 
     @cached_property
-    def fingerprint(self):
+    def fingerprint(self) -> str:
         """SHA-256, in hex, over the images with their shape, the labels and the class names.
 
         Of images on disk it sees the relative paths and the sizes in bytes, not the content.
@@ -70,12 +70,12 @@ class LoadedSplit(NamedTuple):
 
     images: np.ndarray | EncodedImages
     labels: np.ndarray
-    class_names: tuple
-    notes: tuple = ()
-    skipped_files: tuple = ()
+    class_names: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+    skipped_files: tuple[str, ...] = ()
 
 
-def adapt(images, labels, class_names, options):
+def adapt(images: np.ndarray, labels: np.ndarray, class_names: tuple[str, ...], options: Options) -> LoadedSplit:
     """Apply limit, size and channels to a dataset that comes as arrays; return its LoadedSplit."""
     chosen, notes = limited(labels, options.limit, class_names)
     images, labels = images[chosen], labels[chosen]
@@ -88,7 +88,9 @@ def adapt(images, labels, class_names, options):
     return LoadedSplit(images, labels, class_names, notes)
 
 
-def limited(labels, limit, class_names):
+def limited(
+    labels: np.ndarray, limit: int | None, class_names: tuple[str, ...]
+) -> tuple[slice | np.ndarray, tuple[str, ...]]:
     """The images that a limit leaves, and the notes on it: indices or a slice of all, and a tuple of lines."""
     if limit is None or limit >= len(labels):
         return slice(None), ()
@@ -106,7 +108,9 @@ def limited(labels, limit, class_names):
     return chosen, (f"{took}, balanced over the classes",)
 
 
-def measure(images, number=None):
+def measure(
+    images: np.ndarray | EncodedImages, number: int | None = None
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation of each channel on the scale 0..1, two tuples of C floats, exact for these images.
 
     A deviation is 1/255 at least, so that images of one colour can be divided by it.

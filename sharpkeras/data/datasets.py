@@ -3,11 +3,12 @@
 import difflib
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sharpkeras.data import arrays, folder, synthetic, tfds
-from sharpkeras.data.dataset import Dataset, Options, measure
+from sharpkeras.data.dataset import Dataset, LoadedSplit, Options, measure
 from sharpkeras.data.encoded_images import EncodedImages
 from sharpkeras.errors import DataError, UsageError, printable
 
@@ -37,17 +38,17 @@ class DatasetEntry:
 
     description: str
     how_to_get: str
-    loader: Callable | None = None
-    path_loader: Callable | None = None
+    loader: Callable[..., LoadedSplit] | None = None
+    path_loader: Callable[..., LoadedSplit] | None = None
     flip: bool = True
-    statistics: tuple | None = None
+    statistics: tuple[Sequence[float], Sequence[float]] | None = None
     any_size: bool = False
-    sizes: tuple | None = None
+    sizes: tuple[int, int] | None = None
     on_disk: str = "never"
     test_only: bool = False
 
 
-def _cifar10_1(version, description):
+def _cifar10_1(version: str, description: str) -> DatasetEntry:
     """The row of a version of CIFAR-10.1."""
     return DatasetEntry(
         description=description,
@@ -60,7 +61,7 @@ def _cifar10_1(version, description):
     )
 
 
-def _generated(kind, description, **settings):
+def _generated(kind: str, description: str, **settings: Any) -> DatasetEntry:
     """The row of a kind of generated images."""
     loader = functools.partial(synthetic.load_generated, kind=kind)
     return DatasetEntry(description, "is generated", loader, any_size=True, **settings)
@@ -117,19 +118,19 @@ DATASETS = {
 
 
 def load(
-    spec,
-    split,
+    spec: str,
+    split: str,
     *,
-    image_size=None,
-    channels=None,
-    limit=None,
-    skip_bad_images=False,
-    follow_symlinks=False,
-    download=False,
-    statistics=None,
-    resize_size=None,
-    on_disk=None,
-):
+    image_size: int | None = None,
+    channels: int | None = None,
+    limit: int | None = None,
+    skip_bad_images: bool = False,
+    follow_symlinks: bool = False,
+    download: bool = False,
+    statistics: tuple[Sequence[float], Sequence[float]] | None = None,
+    resize_size: int | None = None,
+    on_disk: bool | None = None,
+) -> Dataset:
     """A split of a dataset.
 
     Args:
@@ -168,7 +169,7 @@ def load(
         raise DataError(f"{printable(spec)} cannot be read", seen=str(error), next_step=row.how_to_get) from error
 
 
-def _find(spec):
+def _find(spec: str) -> tuple[DatasetEntry, str | None]:
     """The row of a spec, and its path."""
     if spec in DATASETS and DATASETS[spec].loader:
         return DATASETS[spec], None
@@ -187,7 +188,7 @@ def _find(spec):
     )
 
 
-def _written(name):
+def _written(name: str) -> str:
     """How a spec of a row is written: `digits`, `folder:PATH`, `cifar10[:PATH]`."""
     row = DATASETS[name]
     if not row.path_loader:
@@ -195,12 +196,12 @@ def _written(name):
     return f"{name}[:PATH]" if row.loader else f"{name}:PATH"
 
 
-def _require(where, value, allowed):
+def _require(where: str, value: Any, allowed: tuple) -> None:
     if value not in allowed:
         raise UsageError("unknown value", where=where, seen=value, allowed=", ".join(map(str, allowed)))
 
 
-def _sizes(row, image_size, resize_size):
+def _sizes(row: DatasetEntry, image_size: int | None, resize_size: int | None) -> tuple[int | None, int | None]:
     """The size of the images and of their short side before the crop, those of the row where they are not given."""
     if image_size is not None and image_size < 1:
         raise UsageError("images need a size", where="`image_size`", seen=image_size, allowed="1 or more")
@@ -217,7 +218,7 @@ def _sizes(row, image_size, resize_size):
     return image_size, resize_size
 
 
-def _stays_on_disk(spec, row, asked):
+def _stays_on_disk(spec: str, row: DatasetEntry, asked: bool | None) -> bool:
     if asked and row.on_disk == "never":
         able = ", ".join(_written(name) for name, other in DATASETS.items() if other.on_disk != "never")
         raise UsageError(
@@ -230,7 +231,14 @@ def _stays_on_disk(spec, row, asked):
     return row.on_disk == "by default" if asked is None else asked
 
 
-def _load(row, spec, path, split, options, statistics):
+def _load(
+    row: DatasetEntry,
+    spec: str,
+    path: str | None,
+    split: str,
+    options: Options,
+    statistics: tuple[Sequence[float], Sequence[float]] | None,
+) -> Dataset:
     if row.test_only and split == "train":
         raise DataError(
             f"{printable(spec)} has test images only",
@@ -263,7 +271,7 @@ def _load(row, spec, path, split, options, statistics):
     return Dataset(spec, *source[:3], tuple(mean), tuple(std), row.flip, *source[3:])
 
 
-def _known_statistics(row, options):
+def _known_statistics(row: DatasetEntry, options: Options) -> tuple[Sequence[float], Sequence[float]] | None:
     """The statistics of a row, where they hold for images of the size and channels that were asked for."""
     if not row.statistics:
         return None
@@ -272,7 +280,7 @@ def _known_statistics(row, options):
     return row.statistics if options.image_size is None and options.channels is None else None
 
 
-def _measured(source):
+def _measured(source: LoadedSplit) -> tuple[LoadedSplit, tuple[tuple[float, ...], tuple[float, ...]]]:
     """A LoadedSplit, with a note where only some of its images were looked at, and its statistics."""
     if not isinstance(source.images, EncodedImages) or len(source.images) <= MEASURED:
         return source, measure(source.images)

@@ -13,8 +13,9 @@ import struct
 import warnings
 import zlib
 from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
@@ -70,12 +71,21 @@ class Look(NamedTuple):
         turn: EXIF's orientation where it is in TURNS, else 1.
     """
 
-    size: tuple
+    size: tuple[int, int]
     kind: str
     turn: int
 
 
-def read_images(files, root, *, image_size=None, resize_size=None, channels=None, skip_bad_images=False, upright=True):
+def read_images(
+    files: Sequence[str],
+    root: str | os.PathLike[str],
+    *,
+    image_size: int | None = None,
+    resize_size: int | None = None,
+    channels: int | None = None,
+    skip_bad_images: bool = False,
+    upright: bool = True,
+) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
     """Decode all files, large ones on all cores.
 
     Args:
@@ -99,7 +109,7 @@ def read_images(files, root, *, image_size=None, resize_size=None, channels=None
     first = next((pixels for pixels, _, _ in decoded if pixels is not None), None)
     images = allocate(len(files), *(first.shape[:2] if first is not None else (1, 1)), 3)
 
-    def fill(indices):
+    def fill(indices: Iterable[int]) -> list[tuple]:
         return [_fill(images, index, *_try_read(files[index], *settings)) for index in indices]
 
     tasks = [range(start, min(start + FILES_PER_TASK, len(files))) for start in range(0, len(files), FILES_PER_TASK)]
@@ -117,7 +127,13 @@ def read_images(files, root, *, image_size=None, resize_size=None, channels=None
     return images, kept, conversions(looks, channels, image_size, upright)
 
 
-def read_image(path, image_size=None, channels=None, resize_size=None, upright=True):
+def read_image(
+    path: str | os.PathLike[str],
+    image_size: int | None = None,
+    channels: int | None = None,
+    resize_size: int | None = None,
+    upright: bool = True,
+) -> tuple[np.ndarray, Look]:
     """One file's pixels, uint8 (H, W, 1 or 3), and its Look.
 
     Grayscale stays at one channel, unless `channels` says 1 all other becomes RGB.
@@ -132,7 +148,7 @@ def read_image(path, image_size=None, channels=None, resize_size=None, upright=T
     return (pixels[..., None] if grayscale else pixels), look
 
 
-def open_image(file):
+def open_image(file: str | os.PathLike[str] | BinaryIO) -> Image.Image:
     """A path or binary file as a Pillow image of which only the header has been read; raises as `read_image`."""
     image = Image.open(file, formats=FORMATS)
     width, height = image.size
@@ -142,21 +158,21 @@ def open_image(file):
     return image
 
 
-def kind_of(image):
+def kind_of(image: Image.Image) -> str:
     """What kind of image it is, as in KINDS, before it is decoded."""
     if any("RGB;16" in str(tile[-1]) for tile in image.tile):
         return "16-bit RGB"  # Pillow keeps the upper bytes by itself
     return KINDS.get(image.mode, image.mode)
 
 
-def look_at(image, upright=True):
+def look_at(image: Image.Image, upright: bool = True) -> Look:
     """The Look of an image that may not be decoded yet."""
     turn = turn_of(image)
     width, height = reversed(image.size) if upright and turn in ON_THE_SIDE else image.size
     return Look((height, width), kind_of(image), turn)
 
 
-def turn_of(image):
+def turn_of(image: Image.Image) -> int:
     """EXIF's orientation where it is in TURNS, else 1.
 
     Pillow's getexif would decode a PNG, to look behind its pixels, and warn about damaged data, which harm no image.
@@ -176,7 +192,7 @@ def turn_of(image):
     return 1
 
 
-def convert(image, mode, upright=True):
+def convert(image: Image.Image, mode: str, upright: bool = True) -> Image.Image:
     """A Pillow image of one of KINDS in `mode`, "L" or "RGB", and upright. 16 bits lose the lower 8."""
     turn = turn_of(image) if upright else 1
     if image.mode == "I;16":
@@ -187,12 +203,12 @@ def convert(image, mode, upright=True):
     return image.transpose(TURNS[turn]) if turn in TURNS else image
 
 
-def count(number, noun, plural=None):
-    """`3 images`, `1 image`."""
+def count(number: int, noun: str, plural: str | None = None) -> str:
+    """A number with its noun, singular or plural: "3 images", "1 image"."""
     return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
 
 
-def _try_read(path, *settings):
+def _try_read(path: str, *settings: Any) -> tuple[np.ndarray | None, Look | None, str | None]:
     """Pixels, Look and None; or None, None and what is wrong."""
     try:
         return *read_image(path, *settings), None
@@ -200,7 +216,9 @@ def _try_read(path, *settings):
         return None, None, reason(path, error)
 
 
-def _fill(images, index, pixels, look, problem):
+def _fill(
+    images: np.ndarray, index: int, pixels: np.ndarray | None, look: Look | None, problem: str | None
+) -> tuple[tuple[int, ...] | None, Look | None, str | None]:
     """Put one image into its row, if it has the size; return its size there, its Look and what is wrong."""
     if pixels is None:
         return None, None, problem
@@ -209,7 +227,7 @@ def _fill(images, index, pixels, look, problem):
     return pixels.shape[:2], look, None
 
 
-def reason(path, error):
+def reason(path: str | os.PathLike[str], error: BaseException) -> str:
     """What is wrong with a file, in a few words."""
     if isinstance(error, BOMBS):
         return f"more pixels than the cap of {MAX_PIXELS:,}"
@@ -223,7 +241,7 @@ def reason(path, error):
     return f"{found}, not JPEG, PNG or BMP"
 
 
-def allocate(number, height, width, channels):
+def allocate(number: int, height: int, width: int, channels: int) -> np.ndarray:
     """An uninitialised uint8 array (N, H, W, C); raises ResourceError where it is larger than the machine's memory."""
     needed = number * height * width * channels
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -236,7 +254,7 @@ def allocate(number, height, width, channels):
     return np.empty((number, height, width, channels), np.uint8)
 
 
-def broken_files(files, root, problems):
+def broken_files(files: Sequence[str], root: str | os.PathLike[str], problems: Mapping[int, str]) -> DataError:
     """The error that names the broken ones of `files`; `problems` holds index → what is wrong."""
     named = [
         f"    {printable(os.path.relpath(files[index], root))}: {printable(problem, 100)}"
@@ -253,7 +271,7 @@ def broken_files(files, root, problems):
     )
 
 
-def require_one_size(sizes):
+def require_one_size(sizes: Counter[tuple[int, int]]) -> None:
     """Raise DataError when images differ in size."""
     if len(sizes) > 1:
         common = ", ".join(f"{height} x {width} ({number:,})" for (height, width), number in sizes.most_common(5))
@@ -268,12 +286,12 @@ def require_one_size(sizes):
         )
 
 
-def channels_of(looks):
+def channels_of(looks: Sequence[Look]) -> int:
     """1 where all images are grayscale, else 3."""
     return 1 if {look.kind for look in looks} <= GRAYSCALE else 3
 
 
-def conversions(looks, channels, image_size, upright):
+def conversions(looks: Sequence[Look], channels: int, image_size: int | None, upright: bool) -> tuple[str, ...]:
     """A line for each kind of change (pixel format, upright by EXIF, size), and one for images that stay turned."""
     target, kinds = TARGETS[channels], Counter(look.kind for look in looks)
     turned = sum(look.turn != 1 for look in looks)

@@ -8,14 +8,18 @@ import functools
 import hashlib
 import os
 from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from sharpkeras.data.decoding import (
     BOMBS,
     BROKEN,
     FILES_PER_TASK,
+    Look,
     allocate,
     broken_files,
     channels_of,
@@ -48,21 +52,32 @@ class EncodedImages:
     dtype = np.dtype(np.uint8)
     ndim = 4
 
-    def __init__(self, open_image, names, byte_sizes, size, channels, view, turns=None):
+    def __init__(
+        self,
+        open_image: Callable[[int], Image.Image],
+        names: Sequence[str],
+        byte_sizes: Sequence[int] | np.ndarray,
+        size: tuple[int, int],
+        channels: int,
+        view: Callable[[Image.Image], Image.Image],
+        turns: Sequence[int] | None = None,
+    ) -> None:
         self.shape = (len(names), *size, channels)
         self._open_image, self._names, self._byte_sizes, self._view = open_image, names, byte_sizes, view
         self._turns = turns
 
-    def __len__(self):
+    def __len__(self) -> int:
         return self.shape[0]
 
-    def __getitem__(self, key):
+    def __getitem__(self, key: Any) -> np.ndarray:
         """The evaluation views of a slice, of indices or of a mask, uint8 (B, H, W, C); of a number, (H, W, C)."""
         indices = np.arange(len(self))[key]
         images = self._decoded([(index, self._view) for index in np.atleast_1d(indices)])
         return images if np.ndim(indices) else images[0]
 
-    def random_crops(self, indices, generators):
+    def random_crops(
+        self, indices: Sequence[int] | np.ndarray, generators: Iterable[np.random.Generator]
+    ) -> np.ndarray:
         """The training views of images, each a function of the image and of its generator.
 
         Args:
@@ -76,7 +91,7 @@ class EncodedImages:
         views = [functools.partial(random_resized_crop, size=size, generator=generator) for generator in generators]
         return self._decoded(list(zip(indices, views, strict=True)))
 
-    def digest(self):
+    def digest(self) -> bytes:
         """SHA-256 over each file's name, size in bytes and, if it is turned upright by EXIF, its orientation.
 
         Not over the content: reading all of ImageNet takes minutes. Runs from before images came upright had another.
@@ -87,17 +102,17 @@ class EncodedImages:
             digest.update(f"{name}\0{byte_size}{turned}\n".encode(errors="surrogateescape"))
         return digest.digest()
 
-    def _decoded(self, wanted):
+    def _decoded(self, wanted: Sequence[tuple[int, Callable[[Image.Image], Image.Image]]]) -> np.ndarray:
         images = allocate(len(wanted), *self.shape[1:])
 
-        def fill(row):
+        def fill(row: int) -> None:
             images[row] = self._decode(*wanted[row])
 
         for _ in _threads().map(fill, range(len(wanted))):
             pass
         return images
 
-    def _decode(self, index, view):
+    def _decode(self, index: int, view: Callable[[Image.Image], Image.Image]) -> np.ndarray:
         try:
             with self._open_image(index) as image:
                 mode = "L" if self.shape[-1] == 1 else "RGB"
@@ -113,7 +128,16 @@ class EncodedImages:
         return pixels[..., None] if pixels.ndim == 2 else pixels
 
 
-def read_headers(files, root, *, image_size=None, resize_size=None, channels=None, skip_bad_images=False, upright=True):
+def read_headers(
+    files: Sequence[str],
+    root: str | os.PathLike[str],
+    *,
+    image_size: int | None = None,
+    resize_size: int | None = None,
+    channels: int | None = None,
+    skip_bad_images: bool = False,
+    upright: bool = True,
+) -> tuple[EncodedImages, np.ndarray, tuple[str, ...]]:
     """Look at the headers of all files and leave the images where they are.
 
     Finds what is no image, empty or above the cap of pixels. A file that breaks off in the middle is found when it is
@@ -152,11 +176,11 @@ def read_headers(files, root, *, image_size=None, resize_size=None, channels=Non
     return images, kept, conversions(looks, channels, image_size, upright)
 
 
-def _headers(upright, paths):
+def _headers(upright: bool, paths: Sequence[str]) -> list[tuple[Look | None, int | None, str | None]]:
     return [_header(path, upright) for path in paths]
 
 
-def _header(path, upright):
+def _header(path: str, upright: bool) -> tuple[Look | None, int | None, str | None]:
     """Look, size in bytes and None; or twice None and what is wrong."""
     try:
         with open_image(path) as image:
@@ -166,6 +190,6 @@ def _header(path, upright):
 
 
 @functools.cache
-def _threads():
+def _threads() -> ThreadPoolExecutor:
     """One pool for all images: Pillow frees the interpreter while it decodes and resizes."""
     return ThreadPoolExecutor(len(os.sched_getaffinity(0)), "decode")

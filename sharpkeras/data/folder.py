@@ -3,11 +3,12 @@
 import hashlib
 import os
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from sharpkeras.data.dataset import LoadedSplit, limited
+from sharpkeras.data.dataset import LoadedSplit, Options, limited
 from sharpkeras.data.decoding import count, read_images
 from sharpkeras.data.encoded_images import read_headers
 from sharpkeras.data.folder_layout import (
@@ -15,6 +16,7 @@ from sharpkeras.data.folder_layout import (
     LAYOUT,
     NAMED,
     Ignored,
+    Splits,
     alike,
     class_folders,
     files_below,
@@ -37,13 +39,15 @@ NO_TEST_FOLDER = "no folder for the test: every fifth image of each class is hel
 LARGEST_COMPARED = 64 * 2**20  # bytes of a file that is looked for among the training images
 
 
-def read_folder(path, split, options, held_out=HELD_OUT, upright=True):
+def read_folder(
+    path: str | os.PathLike[str], split: str, options: Options, held_out: Sequence[str] = HELD_OUT, upright: bool = True
+) -> LoadedSplit:
     """The images of one split of a folder of class folders, decoded, or with `options.on_disk` left there.
 
     Args:
         path: a folder in one of the forms of LAYOUT.
         split: "train" or "test". Without a folder for the test, images of each class are held out for it.
-        options: sources.Options.
+        options: `dataset.Options`.
         held_out: kinds of folder for the test, see `folder_layout.find_splits`.
         upright: whether images that EXIF says are turned come upright.
 
@@ -83,7 +87,7 @@ def read_folder(path, split, options, held_out=HELD_OUT, upright=True):
     return LoadedSplit(images, labels[kept], class_names, (*notes, *conversions), skipped)
 
 
-def read_imagenet(path, split, options):
+def read_imagenet(path: str | os.PathLike[str], split: str, options: Options) -> LoadedSplit:
     """ImageNet from class folders, in the form of IMAGENET_LAYOUT; as `read_folder`, but nothing is held out by index.
 
     Raises:
@@ -103,7 +107,7 @@ def read_imagenet(path, split, options):
     return read_folder(path, split, options, IMAGENET_HELD_OUT, upright=False)
 
 
-def _root(path, layout):
+def _root(path: str | os.PathLike[str], layout: str) -> Path:
     """The folder of a spec; raises DataError where there is none."""
     root = Path(path).expanduser()
     if not root.is_dir():
@@ -117,7 +121,9 @@ def _root(path, layout):
     return root.resolve()
 
 
-def _files_of_classes(root, splits, split, options, ignored):
+def _files_of_classes(
+    root: Path, splits: Splits, split: str, options: Options, ignored: Ignored
+) -> tuple[list[list[str]], tuple[str, ...], list[str], list[str]]:
     """The files of a split as a list for each class; class names and notes; the files of the training as one list.
 
     The training folder says how the classes are called and in which order they come. Its files are looked for where
@@ -155,7 +161,7 @@ def _files_of_classes(root, splits, split, options, ignored):
     return files, tuple(classes), notes, [file for of_class in training for file in of_class]
 
 
-def _cut(files, test):
+def _cut(files: Sequence[str], test: bool) -> list[str]:
     """The files of a class for the test, or those for the training.
 
     For the test is every fifth, of two to four the last, and of one none: each class has images to be trained on, and
@@ -167,12 +173,12 @@ def _cut(files, test):
     return [file for file, held_out in zip(files, chosen) if held_out == test]
 
 
-def _note_of_cut(classes, files):
+def _note_of_cut(classes: dict[str, str], files: list[list[str]]) -> str:
     alone = [name for name, of_class in zip(classes, files) if len(of_class) == 1]
     return f"{NO_TEST_FOLDER}, but none of the one image of {names(alone, NAMED)}" if alone else NO_TEST_FOLDER
 
 
-def _notes_on_classes(classes, files, inner):
+def _notes_on_classes(classes: dict[str, str], files: list[list[str]], inner: dict[str, list[str]]) -> list[str]:
     """Lines on what looks as if it was not meant so."""
     notes, by_name = [], defaultdict(list)
     for name in classes:
@@ -187,7 +193,7 @@ def _notes_on_classes(classes, files, inner):
     return notes
 
 
-def _note_of_repeated(root, files, training):
+def _note_of_repeated(root: Path, files: Sequence[str], training: Sequence[str]) -> list[str]:
     """A line on test images that are training images, byte for byte; nothing where there are none."""
     sizes = {file: os.path.getsize(file) for file in (*files, *training)}
     common = {sizes[file] for file in files} & {sizes[file] for file in training}  # hardly one, of large photographs
@@ -199,7 +205,7 @@ def _note_of_repeated(root, files, training):
     return [f"{count(len(repeated), 'test image')} of {len(files):,} are training images too, byte for byte: {some}"]
 
 
-def _content(file):
+def _content(file: str) -> bytes | None:
     """What equal files have in common; None of one that is too large to be looked at, or cannot be read."""
     try:
         with open(file, "rb") as opened:
@@ -209,7 +215,7 @@ def _content(file):
     return hashlib.sha256(head).digest() if len(head) <= LARGEST_COMPARED else None
 
 
-def _refuse_empty(empty, folder, ignored=None):
+def _refuse_empty(empty: Sequence[str], folder: str | os.PathLike[str], ignored: Ignored | None = None) -> None:
     """Raise DataError when there are names of classes without images."""
     if empty:
         raise DataError(

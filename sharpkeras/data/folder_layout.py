@@ -4,6 +4,7 @@ import os
 import re
 import unicodedata
 from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,24 +31,27 @@ NAMED = 5  # of the files that a note names
 class Splits(NamedTuple):
     """The folders of the two splits, `test` None where it is cut from the training's, and notes on the choice."""
 
-    train: str
+    train: str | os.PathLike[str]
     test: str | None
-    notes: tuple = ()
+    notes: tuple[str, ...] = ()
 
 
 class Ignored:
-    """What is left out of a folder: why → the paths, as they are called from there."""
+    """Paths of a folder that are left out, by reason; relative to the folder."""
 
-    def __init__(self, root):
-        self.root, self._paths = root, defaultdict(list)
+    def __init__(self, root: str | os.PathLike[str]) -> None:
+        self.root = root
+        self._paths: defaultdict[str, list[str]] = defaultdict(list)
 
-    def add(self, why, path):
+    def add(self, why: str, path: str | os.PathLike[str]) -> None:
+        """Note that a path is left out, and why."""
         self._paths[why].append(text(os.path.relpath(path, self.root)))
 
-    def of(self, why):
+    def of(self, why: str) -> list[str]:
+        """The paths that were left out for one reason, sorted."""
         return sorted(self._paths.get(why, ()))
 
-    def lines(self):
+    def lines(self) -> list[str]:
         """A line for each reason, with the number and the first names."""
         return [
             f"ignored {why}: {len(paths):,} ({names(sorted(paths), NAMED)})"
@@ -58,22 +62,22 @@ class Ignored:
 # ---- names ----
 
 
-def text(name):
+def text(name: str) -> str:
     """A name of the file system as text that every file and stream can hold: bytes that are no UTF-8 as `\\xff`."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
-def same(name):
-    """Equal for names that are one to a reader: Unicode writes é as one character or as two."""
+def same(name: str) -> str:
+    """A form (NFC) that is equal for names that read the same: Unicode writes é as one character or as two."""
     return unicodedata.normalize("NFC", name)
 
 
-def alike(name):
-    """Equal for names that differ in case and blanks alone."""
+def alike(name: str) -> str:
+    """A form that is equal for names that differ in case and blanks alone."""
     return " ".join(unicodedata.normalize("NFKC", name).casefold().split())
 
 
-def split_of(name):
+def split_of(name: str) -> str | None:
     """The key of SPLITS that the name of a folder stands for, None where it is no split's."""
     if not name.isascii():
         return None
@@ -82,7 +86,7 @@ def split_of(name):
     return next((kind for kind, known in SPLITS.items() if plain in known), None)
 
 
-def names(some, limit=10):
+def names(some: Sequence[str], limit: int = 10) -> str:
     """The first names of a list, without control characters."""
     more = f" and {len(some) - limit:,} more" if len(some) > limit else ""
     return (", ".join(printable(name, 60) for name in some[:limit]) or "none") + more
@@ -91,7 +95,7 @@ def names(some, limit=10):
 # ---- splits ----
 
 
-def find_splits(root, follow_symlinks, ignored, held_out=HELD_OUT):
+def find_splits(root: Path, follow_symlinks: bool, ignored: Ignored, held_out: Sequence[str] = HELD_OUT) -> Splits:
     """The Splits of a folder, which are its folders with the names of SPLITS, or else the folder itself.
 
     Args:
@@ -132,7 +136,9 @@ def find_splits(root, follow_symlinks, ignored, held_out=HELD_OUT):
     return Splits(found[train], test and found[test], tuple(notes))
 
 
-def _held_out(root, kinds, with_classes, held_out):
+def _held_out(
+    root: str | os.PathLike[str], kinds: Mapping[str, str | None], with_classes: Sequence[str], held_out: Sequence[str]
+) -> str | None:
     """The folder of the test images; one without class folders only where there is no other."""
     for able in (with_classes, list(kinds)):
         for kind in held_out:
@@ -142,7 +148,7 @@ def _held_out(root, kinds, with_classes, held_out):
     return None
 
 
-def _only(root, kind, some):
+def _only(root: str | os.PathLike[str], kind: str, some: Sequence[str]) -> str | None:
     """The one name of a list, None of an empty one."""
     if len(some) > 1:
         raise DataError(
@@ -154,7 +160,7 @@ def _only(root, kind, some):
     return some[0] if some else None
 
 
-def _refuse_splits_elsewhere(root, links):
+def _refuse_splits_elsewhere(root: str | os.PathLike[str], links: Iterable[str]) -> None:
     """Raise DataError where links that are not followed have the name of a split: without it another one is made."""
     splits = [name for name in links if split_of(name)]
     if splits:
@@ -166,7 +172,7 @@ def _refuse_splits_elsewhere(root, links):
         )
 
 
-def _refuse_classes_beside(root, train, beside):
+def _refuse_classes_beside(root: str | os.PathLike[str], train: str, beside: Sequence[str]) -> None:
     if beside:
         raise DataError(
             f"folders of images lie beside {names([train])}/: {names(beside)}",
@@ -176,7 +182,9 @@ def _refuse_classes_beside(root, train, beside):
         )
 
 
-def _refuse_unknown_splits(root, folders, found, follow_symlinks):
+def _refuse_unknown_splits(
+    root: str | os.PathLike[str], folders: Sequence[str], found: Mapping[str, str], follow_symlinks: bool
+) -> None:
     """Raise DataError for seg_train and seg_test: all folders begin or end in a split's name, and hold folders."""
     words = [re.findall(r"[a-z]+", name.casefold()) for name in folders]
     ends = [{*of_name[:1], *of_name[-1:]} for of_name in words]
@@ -190,7 +198,7 @@ def _refuse_unknown_splits(root, folders, found, follow_symlinks):
         )
 
 
-def refuse_nested_splits(folder, inner):
+def refuse_nested_splits(folder: str | os.PathLike[str], inner: Mapping[str, Sequence[str]]) -> None:
     """Raise DataError where class folders hold the folders of splits.
 
     Args:
@@ -208,7 +216,7 @@ def refuse_nested_splits(folder, inner):
         )
 
 
-def _are_splits(kinds):
+def _are_splits(kinds: Iterable[str | None]) -> bool:
     """Whether folders of these kinds, None for no split, are splits: all of them, or a training beside another one."""
     kinds = set(kinds)
     return None not in kinds or {"train"} < kinds - {None}
@@ -217,7 +225,9 @@ def _are_splits(kinds):
 # ---- classes and files ----
 
 
-def class_folders(folder, root, follow_symlinks, ignored):
+def class_folders(
+    folder: str | os.PathLike[str], root: str | os.PathLike[str], follow_symlinks: bool, ignored: Ignored
+) -> dict[str, str]:
     """Class name → path, sorted by the name on the disk.
 
     Raises:
@@ -244,9 +254,9 @@ def class_folders(folder, root, follow_symlinks, ignored):
     return {text(name): path for name, path in classes.items()}
 
 
-def _refuse_equal(folder, classes):
+def _refuse_equal(folder: str | os.PathLike[str], classes: Iterable[str]) -> None:
     """Raise DataError where two class names are the same to a reader."""
-    first = {}
+    first: dict[str, str] = {}
     for name in classes:
         other = first.setdefault(same(name), name)
         if other is not name:
@@ -258,7 +268,9 @@ def _refuse_equal(folder, classes):
             )
 
 
-def require_same_classes(folder, classes, other, other_classes):
+def require_same_classes(
+    folder: str | os.PathLike[str], classes: Iterable[str], other: str | os.PathLike[str], other_classes: Iterable[str]
+) -> None:
     """Raise DataError, with the difference both ways, unless two splits have the same classes."""
     here, there = ({same(name): name for name in found} for found in (classes, other_classes))
     only_here, only_there = sorted(here.keys() - there), sorted(there.keys() - here)
@@ -276,7 +288,12 @@ def require_same_classes(folder, classes, other, other_classes):
         )
 
 
-def files_below(class_folder, above, follow_symlinks, ignored):
+def files_below(
+    class_folder: str | os.PathLike[str],
+    above: Sequence[str | os.PathLike[str]],
+    follow_symlinks: bool,
+    ignored: Ignored,
+) -> tuple[list[str], list[str]]:
     """All regular files of a class, however deep, sorted by path, and the names of the folders in it.
 
     Args:
@@ -303,7 +320,9 @@ def files_below(class_folder, above, follow_symlinks, ignored):
     return sorted(files), inner or []
 
 
-def entries(folder, root, follow_symlinks, ignored):
+def entries(
+    folder: str | os.PathLike[str], root: str | os.PathLike[str], follow_symlinks: bool, ignored: Ignored
+) -> dict[str, str]:
     """Name → path of all in a folder that may be used; the rest goes to `ignored`."""
     found = {}
     with os.scandir(folder) as scanned:
@@ -317,22 +336,22 @@ def entries(folder, root, follow_symlinks, ignored):
     return found
 
 
-def _leads_into(link, root):
+def _leads_into(link: str, root: str | os.PathLike[str]) -> bool:
     return Path(os.path.realpath(link)).is_relative_to(root)
 
 
-def _folders_in(folder, root, follow_symlinks):
+def _folders_in(folder: str | os.PathLike[str], root: str | os.PathLike[str], follow_symlinks: bool) -> bool:
     """Whether there are folders in a folder that may be used."""
     return any(map(os.path.isdir, entries(folder, root, follow_symlinks, Ignored(root)).values()))
 
 
-def _holds_images(folder):
+def _holds_images(folder: str | os.PathLike[str]) -> bool:
     """Whether there are files in a folder that are called as images are."""
     with os.scandir(folder) as scanned:
         return any(entry.name.lower().endswith(IMAGE_ENDINGS) and entry.is_file() for entry in scanned)
 
 
-def _identity(folder):
+def _identity(folder: str | os.PathLike[str]) -> tuple[int, int]:
     """What a folder is under any name."""
     status = os.stat(folder)
     return status.st_dev, status.st_ino

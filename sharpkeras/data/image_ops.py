@@ -16,6 +16,8 @@ elsewhere they may differ by 1.
 
 import functools
 import math
+from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 from keras import ops
@@ -45,7 +47,7 @@ LEVELS = np.arange(256)
 CHUNK = 4  # images that are changed at a time; see `transform`
 
 
-def transform(images, operation, magnitude, negative):
+def transform(images: Any, operation: Any, magnitude: Any, negative: Any) -> Any:
     """Each image by one operation of its own.
 
     Args:
@@ -68,7 +70,7 @@ def transform(images, operation, magnitude, negative):
     order = ops.argsort(operation)  # equal operations together
     filled = ops.take(order, ops.minimum(ops.arange(-(-batch // CHUNK) * CHUNK, dtype="int32"), batch - 1))
 
-    def change(where):
+    def change(where: Any) -> Any:
         chunk, here = ops.take(images, where, axis=0), ops.take(operation, where)
         for function, names, table, chosen in families:
             parameters = ops.take(table, ops.take(chosen, where), axis=0)  # those of the identity for other families
@@ -82,31 +84,31 @@ def transform(images, operation, magnitude, negative):
     return ops.take(changed, ops.argsort(order), axis=0)
 
 
-def _index(name):
+def _index(name: str) -> int:
     return OPERATIONS.index(name)
 
 
-def _is(operation, name):
+def _is(operation: Any, name: str) -> Any:
     """Where the operation is that of a name, as bool (B, 1, 1, 1)."""
     return ops.equal(operation, _index(name))[:, None, None, None]
 
 
-def _among(operation, names):
+def _among(operation: Any, names: Iterable[str]) -> Any:
     """Where the operation is one of some names, as bool (B,)."""
     return ops.any(ops.equal(operation[:, None], np.array([_index(name) for name in names], np.int32)), axis=1)
 
 
-def _rows():
+def _rows() -> list[tuple[str, float, int]]:
     """Every operation, magnitude and sign, in the order of `row` in `transform`."""
     return [(name, magnitude, sign) for name in OPERATIONS for magnitude in MAGNITUDES[name] for sign in (1, -1)]
 
 
-def _look_up(tables, values):
+def _look_up(tables: Any, values: Any) -> Any:
     """For each pixel its entry: tables (B, C, E) at values (B, H, W, C) in 0..E-1."""
     return ops.take(ops.reshape(tables, (-1,)), _places(values, tables.shape[-1]))
 
 
-def _places(values, entries):
+def _places(values: Any, entries: int) -> Any:
     """Where the entry of each pixel lies in flattened tables (B, C, entries): int32 (B, H, W, C)."""
     batch, channels = ops.shape(values)[0], values.shape[-1]
     first = ops.arange(batch * channels, dtype="int32") * entries
@@ -116,7 +118,7 @@ def _places(values, entries):
 # ---- moving: Image.transform(AFFINE, NEAREST) and Image.rotate
 
 
-def move(images, operation, matrices):
+def move(images: Any, operation: Any, matrices: Any) -> Any:
     """Images under affine maps from the pixels of the result to those of the image.
 
     Args:
@@ -137,7 +139,7 @@ def move(images, operation, matrices):
     return ops.where(inside[..., None], moved, float(FILL))
 
 
-def _matrices(height, width):
+def _matrices(height: int, width: int) -> np.ndarray:
     """For each row a, b, c, d, e, f of x' = ax + by + c, y' = dx + ey + f: 16.16 fixed point, as Pillow rounds it."""
     rows = []
     for name, magnitude, sign in _rows():
@@ -146,7 +148,7 @@ def _matrices(height, width):
     return np.floor(np.array(rows) * 2**16 + 0.5).astype(np.int32)
 
 
-def _matrix(name, amount, height, width):
+def _matrix(name: str, amount: float, height: int, width: int) -> tuple[float, ...]:
     if name == "shearX":
         return 1, amount, 0, 0, 1, 0
     if name == "shearY":
@@ -166,7 +168,7 @@ def _matrix(name, amount, height, width):
 # ---- mapping: ImageOps, one new level for each old one
 
 
-def remap(images, operation, tables):
+def remap(images: Any, operation: Any, tables: Any) -> Any:
     """Images through look-up tables, those of "autocontrast" and "equalize" made from the histogram of each channel.
 
     Args:
@@ -176,7 +178,7 @@ def remap(images, operation, tables):
     """
     tables = ops.repeat(tables[:, None], images.shape[-1], axis=1)  # (B, C, 256)
 
-    def adapt():
+    def adapt() -> Any:
         counts = _histograms(images)
         adapted = ops.where(_is(operation, "equalize")[..., 0], ops.cast(_equalize(counts), "float32"), tables)
         return ops.where(_is(operation, "autocontrast")[..., 0], ops.cast(_autocontrast(counts), "float32"), adapted)
@@ -186,12 +188,12 @@ def remap(images, operation, tables):
     return _look_up(tables, images)
 
 
-def _tables():
+def _tables() -> np.ndarray:
     """For each row the new level of every level, where it needs no histogram: float32 (rows, 256)."""
     return np.array([_table(name, magnitude) for name, magnitude, _ in _rows()], np.float32)
 
 
-def _table(name, magnitude):
+def _table(name: str, magnitude: float) -> np.ndarray:
     if name == "invert":
         return 255 - LEVELS
     if name == "solarize":
@@ -201,7 +203,7 @@ def _table(name, magnitude):
     return LEVELS
 
 
-def _histograms(images):
+def _histograms(images: Any) -> Any:
     """How often each level occurs: int32 (B, C, 256)."""
     batch, channels = ops.shape(images)[0], images.shape[-1]
     places = ops.reshape(_places(images, 256), (-1,))
@@ -209,7 +211,7 @@ def _histograms(images):
     return ops.reshape(counts, (batch, channels, 256))
 
 
-def _equalize(counts):
+def _equalize(counts: Any) -> Any:
     """ImageOps.equalize: the levels below, in steps that spread all pixels but those of the highest level over 255."""
     up_to = ops.cumsum(counts, axis=-1)
     pixels = up_to[..., -1:]
@@ -219,7 +221,7 @@ def _equalize(counts):
     return ops.where(step > 0, ops.minimum(spread, 255), LEVELS.astype(np.int32))
 
 
-def _autocontrast(counts):
+def _autocontrast(counts: Any) -> Any:
     """ImageOps.autocontrast: from the lowest level 0 to the highest level 255."""
     levels, seen = LEVELS.astype(np.int32), ops.cast(counts > 0, "int32")
     low = ops.cast(ops.argmax(seen, axis=-1, keepdims=True), "int32")
@@ -234,7 +236,7 @@ def _autocontrast(counts):
 
 
 @functools.cache
-def _rounded_down():
+def _rounded_down() -> np.ndarray:
     """The cases (low · 256 + high) · 256 + level, sorted, in which Pillow's doubles end just below a whole number.
 
     Pillow truncates level · scale + offset. In 12,094 of 2,828,800 cases where the exact value is whole (often 255 at
@@ -254,7 +256,7 @@ def _rounded_down():
 # ---- blending: ImageEnhance, an image and a degenerate form of it
 
 
-def blend(images, operation, products):
+def blend(images: Any, operation: Any, products: Any) -> Any:
     """degenerate + factor · (image - degenerate), which is gray, evenly gray, black or smooth.
 
     The products are looked up, since a compiler may fuse multiplication and addition, which skips a rounding, and
@@ -276,13 +278,13 @@ def blend(images, operation, products):
     return ops.floor(ops.clip(degenerate + _look_up(products, images - degenerate + 255), 0, 255))
 
 
-def _products():
+def _products() -> np.ndarray:
     """For each factor 1 ± magnitude its products with the differences -255..255, rounded to float32: (20, 511)."""
     factors = [1 + magnitude * sign for magnitude in BLENDING["color"] for sign in (1, -1)]
     return np.array(factors, np.float32)[:, None] * np.arange(-255, 256, dtype=np.float32)
 
 
-def _gray(images):
+def _gray(images: Any) -> Any:
     """Image.convert("L"), (B, H, W, 1): whole numbers below 2²⁴, which float32 holds exactly."""
     if images.shape[-1] == 1:
         return images
@@ -290,7 +292,7 @@ def _gray(images):
     return ops.floor((19595 * red + 38470 * green + 7471 * blue + 32768) / 65536)
 
 
-def _smooth(images):
+def _smooth(images: Any) -> Any:
     """ImageFilter.SMOOTH: weights 1, and 5 in the centre, over 13; the outermost pixels stay."""
     _, height, width, _ = images.shape
     padded = ops.pad(images, [[0, 0], [1, 1], [1, 1], [0, 0]])

@@ -1,11 +1,15 @@
 """Prefetching: batches are made ahead of their use, while the device works on those before."""
 
 from collections import deque
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 
-def ahead(batches, number=2):
-    """The same batches in the same order, made in one thread, up to `number` of them before they are asked for.
+def ahead(batches: Iterator[T], number: int = 2) -> Iterator[T]:
+    """Prefetch batches in one thread: the same ones in the same order, up to `number` before they are asked for.
 
     What the thread raises is raised here, in the place of the batch that could not be made. The thread ends with this
     generator: after the last batch, or when it is closed before, as soon as the batch in work is done.
@@ -17,7 +21,7 @@ def ahead(batches, number=2):
     end = object()
     thread = ThreadPoolExecutor(1)
     try:
-        waiting = deque(thread.submit(next, batches, end) for _ in range(number))
+        waiting: deque[Any] = deque(thread.submit(next, batches, end) for _ in range(number))
         while (batch := waiting.popleft().result()) is not end:
             waiting.append(thread.submit(next, batches, end))
             yield batch

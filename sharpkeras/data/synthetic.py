@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from sharpkeras.data.dataset import LoadedSplit, adapt, limited
+from sharpkeras.data.dataset import LoadedSplit, Options, adapt, limited
 from sharpkeras.data.encoded_images import EncodedImages
 from sharpkeras.data.transforms import fit
 
@@ -29,7 +29,7 @@ KINDS = {
 }
 
 
-def load_generated(split, options, *, kind):
+def load_generated(split: str, options: Options, *, kind: str) -> LoadedSplit:
     """A few dozen images of one of KINDS, the same ones each time: a colour for each class, and noise over it.
 
     Images of several sizes go through the same views as those that stay on disk. Of a thousand classes, only as many
@@ -56,7 +56,7 @@ def load_generated(split, options, *, kind):
     return LoadedSplit(images, labels[chosen], class_names, notes)
 
 
-def _pixels(kind, seed, index, label):
+def _pixels(kind: Kind, seed: int, index: int, label: int) -> np.ndarray:
     """One image, uint8 (H, W, C)."""
     generator = np.random.default_rng([seed, index])
     height, width = generator.integers(kind.smallest, kind.largest + 1, 2)

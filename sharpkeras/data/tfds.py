@@ -6,11 +6,12 @@ import logging
 import os
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from sharpkeras.data.arrays import CIFAR10_CLASSES
-from sharpkeras.data.dataset import LoadedSplit, adapt, limited
+from sharpkeras.data.dataset import LoadedSplit, Options, adapt, limited
 from sharpkeras.data.decoding import open_image
 from sharpkeras.data.encoded_images import EncodedImages
 from sharpkeras.data.transforms import fit
@@ -22,7 +23,7 @@ IMAGENET_TARS = {"ILSVRC2012_img_train.tar": "138 GB", "ILSVRC2012_img_val.tar":
 RECORDS_AT_ONCE = 64
 
 
-def _quiet_tfds():
+def _quiet_tfds() -> Any:
     """The package, which logs a warning for each dataset that is not there; what to do is told by our own message."""
     import tensorflow_datasets
 
@@ -30,7 +31,7 @@ def _quiet_tfds():
     return tensorflow_datasets
 
 
-def load_cifar10(split, options):
+def load_cifar10(split: str, options: Options) -> LoadedSplit:
     """CIFAR-10 in the order of the original files."""
     examples, builder = _arrays("cifar10", "cifar10", split, options)
     order = np.argsort(examples["id"])
@@ -38,13 +39,13 @@ def load_cifar10(split, options):
     return adapt(examples["image"][order], labels, tuple(builder.info.features["label"].names), options)
 
 
-def load_cifar10_1(split, options, *, version):
+def load_cifar10_1(split: str, options: Options, *, version: str) -> LoadedSplit:
     """CIFAR-10.1 of a version, "v4" or "v6", in the order of TFDS, which is not that of the original arrays."""
     examples, _ = _arrays(f"cifar10_1/{version}", f"cifar10.1-{version}", split, options)
     return adapt(examples["image"], examples["label"].astype(np.int64), CIFAR10_CLASSES, options)
 
 
-def load_imagenet(split, options):
+def load_imagenet(split: str, options: Options) -> LoadedSplit:
     """ImageNet, its images encoded and on disk, in the order of TFDS; the test split is the official validation.
 
     Needs files of the format array_record, which can be read in any order. Reading them does not need TensorFlow.
@@ -70,7 +71,7 @@ def load_imagenet(split, options):
     return LoadedSplit(images, index["labels"][chosen], class_names, (*notes, *limit_note))
 
 
-def _arrays(name, spec, split, options):
+def _arrays(name: str, spec: str, split: str, options: Options) -> tuple[dict[str, np.ndarray], Any]:
     """All examples of a split as arrays, and the builder; `spec` is what `load` calls the builder `name`."""
     tfds = _quiet_tfds()
 
@@ -83,7 +84,7 @@ def _arrays(name, spec, split, options):
     return tfds.as_numpy(builder.as_dataset(split=split, batch_size=-1, shuffle_files=False)), builder
 
 
-def _keep_tensorflow_off_the_gpu():
+def _keep_tensorflow_off_the_gpu() -> None:
     """TFDS makes arrays with TensorFlow, which would take the memory that another backend needs."""
     import tensorflow as tf
 
@@ -91,7 +92,7 @@ def _keep_tensorflow_off_the_gpu():
         tf.config.set_visible_devices([], "GPU")
 
 
-def _prepared_imagenet(download):
+def _prepared_imagenet(download: bool) -> str | os.PathLike[str]:
     """The folder of ImageNet in the format array_record, made from the two tar files if allowed."""
     tfds = _quiet_tfds()
 
@@ -115,7 +116,7 @@ def _prepared_imagenet(download):
     return builder.data_dir
 
 
-def _with_random_access(builder):
+def _with_random_access(builder: Any) -> str | os.PathLike[str]:
     """The folder of a prepared builder; raises DataError if its files can only be read from front to back."""
     tfds = _quiet_tfds()
 
@@ -133,11 +134,11 @@ def _with_random_access(builder):
     )
 
 
-def _not_prepared(builder, how):
+def _not_prepared(builder: Any, how: str) -> DataError:
     return DataError(f"{builder.name} is not prepared", where=printable(str(builder.data_dir)), next_step=how)
 
 
-def _prepare(builder):
+def _prepare(builder: Any) -> None:
     """Downloads and checks a TFDS dataset, or makes it from files that were downloaded by hand."""
     tfds = _quiet_tfds()
 
@@ -153,7 +154,7 @@ def _prepare(builder):
         ) from error
 
 
-def _index(builder, split, source):
+def _index(builder: Any, split: str, source: Any) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
     """Labels, names and sizes of all records, from the file that keeps them or from the records; and notes."""
     path = Path(builder.data_dir) / f"sharpkeras_{split}.npz"
     stamp = np.array([len(source), builder.info.splits[split].num_bytes])
@@ -173,7 +174,7 @@ def _index(builder, split, source):
     return index, ()
 
 
-def _read_index(source):
+def _read_index(source: Any) -> dict[str, np.ndarray]:
     labels, names, byte_sizes = np.empty(len(source), np.int64), [], np.empty(len(source), np.int64)
     for start in range(0, len(source), RECORDS_AT_ONCE):
         records = range(start, min(start + RECORDS_AT_ONCE, len(source)))

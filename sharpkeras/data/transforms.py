@@ -5,6 +5,7 @@ As torchvision's transforms on Pillow images, bilinear and with Pillow's antiali
 
 import math
 
+import numpy as np
 from PIL import Image, ImageOps
 
 BILINEAR = Image.Resampling.BILINEAR
@@ -13,7 +14,7 @@ SCALE, RATIO, ATTEMPTS = (0.08, 1.0), (3 / 4, 4 / 3), 10
 MAX_PIXELS = 64_000_000  # of one image: above photographs, far below a decompression bomb
 
 
-def fit(image, image_size, resize_size=None):
+def fit(image: Image.Image, image_size: int | None, resize_size: int | None = None) -> Image.Image:
     """The evaluation view of a Pillow image: its short side is resized and its centre cropped.
 
     Args:
@@ -41,7 +42,7 @@ def fit(image, image_size, resize_size=None):
     return image.crop((left, top, left + image_size, top + image_size))
 
 
-def random_resized_crop(image, size, generator):
+def random_resized_crop(image: Image.Image, size: tuple[int, int], generator: np.random.Generator) -> Image.Image:
     """The training view of a Pillow image: a random part of it, resized to `size`, (height, width) in pixels.
 
     As torchvision's RandomResizedCrop. All that is random comes from `generator`, a numpy.random.Generator.
@@ -49,7 +50,7 @@ def random_resized_crop(image, size, generator):
     return image.crop(random_box(*image.size, generator)).resize((size[1], size[0]), BILINEAR)
 
 
-def random_box(width, height, generator):
+def random_box(width: int, height: int, generator: np.random.Generator) -> tuple[int, int, int, int]:
     """The part of an image that RandomResizedCrop takes: (left, top, right, bottom) in pixels."""
     for _ in range(ATTEMPTS):
         area = width * height * generator.uniform(*SCALE)

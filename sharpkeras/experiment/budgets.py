@@ -70,7 +70,7 @@ class Budget:
         return self.space.extract(alphas, **self.space.extract_options(self.recipe), **within)
 
     @property
-    def _costs(self):
+    def _costs(self) -> Costs:
         if self.costs is None:
             raise ValueError("the recipe has neither budget nor penalty, so that nothing costs anything")
         return self.costs

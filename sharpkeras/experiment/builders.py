@@ -78,7 +78,7 @@ def training_model(recipe: TrainRecipe, network: FinalNetwork, dataset: Dataset,
     return TrainingModel(network, sgd, recipe.auxiliary_weight, recipe.label_smoothing, **preparation)
 
 
-def _sgd(recipe, updates, **options):
+def _sgd(recipe: Recipe, updates: float, **options: Any) -> SGD:
     """SGD under cosine power annealing (Eq. 2), the schedule counted in updates, of which an epoch has `updates`."""
     warmup = round(recipe.warmup_epochs * updates)
     annealing = max(1, round(recipe.epochs * updates) - warmup)

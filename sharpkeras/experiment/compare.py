@@ -7,18 +7,24 @@ counts it.
 import dataclasses
 import functools
 import json
+import os
 import shlex
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from sharpkeras.errors import ConfigError, RunError, UsageError
 from sharpkeras.experiment.evaluate import TEST_SELECTED
 from sharpkeras.io import atomic_writes
 from sharpkeras.io.hashes import sha256
 from sharpkeras.measure.cost import Cost
-from sharpkeras.measure.statistics import mcnemar, mean_interval, median_half_range
+from sharpkeras.measure.statistics import Estimate, mcnemar, mean_interval, median_half_range
 from sharpkeras.recipes import TrainRecipe
 from sharpkeras.runs import RunDirectory, architectures, contents, files
 from sharpkeras.searching.collapse import FREE_KINDS
+from sharpkeras.spaces import Architecture
 from sharpkeras.spaces.network_spec import NetworkSpec
 
 OTHER_IMAGES, OTHER_SELECTION, SAME_SEED = "OTHER IMAGES", "OTHER SELECTION", "SAME SEED"
@@ -36,7 +42,13 @@ FOUND = (
 )
 
 
-def compare(paths, force=False, picture=None, overwrite=False, tell=None):
+def compare(
+    paths: Sequence[str | os.PathLike[str]],
+    force: bool = False,
+    picture: str | os.PathLike[str] | None = None,
+    overwrite: bool = False,
+    tell: Callable[[dict[str, Any]], None] | None = None,
+) -> dict[str, Any]:
     """Trainings and searches: each kind as rows, and as groups of seeds.
 
     Args:
@@ -88,7 +100,7 @@ def compare(paths, force=False, picture=None, overwrite=False, tell=None):
     return report
 
 
-def _read(paths):
+def _read(paths: Sequence[str | os.PathLike[str]]) -> list[RunDirectory]:
     runs, places = [RunDirectory.read(path) for path in paths], [Path(path).resolve() for path in paths]
     twice = [str(path) for path, place in zip(paths, places) if places.count(place) > 1]
     if twice:
@@ -96,7 +108,7 @@ def _read(paths):
     return runs
 
 
-def _rows(runs):
+def _rows(runs: Sequence[RunDirectory]) -> list[dict[str, Any]]:
     """What is said of each run, its group a number."""
     keys, names = [_group_key(run) for run in runs], _names([run.path.resolve().parts for run in runs])
     numbers = {key: number for number, key in enumerate(dict.fromkeys(keys), 1)}
@@ -114,7 +126,7 @@ def _rows(runs):
     return rows
 
 
-def _names(places):
+def _names(places: Sequence[tuple[str, ...]]) -> list[str]:
     """The shortest end of each path that none of the others has: "search", or "a/search" and "b/search"."""
     names = []
     for place in places:
@@ -123,13 +135,13 @@ def _names(places):
     return names
 
 
-def _group_key(run):
+def _group_key(run: RunDirectory) -> str:
     """What the runs of a group share: kind and recipe but for the seed. A run without a recipe stands alone."""
     settings = {**(contents.settings(run) if run.recipe else {"run": str(run.path)}), "seed": None}
     return json.dumps([run.kind, {**run.recipe, "settings": settings}], sort_keys=True)
 
 
-def _grouped(rows):
+def _grouped(rows: list[dict[str, Any]]) -> list[tuple[int, list[dict[str, Any]]]]:
     """The number of each group and its rows."""
     return [(group, [r for r in rows if r["group"] == group]) for group in dict.fromkeys(r["group"] for r in rows)]
 
@@ -137,7 +149,7 @@ def _grouped(rows):
 # --- trainings ---
 
 
-def _training(run):
+def _training(run: RunDirectory) -> dict[str, Any]:
     """Its architecture and cost, and its error on each dataset that it was evaluated on."""
     found, evaluations = architectures.of_recipe(run), _evaluations(run)
     return {
@@ -148,13 +160,13 @@ def _training(run):
     }
 
 
-def _name(found):
+def _name(found: Architecture) -> str:
     """An architecture's name, or what tells it from others that have none."""
     text = json.dumps(found.as_dict())
     return found.name or f"{found.kind} {sha256(text.encode())[:8]}"
 
 
-def _cost(run, found):
+def _cost(run: RunDirectory, found: Architecture | None) -> dict[str, Any]:
     """Parameters and AddMults of the run's network; None each while it has not seen its data, or only Python knows its
     space."""
     if not found or "space" in run.recipe or not run.has(files.DATA):
@@ -167,7 +179,7 @@ def _cost(run, found):
 _counted = functools.lru_cache(NetworkSpec.cost)  # once for the seeds of a group
 
 
-def _evaluations(run):
+def _evaluations(run: RunDirectory) -> list[dict[str, Any]]:
     """What `evaluate` has left in a finished run, that on its own test images first."""
     evaluations = []
     for path in sorted(run.path.glob(files.EVALUATIONS)) if run.finished else []:
@@ -181,7 +193,7 @@ def _evaluations(run):
     return sorted(evaluations, key=lambda evaluation: evaluation["predictions"] != "predictions")
 
 
-def _training_groups(rows):
+def _training_groups(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """For each group and each dataset, the errors of its seeds as one number, in the paper's way and as a mean."""
     groups = []
     for group, members in _grouped(rows):
@@ -199,12 +211,12 @@ def _training_groups(rows):
     return groups
 
 
-def _as_dict(estimate, *, label=None, **form):
+def _as_dict(estimate: Estimate, *, label: str | None = None, **form: Any) -> dict[str, Any]:
     text = f"{estimate.number(**form)} ({estimate.how})"
     return {**dataclasses.asdict(estimate), "text": f"{label} {text}" if label else text}
 
 
-def _pairs(runs, rows):
+def _pairs(runs: Mapping[str, RunDirectory], rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The exact McNemar tests between the first evaluated training and each other one, on all images they share."""
     first, *others = [row for row in rows if row["evaluations"]] or [None]
     pairs = []
@@ -222,7 +234,7 @@ def _pairs(runs, rows):
     return pairs
 
 
-def _right(run, evaluation):
+def _right(run: RunDirectory, evaluation: Mapping[str, Any]) -> np.ndarray:
     """Whether each image was answered rightly, (N,) booleans."""
     name = f"{evaluation['predictions']}.safetensors"
     loaded = contents.answers(run, name)
@@ -239,7 +251,7 @@ def _right(run, evaluation):
 # --- searches ---
 
 
-def _search(run):
+def _search(run: RunDirectory) -> dict[str, Any]:
     """Its settings, and the collapse watch of its last epoch and of the worst one."""
     settings, rows = contents.settings(run) if run.recipe else {}, contents.numbers(run, _watched(run.read_metrics()))
     own = run.recipe.get("space")  # of a search in a HyperCuboid of one's own, and not what the settings say
@@ -256,18 +268,18 @@ def _search(run):
     }
 
 
-def _watched(rows):
+def _watched(rows: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
     """The names of the metrics that are shown: those of the collapse watch, and what was found."""
     entropies = [*ENTROPIES, *(name for row in rows for name in row if str(name).startswith(ENTROPY))]
     return (*WEIGHTLESS, *dict.fromkeys(entropies), *FOUND)
 
 
-def _watch(row):
+def _watch(row: Mapping[str, Any]) -> dict[str, Any]:
     there = [name for name in _watched([row]) if name in row or not name.startswith(ENTROPY)]
     return {"epoch": row["epoch"] + 1, "epochs_counted_from": 1, **{name: row.get(name) for name in there}}
 
 
-def _search_groups(rows):
+def _search_groups(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """For each group, the collapse watch of the last epoch as the mean of its seeds; of those that have ended."""
     groups = []
     for group, members in _grouped(rows):
@@ -283,7 +295,7 @@ def _search_groups(rows):
     return groups
 
 
-def _refuse_picture(path, searches, overwrite):
+def _refuse_picture(path: Path, searches: list[dict[str, Any]], overwrite: bool) -> None:
     if not searches:
         raise UsageError("a picture shows searches, and there is none", where="`picture`", allowed="a search run")
     if path.suffix != ".png":
@@ -291,18 +303,18 @@ def _refuse_picture(path, searches, overwrite):
     atomic_writes.refuse_to_replace(path, overwrite, "another `picture`, or `overwrite`")
 
 
-def _draw(path, searches, runs):
+def _draw(path: Path, searches: list[dict[str, Any]], runs: Mapping[str, RunDirectory]) -> None:
     from sharpkeras.view.collapse import draw_collapse
 
     metrics = {row["name"]: runs[row["name"]].read_metrics() for row in searches}
     draw_collapse(metrics, path, _in_a_legend(searches))
 
 
-def _in_a_legend(searches):
+def _in_a_legend(searches: list[dict[str, Any]]) -> dict[str, str]:
     """Name of a search → what its group is called in a picture: by its weighting where no other group has the same."""
     groups = _grouped(searches)
     weightings = [members[0]["weighting"] for _, members in groups]
-    labels = {}
+    labels: dict[str, str] = {}
     for (_, members), weighting in zip(groups, weightings):
         names = ", ".join(row["name"] for row in members)
         is_enough = weighting is not None and len(set(weightings)) == len(groups)
@@ -314,7 +326,7 @@ def _in_a_legend(searches):
 # --- what makes runs incomparable ---
 
 
-def _advice(problems):
+def _advice(problems: Sequence[tuple[dict[str, Any], str, str]]) -> str:
     """What can be done about them: a training can be evaluated on other images, a search has seen those it has seen."""
     row = next((row for row, label, _ in problems if label == OTHER_IMAGES and "evaluations" in row), None)
     if row is None:
@@ -322,7 +334,7 @@ def _advice(problems):
     return f"{shlex.join(['sharpkeras', 'evaluate', row['run'], '--data', 'SPEC'])} on images they share"
 
 
-def _other_protocols(rows):
+def _other_protocols(rows: list[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], str, str]]:
     """(row, label, sentence) for each training whose test images or selection are not those of the first."""
     first, *others = [row for row in rows if row["evaluations"]] or [None]
     for row in others:
@@ -333,14 +345,14 @@ def _other_protocols(rows):
             yield row, OTHER_SELECTION, f"the weights of {row['name']} were selected otherwise ({selection})"
 
 
-def _shared(first, second):
+def _shared(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool | set[str]:
     """Whether two trainings were tested on some images in common, and never on others by the same name."""
     one, two = ({e["dataset"]: e["fingerprint"] for e in row["evaluations"]} for row in (first, second))
     agree = all(one[dataset] == two[dataset] for dataset in one.keys() & two.keys())
     return agree and set(one.values()) & set(two.values())
 
 
-def _other_data(rows):
+def _other_data(rows: list[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], str, str]]:
     """The same for searches: those on other training images than the first."""
     first, *others = [row for row in rows if row["fingerprint"]] or [None]
     for row in others:
@@ -348,9 +360,9 @@ def _other_data(rows):
             yield row, OTHER_IMAGES, f"{row['name']} searched on other images than {first['name']}"
 
 
-def _repeated_seeds(rows):
+def _repeated_seeds(rows: list[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], str, str]]:
     """The same for runs whose recipe, seed included, is that of one before: they are no sample of anything."""
-    seen = {}
+    seen: dict[tuple[int, int | None], dict[str, Any]] = {}
     for row in rows:
         first = seen.setdefault((row["group"], row["seed"]), row)
         if first is not row and row["seed"] is not None:

@@ -4,12 +4,15 @@ import dataclasses
 import functools
 import hashlib
 import logging
+import os
 import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import keras
 import numpy as np
 
-from sharpkeras.data import DATASETS, augment, batches, load
+from sharpkeras.data import DATASETS, Dataset, augment, batches, load
 from sharpkeras.data.folder_layout import same
 from sharpkeras.engine.epochs import NullProgress
 from sharpkeras.errors import DataError, ResourceError, RunError
@@ -20,7 +23,9 @@ from sharpkeras.io import atomic_writes, kinds
 from sharpkeras.io.hashes import sha256
 from sharpkeras.measure.accuracy import ErrorRate, top_k_errors
 from sharpkeras.optimizers import SGD
+from sharpkeras.recipes.rows import Recipe
 from sharpkeras.runs import RunDirectory, files
+from sharpkeras.spaces import SearchSpace
 from sharpkeras.training.training_model import TrainingModel
 
 TEST_SELECTED = "TEST-SELECTED"  # the label of every number of weights that test images have selected
@@ -29,7 +34,15 @@ TOP = 5  # top-5 error, and how many answers are kept
 logger = logging.getLogger("sharpkeras")
 
 
-def evaluate(path, dataset=None, batch_size=256, data_options=None, space=None, progress=None, tell=None):
+def evaluate(
+    path: str | os.PathLike[str],
+    dataset: str | None = None,
+    batch_size: int = 256,
+    data_options: Mapping[str, Any] | None = None,
+    space: SearchSpace | None = None,
+    progress: NullProgress | None = None,
+    tell: Callable[[dict[str, Any]], None] | None = None,
+) -> dict[str, Any]:
     """The top-1 and top-5 error of a trained network on test images, with Clopper–Pearson intervals.
 
     The run directory keeps the report as `evaluation.json` and the answers to every image as `predictions.safetensors`:
@@ -100,7 +113,7 @@ def evaluate(path, dataset=None, batch_size=256, data_options=None, space=None, 
     return report
 
 
-def selection_in_words(selected, spec, trained_on):
+def selection_in_words(selected: Mapping[str, Any], spec: str, trained_on: str) -> str:
     """How the weights were selected, and what that means for an error on the dataset `spec`."""
     epoch = f"epoch {selected['epoch'] + 1} of {selected['epochs']}" if "epoch" in selected else "last epoch"
     if selected["by"] == "test":
@@ -113,7 +126,7 @@ def selection_in_words(selected, spec, trained_on):
     return f"{epoch}; nothing was selected on these images"
 
 
-def options_as_trained(recipe, spec, shape):
+def options_as_trained(recipe: Recipe, spec: str, shape: Sequence[int]) -> dict[str, Any]:
     """How the test images are read: as the recipe says, but on disk only where the dataset can be read so.
 
     Images of another size come in that of the training, also where those of the training needed no resizing.
@@ -125,7 +138,7 @@ def options_as_trained(recipe, spec, shape):
     return {**options, "on_disk": None} if row and row.on_disk == "never" else options
 
 
-def _answers(model, test, batch_size):
+def _answers(model: TrainingModel, test: Dataset, batch_size: int) -> tuple[dict[int, int], np.ndarray, str]:
     """One pass over the test images, which may lie on disk.
 
     Returns:
@@ -147,7 +160,7 @@ def _answers(model, test, batch_size):
     return errors, np.concatenate(classes), digest.hexdigest()
 
 
-def _suffix(spec, trained_on):
+def _suffix(spec: str, trained_on: str) -> str:
     """What the names of the files of a dataset end in: nothing for the training's own, else a safe and unique text."""
     if spec == trained_on:
         return ""
@@ -156,7 +169,7 @@ def _suffix(spec, trained_on):
     return f"-{plain}" if plain == spec else f"-{plain}-{code}"
 
 
-def _as_trained(test, facts):
+def _as_trained(test: Dataset, facts: Mapping[str, Any]) -> Dataset:
     """The test images, with the classes called and numbered as in the training; raises DataError for others."""
     expected, shape = tuple(facts["class_names"]), tuple(facts["shape"])
     if sorted(map(same, test.class_names)) != sorted(map(same, expected)):

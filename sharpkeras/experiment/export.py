@@ -5,22 +5,28 @@ import difflib
 import functools
 import inspect
 import logging
+import os
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 
 from sharpkeras import __version__
-from sharpkeras.data import load
+from sharpkeras.data import Dataset, load
 from sharpkeras.errors import DataError, RunError, UsageError
 from sharpkeras.experiment.builders import seed_initializers
 from sharpkeras.experiment.evaluate import options_as_trained
 from sharpkeras.experiment.paper_tables import trained_network
 from sharpkeras.io import atomic_writes
 from sharpkeras.measure import cost
-from sharpkeras.recipes import network_sizes
+from sharpkeras.recipes import TrainRecipe, network_sizes
 from sharpkeras.runs import RunDirectory, architectures
+from sharpkeras.spaces import SearchSpace
+from sharpkeras.spaces.final_network import FinalNetwork
+from sharpkeras.spaces.network_spec import NetworkSpec
 
 KERAS = "keras:"  # in front of the name of a model in keras.applications
 REAL_IMAGES = 17  # that the export is checked on
@@ -47,27 +53,27 @@ class ExportSource:
     """
 
     model: keras.Model
-    metadata: dict
+    metadata: dict[str, Any]
     addmults: int | None = None
-    load: object = None
+    load: Callable[..., Dataset | None] | None = None
 
 
 def export(
-    source,
-    out,
+    source: str | os.PathLike[str],
+    out: str | os.PathLike[str],
     *,
-    opset=17,
-    overwrite=False,
-    optimize=True,
-    stored_pixels=False,
-    test_images=1000,
-    precision="float32",
-    calibration_images=512,
-    weight_bits=7,
-    sizes=None,
-    space=None,
-    data_options=None,
-):
+    opset: int = 17,
+    overwrite: bool = False,
+    optimize: bool = True,
+    stored_pixels: bool = False,
+    test_images: int = 1000,
+    precision: str = "float32",
+    calibration_images: int = 512,
+    weight_bits: int = 7,
+    sizes: NetworkSpec | None = None,
+    space: SearchSpace | None = None,
+    data_options: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
     """Write a model as ONNX, refused unless it agrees with Keras; see `onnx_export.export_onnx`.
 
     Args:
@@ -107,7 +113,7 @@ def export(
     if stored_pixels:
         model, metadata = _with_preprocessing(found, str(source))
 
-    def prepared(split, count):
+    def prepared(split: str, count: int) -> tuple[np.ndarray, np.ndarray] | None:
         """Images as the file takes them and their labels, or None."""
         dataset = found.load and count and found.load(split, count, data_options or {})
         if not dataset:
@@ -132,7 +138,7 @@ def export(
     )
 
 
-def _with_preprocessing(found, source):
+def _with_preprocessing(found: ExportSource, source: str) -> tuple[keras.Model, dict[str, Any]]:
     """The model for pixels as they are stored, and what its file tells of itself."""
     from sharpkeras.onnx_export.conversion import with_preprocessing
 
@@ -144,7 +150,7 @@ def _with_preprocessing(found, source):
     return model, found.metadata | {"preprocessing": inside}
 
 
-def _finder(source):
+def _finder(source: str | os.PathLike[str]) -> Callable[..., ExportSource]:
     """The function that makes its ExportSource; raises where nothing of the name is there, before anything is built."""
     if str(source).startswith(KERAS):
         _application(source)
@@ -159,7 +165,7 @@ def _finder(source):
 # ---- the sources ----
 
 
-def _run_source(path, sizes, space):
+def _run_source(path: str | os.PathLike[str], sizes: NetworkSpec | None, space: SearchSpace | None) -> ExportSource:
     network, recipe, facts, found, selected = trained_network(path, space)
     preprocessing = {"scale": "x / 255", "mean": facts["mean"], "deviation": facts["deviation"], "layout": "NHWC"}
     settings = {"classes": facts["class_names"], "recipe": recipe.as_dict(), "selected": selected}
@@ -168,7 +174,9 @@ def _run_source(path, sizes, space):
     return ExportSource(network.inference_model(), metadata, _deployed_addmults(network, metadata), load_images)
 
 
-def _load(recipe, facts, split, limit, options):
+def _load(
+    recipe: TrainRecipe, facts: Mapping[str, Any], split: str, limit: int, options: Mapping[str, Any]
+) -> Dataset | None:
     """Images of the training's data; None, and a warning, where they cannot be read (any more), or are others."""
     reading, problem = options_as_trained(recipe, recipe.dataset, facts["shape"]), None
     try:
@@ -183,7 +191,9 @@ def _load(recipe, facts, split, limit, options):
     return None if problem else dataset
 
 
-def _architecture_source(source, sizes, space):
+def _architecture_source(
+    source: str | os.PathLike[str], sizes: NetworkSpec | None, space: SearchSpace | None
+) -> ExportSource:
     found = architectures.architecture(source)
     spec = dataclasses.replace(sizes or network_sizes(), space=space)
     seed_initializers(spec.recipe.seed)
@@ -194,7 +204,7 @@ def _architecture_source(source, sizes, space):
     return ExportSource(network.inference_model(), metadata, _deployed_addmults(network, metadata))
 
 
-def _keras_source(source, sizes, space):
+def _keras_source(source: str | os.PathLike[str], sizes: NetworkSpec | None, space: SearchSpace | None) -> ExportSource:
     build, settings = _application(source), {"weights": None}
     if "classifier_activation" in inspect.signature(build).parameters:
         settings["classifier_activation"] = None  # logits, not probabilities
@@ -208,7 +218,7 @@ def _keras_source(source, sizes, space):
     return ExportSource(model, _metadata(model, {}, application=str(source), selected=UNTRAINED))
 
 
-def _application(source):
+def _application(source: str | os.PathLike[str]) -> Callable[..., keras.Model]:
     """The function of keras.applications that builds a model; raises UsageError with their names."""
     names = [name for name in dir(keras.applications) if name[0].isupper()]
     name = str(source).removeprefix(KERAS)
@@ -218,12 +228,12 @@ def _application(source):
     return getattr(keras.applications, name)
 
 
-def _metadata(counted, preprocessing, **others):
+def _metadata(counted: keras.Model, preprocessing: dict[str, Any], **others: Any) -> dict[str, Any]:
     numbers = cost.count(counted)._asdict()
     return {**others, "preprocessing": preprocessing, "cost": numbers, "sharpkeras": __version__}
 
 
-def _deployed_addmults(network, metadata):
+def _deployed_addmults(network: FinalNetwork, metadata: dict[str, Any]) -> int:
     """Of convolutions and dense layers; states that nothing reads count for the paper and are not in the file."""
     if network.output.get("unread"):
         return cost.count(network.inference_model()).addmults_conv_dense
@@ -233,7 +243,7 @@ def _deployed_addmults(network, metadata):
 # ---- images ----
 
 
-def _normalised(images, preprocessing):
+def _normalised(images: np.ndarray, preprocessing: Mapping[str, Any]) -> np.ndarray:
     """Images as the network takes them."""
     pixels = images.astype("float32") / 255.0
     return ((pixels - np.array(preprocessing["mean"])) / np.array(preprocessing["deviation"])).astype("float32")

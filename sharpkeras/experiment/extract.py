@@ -1,9 +1,11 @@
 """Architectures out of the alphas of a search that has run: other strategies, several routes, a budget afterwards."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from sharpkeras import spaces
 from sharpkeras.errors import ConfigError, RunError, UsageError
@@ -80,7 +82,7 @@ def extract(
     return result
 
 
-def _epoch_file(run, epoch):
+def _epoch_file(run: RunDirectory, epoch: int | None) -> str:
     """The file of the alphas of an epoch, which counts from 1; None is the last of a finished search."""
     if epoch is None:
         return last_epoch(run)
@@ -91,14 +93,14 @@ def _epoch_file(run, epoch):
     return name
 
 
-def _several(budget, alphas, routes):
+def _several(budget: Budget, alphas: Sequence[np.ndarray], routes: int) -> Architecture | None:
     """The architecture of several routes with the largest sum of weights; within a limit of as many as fit, or None."""
     if budget.limit is None:
         return budget.space.extract_routes(alphas, routes)
     if budget.recipe.cost not in COUNTED:
         raise UsageError("several routes have a budget of AddMults or parameters", where="`max_latency_ms`")
 
-    def cost(found):
+    def cost(found: Architecture) -> int:
         return getattr(budget.network.cost(found), COUNTED[budget.recipe.cost])
 
     try:

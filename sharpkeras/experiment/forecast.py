@@ -3,9 +3,12 @@
 import dataclasses
 import itertools
 import math
+import os
 import statistics
 import time
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from sharpkeras import spaces
 from sharpkeras.engine.checkpointing import model_arrays
@@ -14,9 +17,12 @@ from sharpkeras.engine.step_model import backend_step
 from sharpkeras.errors import ResourceError
 from sharpkeras.experiment import setup, weights
 from sharpkeras.experiment.budgets import Budget
-from sharpkeras.experiment.run_options import DEFAULT_OPTIONS
+from sharpkeras.experiment.run_options import DEFAULT_OPTIONS, RunOptions
 from sharpkeras.measure import cost
 from sharpkeras.measure.memory import available_bytes
+from sharpkeras.recipes import SearchRecipe, TrainRecipe
+from sharpkeras.recipes.rows import Recipe
+from sharpkeras.spaces import Architecture, SearchSpace
 
 TIMED_STEPS = 5
 ENOUGH_S = 30.0  # of timed steps
@@ -57,15 +63,16 @@ class Forecast:
     disk_bytes: int
 
     @property
-    def fits(self):
+    def fits(self) -> bool:
         """Whether there is memory enough, as far as is known."""
         return self.available_memory_bytes is None or self.peak_memory_bytes <= self.available_memory_bytes
 
-    def as_dict(self):
+    def as_dict(self) -> dict[str, Any]:
+        """The fields, and whether the memory is enough (`fits`), for `--json`."""
         return {**dataclasses.asdict(self), "fits": self.fits}
 
 
-def forecast(run_setup, epochs, addmults=None):
+def forecast(run_setup: setup.RunSetup, epochs: int, addmults: int | None = None) -> Forecast:
     """The Forecast of a run that is assembled and not begun; leaves no file. The model has trained a little afterwards.
 
     Args:
@@ -90,7 +97,7 @@ def forecast(run_setup, epochs, addmults=None):
     return Forecast(**numbers, **times, total_s=first_step_s + compile_s + epochs * epoch_s - step_s)
 
 
-def _sizes(model):
+def _sizes(model: Any) -> dict[str, Any]:
     """Numbers of a model's parameters and alphas, and the disk that its checkpoints take."""
     alphas = getattr(model, "alphas", None)
     weights = (model.network if alphas is None else model.supernet).trainable_variables
@@ -101,8 +108,8 @@ def _sizes(model):
     }
 
 
-def _seconds_of_a_step(step, data):
-    seconds = []
+def _seconds_of_a_step(step: Any, data: Iterator[Any]) -> float:
+    seconds: list[float] = []
     while len(seconds) < TIMED_STEPS and sum(seconds) < ENOUGH_S:
         started = time.perf_counter()
         float(step(next(data))["train_loss"])
@@ -110,7 +117,7 @@ def _seconds_of_a_step(step, data):
     return statistics.median(seconds)
 
 
-def _evaluation_seconds(run_setup):
+def _evaluation_seconds(run_setup: setup.RunSetup) -> tuple[float, float]:
     """What compiling the evaluation takes, and what evaluating all images takes: by one batch, evaluated twice."""
     batch, seconds = next(iter(run_setup.held_out())), []
     for _ in range(2):
@@ -120,13 +127,18 @@ def _evaluation_seconds(run_setup):
     return max(0.0, seconds[0] - seconds[1]), seconds[1] * math.ceil(run_setup.held_out_images / len(batch[0]))
 
 
-def memory_left():
+def memory_left() -> int | None:
     """Bytes that a step may still take: of the GPU's memory if there is one, else of the process's; None if unknown."""
     on_device = backend_step().device_bytes_left()
     return available_bytes() if on_device is None else on_device
 
 
-def forecast_search(recipe, options=DEFAULT_OPTIONS, data_options=None, space=None):
+def forecast_search(
+    recipe: SearchRecipe,
+    options: RunOptions = DEFAULT_OPTIONS,
+    data_options: Mapping[str, Any] | None = None,
+    space: SearchSpace | None = None,
+) -> Forecast:
     """The Forecast of a search; `options` counts as far as it changes what a step needs."""
     dataset = setup.training_data(recipe, NullProgress(), data_options)
     recipe = recipe if space or recipe.cost == "none" else recipe.priced()
@@ -136,7 +148,14 @@ def forecast_search(recipe, options=DEFAULT_OPTIONS, data_options=None, space=No
     return forecast(run_setup, recipe.epochs)
 
 
-def forecast_training(recipe, architecture, options=DEFAULT_OPTIONS, data_options=None, space=None, init=None):
+def forecast_training(
+    recipe: TrainRecipe,
+    architecture: Architecture,
+    options: RunOptions = DEFAULT_OPTIONS,
+    data_options: Mapping[str, Any] | None = None,
+    space: SearchSpace | None = None,
+    init: str | os.PathLike[str] | None = None,
+) -> Forecast:
     """The Forecast of a training; `options` counts as far as it changes what a step needs.
 
     What `train` would refuse, other weights to begin with too, is refused here.
@@ -148,7 +167,7 @@ def forecast_training(recipe, architecture, options=DEFAULT_OPTIONS, data_option
     return forecast(run_setup, recipe.epochs, cost.count(run_setup.model.network.without_auxiliary()).addmults_paper)
 
 
-def refuse_too_large(recipe, remat, step, batch):
+def refuse_too_large(recipe: Recipe, remat: bool, step: Any, batch: Any) -> None:
     """Raises ResourceError where a step is estimated to need more memory than there is.
 
     Args:
@@ -167,13 +186,13 @@ def refuse_too_large(recipe, remat, step, batch):
         )
 
 
-def tried(recipe, remat):
+def tried(recipe: Recipe, remat: bool) -> str:
     """The settings that decide how much memory a step needs, in words."""
     words = f"batch size {recipe.batch_size}, {recipe.init_channels} channels, {recipe.num_cells} cells"
     return f"{words}, with `remat`" if remat else words
 
 
-def smaller(recipe, remat):
+def smaller(recipe: Recipe, remat: bool) -> str:
     """The flags that make a step need less memory, in words; the first ones keep the network as it is."""
     accumulates = " (and a larger `accumulate`, for updates of as many images)" if hasattr(recipe, "accumulate") else ""
     words = f"lower `batch_size`{accumulates}, `init_channels` or `num_cells`"

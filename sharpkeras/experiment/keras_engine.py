@@ -5,8 +5,10 @@
 
 import os
 import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import keras
 
@@ -37,11 +39,12 @@ class KerasRun:
     path: str | Path
 
     @property
-    def name(self):
+    def name(self) -> str:
+        """Backend and path, as messages and tables name the engine: "jax:runs/train"."""
         return f"{self.backend}:{self.path}"
 
-    def launch(self, batch_size, threads, providers):
-        """Launch of the process that times the network.
+    def launch(self, batch_size: int, threads: int, providers: Sequence[str]) -> Launch:
+        """Description of the process that times the network.
 
         A GPU has to be used where `providers` has more than ONNX Runtime's CPU.
 
@@ -66,7 +69,7 @@ class KerasRun:
         )
 
 
-def _environment(backend, threads, on_cpu):
+def _environment(backend: str, threads: int, on_cpu: bool) -> dict[str, str]:
     """Variables that are read when a backend is imported; operators run one at a time, as in ONNX Runtime."""
     variables = {
         "KERAS_BACKEND": backend,
@@ -77,7 +80,7 @@ def _environment(backend, threads, on_cpu):
     return variables | ({"CUDA_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu"} if on_cpu else {})
 
 
-def _thread_warnings(backend, threads):
+def _thread_warnings(backend: str, threads: int) -> tuple[str, ...]:
     """What the threads of a backend cannot be, or are only by other means."""
     if backend != "jax":
         return ()
@@ -89,11 +92,13 @@ def _thread_warnings(backend, threads):
     return (f"JAX has no number of threads: it is kept to {threads} by running on core {', '.join(map(str, cores))}",)
 
 
-def _cores_for(threads):
+def _cores_for(threads: int) -> list[int]:
     return sorted(os.sched_getaffinity(0))[:threads]
 
 
-def open_keras(path, shape, threads):
+def open_keras(
+    path: str | os.PathLike[str], shape: Sequence[int], threads: int
+) -> tuple[Callable[[], int], dict[str, Any]]:
     """The network of a training run in the present backend, for `measure.latency.worker.serve`.
 
     Arrays of NumPy go in and come out. The facts are `providers` ("CPU" or "GPU", which was used), `available` and

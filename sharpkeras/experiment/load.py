@@ -31,7 +31,7 @@ class ImageClassifier(keras.Model):
         class_names: list[str],
         *,
         name: str | None = None,
-    ):
+    ) -> None:
         super().__init__(name=name)
         self.network = network
         self.class_names = list(class_names)

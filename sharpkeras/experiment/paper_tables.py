@@ -2,16 +2,20 @@
 
 import functools
 import os
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import keras
 
 from sharpkeras.errors import ConfigError, RunError
 from sharpkeras.experiment import budgets, weights
 from sharpkeras.measure import cost
+from sharpkeras.measure.cost import Cost
 from sharpkeras.paper import published
 from sharpkeras.recipes import TRAININGS, SearchRecipe, TrainRecipe
 from sharpkeras.runs import EPOCHS_FROM_0, RunDirectory, architectures, contents, differences, files
-from sharpkeras.spaces import ARCHITECTURES, SPACES
+from sharpkeras.spaces import ARCHITECTURES, SPACES, Architecture, SearchSpace
+from sharpkeras.spaces.final_network import FinalNetwork
 from sharpkeras.spaces.network_spec import NetworkSpec
 
 # Rows whose architecture Keras has, and one whose configuration the paper leaves to its reader.
@@ -40,7 +44,9 @@ NOTES = {
 }
 
 
-def trained_network(path, space=None):
+def trained_network(
+    path: str | os.PathLike[str], space: SearchSpace | None = None
+) -> tuple[FinalNetwork, TrainRecipe, dict[str, Any], Architecture, dict[str, Any]]:
     """The network of a training run with its weights, its TrainRecipe, the facts of its data, its architecture, and how
     the weights were selected.
 
@@ -65,7 +71,7 @@ def trained_network(path, space=None):
     return network, recipe, facts, found, {**selection, **EPOCHS_FROM_0} if "epoch" in selection else selection
 
 
-def _refuse_another_space(run, space):
+def _refuse_another_space(run: RunDirectory, space: SearchSpace | None) -> None:
     """Raise ConfigError where a space is given that is not the one of the training."""
     trained_in = run.recipe.get("space")
     if space is None or trained_in is None and space.name in SPACES:
@@ -75,7 +81,7 @@ def _refuse_another_space(run, space):
         raise ConfigError(f"was trained in another space{table}", where=str(run.path / files.RECIPE))
 
 
-def is_training(path):
+def is_training(path: str | os.PathLike[str]) -> bool:
     """Whether a path is that of a training run."""
     return os.path.isdir(path) and RunDirectory.read(path).kind == "train"
 
@@ -101,12 +107,12 @@ def sizes_of_run(path: str | os.PathLike[str]) -> NetworkSpec | None:
     return NetworkSpec(recipe, facts["shape"], len(facts["class_names"]))
 
 
-def _recipe_and_facts(run):
+def _recipe_and_facts(run: RunDirectory) -> tuple[TrainRecipe, dict[str, Any]]:
     """The TrainRecipe of a training run, and the facts of its data."""
     return TrainRecipe.from_dict(contents.settings(run), str(run.path / files.RECIPE)), contents.data(run)
 
 
-def table(number):
+def table(number: int) -> list[dict[str, Any]]:
     """The rows of a table of the paper: what it prints, beside the parameters and AddMults counted here.
 
     Args:
@@ -128,7 +134,7 @@ def table(number):
     ]
 
 
-def _measured(number, row, count):
+def _measured(number: int, row: Mapping[str, Any], count: Callable[..., Cost]) -> dict[str, Any] | None:
     """The cost of a row's network as a dict: by its configuration, its recipe, or as Keras has it; None without one."""
     size, classes = {2: (32, 10), 3: (224, 1000), 4: (32, 10)}[number]
     key = (number, row["name"])
@@ -149,5 +155,5 @@ def _measured(number, row, count):
     return count(genotype, TrainRecipe(**settings), size, classes)._asdict()
 
 
-def _published_cost(name, recipe, size, classes):
+def _published_cost(name: str, recipe: TrainRecipe, size: int, classes: int) -> Cost:
     return NetworkSpec(recipe, (size, size, 3), classes).cost(published.architecture(name))

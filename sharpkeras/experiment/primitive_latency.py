@@ -14,7 +14,7 @@ more than parts of microseconds. Measure on a quiet machine, and then the networ
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +93,12 @@ def measure(
     return result
 
 
-def _time_all(found, image_shape, progress, timing):
+def _time_all(
+    found: dict[str, tuple[Any, tuple[int, ...]]],
+    image_shape: Sequence[int],
+    progress: Callable[[list], Iterable],
+    timing: dict[str, Any],
+) -> tuple[Any, dict[str, dict[str, Any]], bool]:
     """The report on an empty graph, the table of what the parts take longer than that, and whether it is unstable."""
     table, unstable = {}, 0
     with tempfile.TemporaryDirectory() as folder:
@@ -106,11 +111,11 @@ def _time_all(found, image_shape, progress, timing):
     return call, table, 2 * unstable > len(table)
 
 
-def parts_of(network: NetworkSpec) -> dict[str, tuple]:
+def parts_of(network: NetworkSpec) -> dict[str, tuple[Any, tuple[int, ...]]]:
     """Key → (layer, input shape): the distinct parts of the networks of all architectures of a space."""
-    found = {}
+    found: dict[str, tuple[Any, tuple[int, ...]]] = {}
 
-    def collect(layer, input_shape):
+    def collect(layer: Any, input_shape: Sequence[int]) -> float:
         found.setdefault(primitive_table.key(layer, input_shape), (layer, tuple(input_shape)))
         return 0.0
 
@@ -118,7 +123,7 @@ def parts_of(network: NetworkSpec) -> dict[str, tuple]:
     return found
 
 
-def _benchmark(layer, input_shape, path, timing):
+def _benchmark(layer: Any, input_shape: Sequence[int], path: Path, timing: dict[str, Any]) -> dict[str, Any]:
     """The report of `benchmark_onnx` on a layer alone."""
     from sharpkeras.onnx_export import conversion
 
@@ -128,7 +133,7 @@ def _benchmark(layer, input_shape, path, timing):
     return benchmark_onnx(path, **timing)
 
 
-def _alone(layer, input_shape):
+def _alone(layer: Any, input_shape: Sequence[int]) -> keras.Model:
     """A model of a layer as it stands in a network: (B, C, H, W) or (B, C) → (B, 1), the first number that it makes.
 
     ONNX has the channels first. With them last on both sides, two transpositions would be measured that a network does
@@ -144,7 +149,7 @@ def _alone(layer, input_shape):
     return keras.Model(inputs, keras.layers.Flatten("channels_last")(outputs)[:, :1])
 
 
-def _images(recipe):
+def _images(recipe: SearchRecipe) -> tuple[tuple[int, ...], int]:
     """The shape (H, W, C) of a search's images and the number of classes.
 
     Generated images stand for those of a known size, so that no dataset has to be there.
@@ -155,7 +160,7 @@ def _images(recipe):
     return tuple(dataset.images.shape[1:]), len(dataset.class_names)
 
 
-def _check_destination(out, overwrite):
+def _check_destination(out: Path, overwrite: bool) -> None:
     """Raises RunError before the minutes that the measurement takes, not after them."""
     with atomic_writes.disk_errors(out.parent):
         out.parent.mkdir(parents=True, exist_ok=True)

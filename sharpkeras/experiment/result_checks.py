@@ -70,12 +70,12 @@ def never_moved(rows: Sequence[Mapping[str, Any]]) -> str | None:
     return f"{told}; more `epochs`, until its loss scale fits, or `precision=mixed_bfloat16`"
 
 
-def _rows(run):
+def _rows(run: RunDirectory) -> list[dict[str, Any]]:
     evaluated = ("held_out_accuracy", "held_out_images", "test_accuracy", "test_images")
     return contents.numbers(run, ("train_loss", "steps", "skipped", *evaluated))
 
 
-def _answers(rows, name):
+def _answers(rows: Sequence[Mapping[str, Any]], name: str) -> tuple[int, int]:
     """(right answers, images) of the best of the epochs that were evaluated on the images of that name."""
     counts = [(row.get(f"{name}_accuracy"), row.get(f"{name}_images")) for row in rows]
     told = [(share, int(images)) for share, images in counts if share is not None and images and 0 <= share <= 1]

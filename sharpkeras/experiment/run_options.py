@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import dataclass
+from typing import Any
 
 import keras
 
@@ -50,7 +51,7 @@ class RunOptions:
     deterministic: bool = False
     remat: bool = False
 
-    def reserve(self, out, kind, settings):
+    def reserve(self, out: str | os.PathLike[str], kind: str, settings: dict[str, Any]) -> RunDirectory:
         """The RunDirectory `out`, locked, with the conditions on which the last bits of its results depend."""
         if self.deterministic:
             backend_step().make_deterministic()
@@ -63,7 +64,7 @@ class RunOptions:
 DEFAULT_OPTIONS = RunOptions()
 
 
-def _machine():
+def _machine() -> dict[str, Any]:
     """What the last bits depend on that a container of the same machine can have otherwise."""
     cores, allowed = (
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
@@ -77,7 +78,7 @@ def _machine():
     }
 
 
-def _environment():
+def _environment() -> dict[str, Any]:
     """The variables in ENVIRONMENT that are set."""
     found = {name: os.environ[name] for name in ENVIRONMENT if os.environ.get(name)}
     if "XLA_FLAGS" in found:

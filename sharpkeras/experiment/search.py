@@ -2,6 +2,9 @@
 
 import contextlib
 import functools
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import keras
 
@@ -10,14 +13,22 @@ from sharpkeras.engine.epochs import NullProgress
 from sharpkeras.errors import SharpKerasError
 from sharpkeras.experiment import plots, result_checks, setup, shared_steps
 from sharpkeras.experiment.budgets import Budget
-from sharpkeras.experiment.run_options import DEFAULT_OPTIONS
+from sharpkeras.experiment.run_options import DEFAULT_OPTIONS, RunOptions
 from sharpkeras.io import json_files, kinds
 from sharpkeras.recipes import SearchRecipe
 from sharpkeras.runs import RunDirectory, architectures, files
 from sharpkeras.searching.loop import search as run_search
+from sharpkeras.spaces import Architecture, SearchSpace
 
 
-def search(recipe, out, options=DEFAULT_OPTIONS, progress=None, data_options=None, space=None):
+def search(
+    recipe: SearchRecipe,
+    out: str | os.PathLike[str],
+    options: RunOptions = DEFAULT_OPTIONS,
+    progress: NullProgress | None = None,
+    data_options: Mapping[str, Any] | None = None,
+    space: SearchSpace | None = None,
+) -> Architecture:
     """Searches an architecture and leaves it in the run directory `out`, with alphas, metrics and pictures.
 
     Args:
@@ -50,7 +61,7 @@ def search(recipe, out, options=DEFAULT_OPTIONS, progress=None, data_options=Non
         return found
 
 
-def _priced(recipe, out):
+def _priced(recipe: SearchRecipe, out: str | os.PathLike[str]) -> SearchRecipe:
     """The recipe with the network that its costs mean; as it is where a run goes on that began without one.
 
     Before costs had a network by default they meant, where Python had named none, one of the search's own size.
@@ -63,7 +74,14 @@ def _priced(recipe, out):
     return recipe.priced()
 
 
-def _search(recipe, space, run, options, progress, data_options):
+def _search(
+    recipe: SearchRecipe,
+    space: SearchSpace,
+    run: RunDirectory,
+    options: RunOptions,
+    progress: NullProgress,
+    data_options: Mapping[str, Any] | None,
+) -> Architecture:
     # Test images are not read here, so that no search can see them.
     dataset = shared_steps.check_dataset(run, setup.training_data(recipe, progress, data_options))
     shape, classes = dataset.images.shape[1:], len(dataset.class_names)
@@ -85,11 +103,11 @@ def _search(recipe, space, run, options, progress, data_options):
         )
 
 
-def _description(budget):
+def _description(budget: Budget) -> Callable[[Architecture, Sequence[Any]], dict[str, Any]]:
     """(architecture, alphas) → what it is made of, the cost of its network, and the cost that the alphas expect."""
     count, name = functools.cache(budget.network.cost), budget.recipe.cost
 
-    def describe(found, alphas):
+    def describe(found: Architecture, alphas: Sequence[Any]) -> dict[str, Any]:
         kinds, numbers = budget.space.kinds_of(found), count(found)
         counts = {f"found_{kind}s": kinds.count(kind) for kind in ("skip", "pool", "conv")}
         row = {**counts, "found_parameters": numbers.parameters, "found_addmults": numbers.addmults_paper}
@@ -101,7 +119,7 @@ def _description(budget):
     return describe
 
 
-def _last_found(run):
+def _last_found(run: RunDirectory) -> Architecture:
     """The architecture of a finished search, from its last epoch if its file is gone."""
     if architectures.in_run(run) is None:
         epoch = run.read_json(plots.last_epoch(run))

@@ -1,14 +1,20 @@
 """Setup of a run: its images, its model and its batches, as they are before the first step."""
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 
-from sharpkeras.data import augment, batches, load
+from sharpkeras.data import Dataset, augment, batches, load
+from sharpkeras.engine.epochs import NullProgress
 from sharpkeras.errors import printable
 from sharpkeras.experiment import builders, space_checks, step_checks, weights
+from sharpkeras.recipes import SearchRecipe, TrainRecipe
+from sharpkeras.recipes.rows import Recipe
+from sharpkeras.spaces import Architecture, SearchSpace
+from sharpkeras.spaces.final_network import FinalNetwork
 from sharpkeras.spaces.network_spec import NetworkSpec
 
 SELECTING = {"held_out": "held out", "test": "of the test split, which select the epoch"}
@@ -29,16 +35,16 @@ class RunSetup(NamedTuple):
     """
 
     model: Any
-    data: Callable
+    data: Callable[[int, int], Iterable[Any]]
     steps: int
-    held_out: Callable | None
+    held_out: Callable[[], Iterable[Any]] | None
     held_out_images: int
-    uses: dict = {}
+    uses: dict[str, int] = {}
     chance: float | None = None
-    notes: tuple = ()
+    notes: tuple[str, ...] = ()
 
 
-def training_data(recipe, progress, options):
+def training_data(recipe: Recipe, progress: NullProgress, options: Mapping[str, Any] | None) -> Dataset:
     """The Dataset of a recipe's training images, whose notes are told; raises DataError where it is too small."""
     dataset = load(recipe.dataset, "train", limit=recipe.limit, **builders.image_options(recipe), **(options or {}))
     for note in (*dataset.notes, *_precision_notes(recipe)):
@@ -47,7 +53,13 @@ def training_data(recipe, progress, options):
     return dataset
 
 
-def search(recipe, space, dataset, remat=False, penalty=None):
+def search(
+    recipe: SearchRecipe,
+    space: SearchSpace,
+    dataset: Dataset,
+    remat: bool = False,
+    penalty: Callable[[Sequence[Any]], Any] | None = None,
+) -> RunSetup:
     """The RunSetup search: half of the images trains the weights, the other half the alphas."""
     weights_half, alphas_half = batches.search_split(len(dataset.images), recipe.train_portion, recipe.batch_size)
     steps = len(weights_half) // recipe.batch_size
@@ -57,12 +69,12 @@ def search(recipe, space, dataset, remat=False, penalty=None):
     model.supernet.remat = remat
     images, labels, batch_size = dataset.images, dataset.labels, recipe.batch_size
 
-    def data(epoch, step):
+    def data(epoch: int, step: int) -> Iterator[tuple]:
         place = {"first_step": epoch * steps + step, "num_uniforms": augment.NUM_DRAWS}
         validation = batches.endless(images, labels, alphas_half, batch_size, recipe.seed, **place)
         return zip(builders.batches(recipe, dataset, weights_half, epoch, step), validation)
 
-    def held_out():
+    def held_out() -> Iterator[tuple]:
         return batches.evaluation_batches(images, labels, batch_size, alphas_half)
 
     uses = {"for the weights": len(weights_half), "for the alphas, held out": len(alphas_half)}
@@ -70,7 +82,13 @@ def search(recipe, space, dataset, remat=False, penalty=None):
     return RunSetup(model, data, steps, held_out, len(alphas_half), uses, chance, tuple(step_checks.rates(recipe)))
 
 
-def training(recipe, build, dataset, remat=False, data_options=None):
+def training(
+    recipe: TrainRecipe,
+    build: Callable[[Sequence[int], int], FinalNetwork],
+    dataset: Dataset,
+    remat: bool = False,
+    data_options: Mapping[str, Any] | None = None,
+) -> RunSetup:
     """The RunSetup training of the network that `build` makes of an input shape and a number of classes."""
     trained_on, held_out, selected_on = _selection(recipe, dataset, data_options)
     steps = len(trained_on) // recipe.batch_size
@@ -81,7 +99,7 @@ def training(recipe, build, dataset, remat=False, data_options=None):
         model = builders.training_model(recipe, network, dataset, steps)
     network.remat = remat
 
-    def data(epoch, step):
+    def data(epoch: int, step: int) -> Iterator[tuple]:
         return builders.batches(recipe, dataset, trained_on, epoch, step)
 
     uses = {"to train on": len(trained_on)}
@@ -90,10 +108,16 @@ def training(recipe, build, dataset, remat=False, data_options=None):
     return RunSetup(model, data, steps, held_out, len(selected_on), uses, commonest(selected_on), tuple(notes))
 
 
-def building(recipe, architecture, space=None, initial=None, init=None):
-    """(input shape, number of classes) → the network of an architecture, with the arrays `initial` out of `init`."""
+def building(
+    recipe: TrainRecipe,
+    architecture: Architecture,
+    space: SearchSpace | None = None,
+    initial: Mapping[str, np.ndarray] | None = None,
+    init: str | os.PathLike[str] | None = None,
+) -> Callable[[Sequence[int], int], FinalNetwork]:
+    """A function (input shape, number of classes) → network of an architecture, with the arrays `initial` of `init`."""
 
-    def build(input_shape, num_classes):
+    def build(input_shape: Sequence[int], num_classes: int) -> FinalNetwork:
         network = NetworkSpec(recipe, input_shape, num_classes, space).build(architecture)
         if space is not None:
             space_checks.check_network(network)
@@ -104,7 +128,9 @@ def building(recipe, architecture, space=None, initial=None, init=None):
     return build
 
 
-def _selection(recipe, dataset, data_options):
+def _selection(
+    recipe: TrainRecipe, dataset: Dataset, data_options: Mapping[str, Any] | None
+) -> tuple[np.ndarray, Callable[[], Iterable[tuple]] | None, np.ndarray]:
     """The images to train on, as indices; () → batches of those that select the epoch, and their labels.
 
     None and no labels for the last epoch.
@@ -120,7 +146,7 @@ def _selection(recipe, dataset, data_options):
     return trained_on, lambda: batches.evaluation_batches(images, labels, batch_size, held_out), labels[held_out]
 
 
-def in_words(dataset, uses, precision):
+def in_words(dataset: Dataset, uses: Mapping[str, int], precision: str) -> str:
     """One line on the images, backend, devices and precision of a run.
 
     Args:
@@ -137,11 +163,11 @@ def in_words(dataset, uses, precision):
     )
 
 
-def commonest(labels):
+def commonest(labels: np.ndarray) -> float | None:
     """The share of the commonest class; None of no labels."""
     return float(np.bincount(labels).max() / len(labels)) if len(labels) else None
 
 
-def _precision_notes(recipe):
+def _precision_notes(recipe: Recipe) -> list[str]:
     on_cpu = not any(device.startswith(("gpu", "tpu")) for device in keras.distribution.list_devices())
     return [f"{recipe.precision} is slower than float32 on a CPU"] if on_cpu and recipe.precision != "float32" else []

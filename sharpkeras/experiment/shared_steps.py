@@ -3,39 +3,47 @@
 import contextlib
 import functools
 import logging
+from collections.abc import Iterable, Iterator
+from typing import Any
 
-from sharpkeras.engine.epochs import refuse_full_disk
+from sharpkeras.data import Dataset
+from sharpkeras.engine.epochs import NullProgress, refuse_full_disk
 from sharpkeras.errors import ResourceError, RunError, UsageError, is_out_of_memory, printable
 from sharpkeras.experiment import forecast, setup
+from sharpkeras.experiment.run_options import RunOptions
 from sharpkeras.io import kinds
-from sharpkeras.runs import contents, files
+from sharpkeras.recipes.rows import Recipe
+from sharpkeras.runs import RunDirectory, contents, files
+from sharpkeras.spaces import SearchSpace
 
 logger = logging.getLogger("sharpkeras")
 
 
-def loop_options(recipe, options, progress):
+def loop_options(recipe: Recipe, options: RunOptions, progress: NullProgress) -> dict[str, Any]:
     """The arguments of `epochs.run_epochs` that a search and a training have in common."""
     check = functools.partial(forecast.refuse_too_large, recipe, options.remat) if options.check_memory else None
     return {"progress": progress, "checkpoint_s": options.checkpoint_s, "check": check}
 
 
-def warn(texts):
+def warn(texts: Iterable[str]) -> None:
+    """Log each text as a warning."""
     for text in texts:
         logger.warning("%s", text)
 
 
-def check_recipe(recipe, kind):
+def check_recipe(recipe: Any, kind: type[Recipe]) -> None:
+    """Raise UsageError where a recipe is not of the class that is needed."""
     if not isinstance(recipe, kind):
         raise UsageError("another recipe", where="recipe", seen=type(recipe).__name__, allowed=kind.__name__)
 
 
-def space_entry(space):
+def space_entry(space: SearchSpace | None) -> dict[str, Any]:
     """What a run keeps of a HyperCuboid that was defined in Python."""
     return {} if space is None else {"space": space.as_dict()}
 
 
-def check_dataset(run, dataset):
-    """The dataset; raises RunError where the run began with another one."""
+def check_dataset(run: RunDirectory, dataset: Dataset) -> Dataset:
+    """The dataset, compared by its fingerprint; raises RunError where the run began with another one."""
     if run.resumed and run.has(files.DATA):
         before = contents.data(run)["fingerprint"]
         if before != dataset.fingerprint:
@@ -49,7 +57,14 @@ def check_dataset(run, dataset):
     return dataset
 
 
-def begin(run, recipe, dataset, run_setup, options, progress):
+def begin(
+    run: RunDirectory,
+    recipe: Recipe,
+    dataset: Dataset,
+    run_setup: setup.RunSetup,
+    options: RunOptions,
+    progress: NullProgress,
+) -> None:
     """Begin the run, now that all that can be wrong with recipe and data would have been found, and say on what."""
     if options.check_disk:
         refuse_full_disk(run_setup.model, run.path)
@@ -76,7 +91,7 @@ def begin(run, recipe, dataset, run_setup, options, progress):
 
 
 @contextlib.contextmanager
-def memory_errors(recipe, options):
+def memory_errors(recipe: Recipe, options: RunOptions) -> Iterator[None]:
     """Turn a framework's error for want of memory into one that says what was tried and what to lower."""
     try:
         yield

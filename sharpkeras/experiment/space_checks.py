@@ -1,5 +1,8 @@
 """What a space of one's own makes impossible later, said before the first step."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 import numpy as np
 
@@ -29,12 +32,16 @@ def check_space(space: SearchSpace, input_shape: tuple[int, int, int]) -> None:
 
 
 def check_network(network: FinalNetwork) -> None:
-    """The same of a final network."""
+    """Try a final network on one image (H, W, C): that it can be counted, and answers as declared.
+
+    Raises:
+        ConfigError: it cannot be called, or makes another output than it declares.
+    """
     cost.count(network.without_auxiliary())
     _try(network.inference_model(), network.input_shape[1:], network.output["logits"].shape, "network")
 
 
-def _try(layer, shape, declared, where):
+def _try(layer: Any, shape: Sequence[int], declared: Sequence[int], where: str) -> None:
     build_parts(layer, (None, *shape))
     images = np.random.default_rng(0).normal(size=(1, *shape)).astype("float32")
     try:

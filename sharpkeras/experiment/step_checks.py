@@ -1,11 +1,13 @@
 """Whether a run has steps enough for its settings: what leaves the weights where they were is told before it begins."""
 
 from sharpkeras.errors import ConfigError, DataError
+from sharpkeras.recipes import TrainRecipe
+from sharpkeras.recipes.rows import Recipe
 
 STALE_SHARE = 0.5  # of a moving average that is still the weights of the first update
 
 
-def check(recipe, steps):
+def check(recipe: TrainRecipe, steps: int) -> list[str]:
     """What a training's settings come to with epochs of that many steps, as notes.
 
     Gradients that an epoch leaves over go into the first update of the next one; those that are left over at the end
@@ -33,7 +35,7 @@ def check(recipe, steps):
     return [note for note in (_left_over(recipe, total), *rates(recipe), _stale(recipe, total)) if note]
 
 
-def rates(recipe):
+def rates(recipe: Recipe) -> list[str]:
     """Notes of learning rates that are 0 from beginning to end; a schedule whose highest is above 0 begins above 0."""
     names = {"learning_rate": "weights", "arch_learning_rate": "alphas"}
     return [
@@ -41,7 +43,7 @@ def rates(recipe):
     ]
 
 
-def _left_over(recipe, total):
+def _left_over(recipe: TrainRecipe, total: int) -> str | None:
     left = total % recipe.accumulate
     if not left:
         return None
@@ -49,7 +51,7 @@ def _left_over(recipe, total):
     return f"the {steps} no update: each takes {recipe.accumulate} (`accumulate`)"
 
 
-def _stale(recipe, total):
+def _stale(recipe: TrainRecipe, total: int) -> str | None:
     """Says that a moving average has had too few updates to forget where it began."""
     share = recipe.ema ** (total // recipe.accumulate - 1) if recipe.ema else 0.0
     if share <= STALE_SHARE:

@@ -1,20 +1,36 @@
 """The training of a final network, from its recipe to the files of its run directory."""
 
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
 import keras
+import numpy as np
 
 from sharpkeras.engine.epochs import NullProgress
 from sharpkeras.errors import UsageError
 from sharpkeras.experiment import plots, result_checks, setup, shared_steps, weights
-from sharpkeras.experiment.run_options import DEFAULT_OPTIONS
+from sharpkeras.experiment.run_options import DEFAULT_OPTIONS, RunOptions
 from sharpkeras.measure import cost
+from sharpkeras.measure.cost import Cost
 from sharpkeras.recipes import TrainRecipe
-from sharpkeras.runs import architectures, contents, files
-from sharpkeras.spaces import ARCHITECTURES, state_dict
+from sharpkeras.runs import RunDirectory, architectures, contents, files
+from sharpkeras.spaces import ARCHITECTURES, Architecture, SearchSpace, state_dict
+from sharpkeras.spaces.final_network import FinalNetwork
 from sharpkeras.spaces.network_spec import NetworkSpec
 from sharpkeras.training.loop import train as run_training
 
 
-def train(recipe, architecture, out, options=DEFAULT_OPTIONS, progress=None, data_options=None, space=None, init=None):
+def train(
+    recipe: TrainRecipe,
+    architecture: Architecture,
+    out: str | os.PathLike[str],
+    options: RunOptions = DEFAULT_OPTIONS,
+    progress: NullProgress | None = None,
+    data_options: Mapping[str, Any] | None = None,
+    space: SearchSpace | None = None,
+    init: str | os.PathLike[str] | None = None,
+) -> Cost:
     """Train the network of an architecture and leave its weights in the run directory `out`.
 
     Args:
@@ -66,7 +82,14 @@ def train(recipe, architecture, out, options=DEFAULT_OPTIONS, progress=None, dat
         return cost.count(network.without_auxiliary())
 
 
-def _train(recipe, build, run, options, progress, data_options):
+def _train(
+    recipe: TrainRecipe,
+    build: Callable[[Sequence[int], int], FinalNetwork],
+    run: RunDirectory,
+    options: RunOptions,
+    progress: NullProgress,
+    data_options: Mapping[str, Any] | None,
+) -> tuple[FinalNetwork, dict[str, np.ndarray], dict[str, Any]]:
     """The network after its training, the weights that were selected, and how."""
     dataset = shared_steps.check_dataset(run, setup.training_data(recipe, progress, data_options))
     progress.stage("building the network")

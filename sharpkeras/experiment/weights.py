@@ -1,6 +1,9 @@
 """The weights of a network as arrays by their official names: those of a training run, and those it begins with."""
 
+import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -11,10 +14,13 @@ from sharpkeras.io.hashes import sha256
 from sharpkeras.runs import RunDirectory, files
 from sharpkeras.spaces import state_dict
 
+if TYPE_CHECKING:
+    from sharpkeras.spaces.final_network import FinalNetwork
+
 INITIAL = "a run of sharpkeras train, or a .safetensors or .h5 file whose arrays have the official names"
 
 
-def of_run(run):
+def of_run(run: RunDirectory) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """The weights of a training run, and what was written with them.
 
     Raises:
@@ -34,7 +40,7 @@ def of_run(run):
     return loaded
 
 
-def initial(path):
+def initial(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """The weights in a training run or a file, for a training to begin with.
 
     Raises:
@@ -59,7 +65,7 @@ def initial(path):
     return weights
 
 
-def put_into(network, weights, path):
+def put_into(network: "FinalNetwork", weights: Mapping[str, np.ndarray], path: str | os.PathLike[str]) -> None:
     """Set every weight of a network; raise RunError, which names the arrays, where they are not its own."""
     try:
         state_dict.load_state(network, weights)
@@ -68,13 +74,13 @@ def put_into(network, weights, path):
         raise
 
 
-def fingerprint(weights):
+def fingerprint(weights: Mapping[str, np.ndarray]) -> str:
     """A hash of all arrays and their names."""
     lines = "".join(f"{name} {atomic_writes.checksum(weights[name])}\n" for name in sorted(weights))
     return sha256(lines.encode())
 
 
-def _read_safetensors(path):
+def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
     with (
         atomic_writes.disk_errors(path),
         atomic_writes.array_errors(path, "take another copy"),
@@ -83,7 +89,7 @@ def _read_safetensors(path):
         return atomic_writes.unpack(file)[0]
 
 
-def _refuse_not_finite(weights, path):
+def _refuse_not_finite(weights: Mapping[str, np.ndarray], path: str | os.PathLike[str]) -> None:
     bad = [name for name, array in weights.items() if not np.isfinite(array).all()]
     if bad:
         raise RunError(f"non-finite in {len(bad)} arrays", where=str(path), seen=bad[0])

@@ -1,19 +1,21 @@
 """Inspection of files and run directories: what they are and whether they are sound; nothing in them is run.
 
-magic         what a file's first bytes say that it is
-report        what an inspection tells, and the limits that all of it keeps
-texts         JSON, TOML and lines of JSON: architectures, recipes, metrics, reports
-arrays        safetensors, npz and npy
-archives      zip files, of which Keras' own model files are some
-hdf5          HDF5 files, the other form of Keras' weights
-others        images, and ONNX files
-directories   run directories, and their repair
+signatures       what a file's first bytes say that it is
+report           what an inspection tells, and the limits that all of it keeps
+text_files       JSON, TOML and lines of JSON: architectures, recipes, metrics, reports
+arrays           safetensors and npy, and the npy files in an npz
+archives         zip files: npz, and Keras' own model files
+hdf5             HDF5 files, the other form of Keras' weights
+media            images, and ONNX files
+run_directories  run directories, and their repair
 """
 
+import os
 from pathlib import Path
 
 from sharpkeras.errors import ConfigError, SafetyError, UsageError
 from sharpkeras.inspection import archives, arrays, hdf5, media, run_directories, signatures, text_files
+from sharpkeras.inspection.report import Report
 
 __all__ = ["inspect", "read_h5", "refuse_foreign_model"]
 
@@ -37,7 +39,7 @@ PLAIN_WEIGHTS = (
 read_h5 = hdf5.read_h5
 
 
-def inspect(path, repair=False):
+def inspect(path: str | os.PathLike[str], repair: bool = False) -> Report:
     """The Report on a file or a run directory.
 
     Args:
@@ -65,7 +67,7 @@ def inspect(path, repair=False):
     return OPENERS[kind](path)
 
 
-def refuse_foreign_model(path):
+def refuse_foreign_model(path: str | os.PathLike[str]) -> None:
     """Raise SafetyError for a model file that can run code or reach beyond itself when it is opened.
 
     Every `.keras` file is one, since a model would be made from a configuration in it; a pickle is one, and so is a

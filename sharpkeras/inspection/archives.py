@@ -5,6 +5,7 @@ import re
 import zipfile
 import zlib
 from collections import Counter
+from pathlib import Path
 
 from sharpkeras.errors import ConfigError, SafetyError, printable
 from sharpkeras.inspection.arrays import npy_header
@@ -24,7 +25,7 @@ MODULES = re.compile(
 BROKEN = (OSError, ValueError, KeyError, EOFError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 
-def inspect_zip(path):
+def inspect_zip(path: Path) -> Report:
     """The Report on an npz or a `.keras` file.
 
     Raises:
@@ -42,14 +43,14 @@ def inspect_zip(path):
     raise ConfigError(f"is {words}, which sharpkeras does not open", where=str(path), allowed="npz or .keras")
 
 
-def refuse_model(path, next_step):
+def refuse_model(path: Path, next_step: str) -> None:
     """Raise SafetyError for a zip file that is a model of Keras or PyTorch, or that would fill the memory."""
     with _open(path) as archive:
         kind, code = _kind(archive), []
         if kind == "keras":
             code = _code(_config(archive, path))
     if kind in ("keras", "torch") or path.suffix == ".keras":
-        words = {"torch": "a PyTorch file, a pickle in a zip file"}.get(kind, "a whole Keras model")
+        words = "a PyTorch file, a pickle in a zip file" if kind == "torch" else "a whole Keras model"
         raise SafetyError(
             f"is {words}: loading it could run code",
             where=str(path),
@@ -59,7 +60,7 @@ def refuse_model(path, next_step):
         )
 
 
-def _open(path):
+def _open(path: Path) -> zipfile.ZipFile:
     """The zip file at `path`, with sizes that are safe to read."""
     try:
         archive = zipfile.ZipFile(path)
@@ -78,7 +79,7 @@ def _open(path):
     return archive
 
 
-def _kind(archive):
+def _kind(archive: zipfile.ZipFile) -> str | None:
     """ "npz", "keras", "torch" or None."""
     members = set(archive.namelist())
     if any(name.rpartition("/")[2] == "data.pkl" for name in members):
@@ -88,7 +89,7 @@ def _kind(archive):
     return "npz" if members and all(name.endswith(".npy") for name in members) else None
 
 
-def _inspect_npz(archive, path):
+def _inspect_npz(archive: zipfile.ZipFile, path: Path) -> Report:
     found = {}
     for member in archive.infolist():
         try:
@@ -101,7 +102,7 @@ def _inspect_npz(archive, path):
     return Report(str(path), "arrays (npz)", {**array_facts(found), "values": "not read"})
 
 
-def _inspect_keras(archive, path):
+def _inspect_keras(archive: zipfile.ZipFile, path: Path) -> Report:
     """The Report on a `.keras` file without code; raises SafetyError for one with it."""
     config = _config(archive, path)
     code = _code(config)
@@ -121,7 +122,7 @@ def _inspect_keras(archive, path):
     return Report(str(path), "a whole Keras model (.keras)", {"classes": dict(classes), "members": members}, findings)
 
 
-def _config(archive, path):
+def _config(archive: zipfile.ZipFile, path: Path) -> list[tuple[str, str]]:
     """The pairs of a name and a text in config.json, which is not parsed: it may be nested at will."""
     try:
         with archive.open("config.json") as file:
@@ -135,7 +136,7 @@ def _config(archive, path):
         raise damaged(f"{path}: config.json", error) from None
 
 
-def _code(config):
+def _code(config: list[tuple[str, str]]) -> list[str]:
     """What in a configuration is not a plain layer of Keras, in words."""
     found = [value for name, value in config if name == "class_name" and value in CODE | READING]
     found += [f"the module {value}" for name, value in config if name == "module" and not MODULES.fullmatch(value)]
@@ -143,5 +144,5 @@ def _code(config):
     return [printable(text, 100) for text in dict.fromkeys(found)]
 
 
-def _is_own(registered_name):
+def _is_own(registered_name: str) -> bool:
     return registered_name == "Functional" or registered_name.startswith("keras>")

@@ -2,6 +2,8 @@
 
 import math
 import tokenize
+from pathlib import Path
+from typing import IO
 
 import numpy as np
 
@@ -25,7 +27,7 @@ BROKEN = (  # what NumPy raises on a header, and what Python's own parser does, 
 )
 
 
-def inspect_safetensors(path):
+def inspect_safetensors(path: Path) -> Report:
     """The Report on a safetensors file; raises RunError for a damaged one."""
     with (
         atomic_writes.disk_errors(path),
@@ -46,14 +48,14 @@ def inspect_safetensors(path):
     return Report(str(path), "arrays (safetensors)", facts, finite_findings(bad, len(found)))
 
 
-def inspect_npy(path):
+def inspect_npy(path: Path) -> Report:
     """The Report on a single array; raises as `npy_header`."""
     with regular_files.opened(path) as file:
         dtype, shape = npy_header(file, path.stat().st_size, path, path.name)
     return Report(str(path), "an array (npy)", array_facts({path.stem: (dtype, shape)}))
 
 
-def npy_header(file, size, path, member):
+def npy_header(file: IO[bytes], size: int, path: Path, member: str) -> tuple[str, tuple[int, ...]]:
     """(dtype, shape) that an npy file declares; the array is not read.
 
     Args:

@@ -6,6 +6,8 @@ h5py comes with Keras and needs nothing of it. The HDF5 library itself reads the
 import contextlib
 import math
 import os
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -25,7 +27,7 @@ FILTERS = {1: "deflate", 2: "shuffle", 3: "fletcher32"}  # others would load a p
 BROKEN = (OSError, RuntimeError, ValueError, TypeError, KeyError, OverflowError)
 
 
-def inspect_hdf5(path):
+def inspect_hdf5(path: str | os.PathLike[str]) -> Report:
     """The Report on an HDF5 file; raises as `read_h5`, but other members than arrays of numbers are a finding."""
     with _open(path) as file, _damage(path):
         arrays, others = _members(file, path)
@@ -39,7 +41,7 @@ def inspect_hdf5(path):
     return Report(str(path), "a whole Keras model (HDF5)" if is_model else "arrays (HDF5)", facts, findings)
 
 
-def read_h5(path):
+def read_h5(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """The arrays of an HDF5 file by the path of each in it, such as "layers/dense/vars/0".
 
     Raises:
@@ -54,13 +56,13 @@ def read_h5(path):
         return {name: array[()] for name, array in arrays.items()}
 
 
-def refuse_unsafe(path):
+def refuse_unsafe(path: str | os.PathLike[str]) -> None:
     """Raise SafetyError for an HDF5 file with links, with data in other files, or that would fill the memory."""
     with _open(path) as file, _damage(path):
         _members(file, path)
 
 
-def _open(path):
+def _open(path: str | os.PathLike[str]) -> Any:
     try:
         import h5py
     except ImportError:
@@ -70,7 +72,7 @@ def _open(path):
 
 
 @contextlib.contextmanager
-def _damage(path):
+def _damage(path: str | os.PathLike[str]) -> Iterator[None]:
     """Turn what h5py raises on a broken file into a RunError."""
     try:
         yield
@@ -78,7 +80,7 @@ def _damage(path):
         raise damaged(path, error) from None
 
 
-def _members(file, path):
+def _members(file: Any, path: str | os.PathLike[str]) -> tuple[dict[str, Any], list[str]]:
     """Name → h5py.Dataset for all arrays of plain numbers, and the names of what is something else.
 
     Raises:
@@ -111,7 +113,7 @@ def _members(file, path):
     return dict(sorted(arrays.items())), others
 
 
-def _refuse_link(group, key, path, name):
+def _refuse_link(group: Any, key: bytes, path: str | os.PathLike[str], name: str) -> None:
     """Raise SafetyError unless `key` stands for a member itself."""
     import h5py
 
@@ -121,7 +123,7 @@ def _refuse_link(group, key, path, name):
         raise _unsafe(path, name, words.get(kind, "a link of an unknown kind"))
 
 
-def _is_plain(dataset, path, name):
+def _is_plain(dataset: Any, path: str | os.PathLike[str], name: str) -> bool:
     """Whether a dataset holds plain numbers; raises SafetyError for one whose data lies elsewhere.
 
     Its shape is asked for last: that of a virtual dataset would open the files that it is made of.
@@ -139,7 +141,7 @@ def _is_plain(dataset, path, name):
     return dataset.shape is not None and dataset.dtype.kind in KINDS
 
 
-def _unsafe(path, name, words):
+def _unsafe(path: str | os.PathLike[str], name: str, words: str) -> SafetyError:
     step = "write its weights anew with model.save_weights, where the file comes from"
     return SafetyError(
         f"{name} is {words}", where=str(path), allowed="plain numbers in the file itself", next_step=step

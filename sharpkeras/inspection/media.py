@@ -1,15 +1,18 @@
 """Images, of which only the header is read, and ONNX files, checked as before a benchmark."""
 
 import math
+from pathlib import Path
+from typing import Any
 
-from sharpkeras.data.decoding import BOMBS, BROKEN, MAX_PIXELS, kind_of, open_image
+from sharpkeras.data.decoding import BOMBS, BROKEN, kind_of, open_image
+from sharpkeras.data.transforms import MAX_PIXELS
 from sharpkeras.errors import DataError
 from sharpkeras.inspection.report import Report
 from sharpkeras.io.onnx_files import read_onnx
 from sharpkeras.measure import saturation
 
 
-def inspect_image(path):
+def inspect_image(path: Path) -> Report:
     """The Report on an image; raises DataError for a broken or too large one."""
     try:
         with open_image(path) as image:
@@ -22,12 +25,12 @@ def inspect_image(path):
     return Report(str(path), "an image", facts)
 
 
-def _broken(path, seen):
+def _broken(path: Path, seen: str) -> DataError:
     allowed = f"JPEG, PNG or BMP, at most {MAX_PIXELS:,} pixels"
     return DataError("is no image that can be used", where=str(path), seen=seen, allowed=allowed)
 
 
-def inspect_onnx(path):
+def inspect_onnx(path: Path) -> Report:
     """The Report on an ONNX file that refers to nothing outside itself; raises as `read_onnx`."""
     model = read_onnx(path)
     graph = model.graph
@@ -45,6 +48,6 @@ def inspect_onnx(path):
     return Report(str(path), "a network (ONNX)", facts, next=["benchmark", str(path)])
 
 
-def _words(value):
+def _words(value: Any) -> str:
     sizes = [str(size.dim_param or size.dim_value or "?") for size in value.type.tensor_type.shape.dim]
     return f"{value.name} {'×'.join(sizes)}"

@@ -7,7 +7,9 @@ only half written, drops a line of metrics that was cut off, and puts damaged ch
 import contextlib
 import fcntl
 import os
-from typing import NamedTuple
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from sharpkeras.errors import ConfigError, RunError, SafetyError, SharpKerasError
 from sharpkeras.inspection import text_files
@@ -30,16 +32,16 @@ class Step(NamedTuple):
     action: str
     path: str
 
-    def __str__(self):
+    def __str__(self) -> str:
         return f"{self.action} {self.path}"
 
 
-def inspect_directory(path):
+def inspect_directory(path: Path) -> Report:
     """The Report on a run directory, or on one of its checkpoints; raises RunError for another directory."""
     return _look(path)[0]
 
 
-def repair(path):
+def repair(path: Path) -> Report:
     """The Report on a run directory after its repair.
 
     Raises:
@@ -61,7 +63,7 @@ def repair(path):
     return report
 
 
-def _look(path, held_here=False):
+def _look(path: Path, held_here: bool = False) -> tuple[Report, list[Step]]:
     """The Report on a directory, and the steps of its repair; none while another process holds it."""
     if not (path / RUN).exists() and (path / files.MANIFEST).is_file():
         problem = _checkpoint_problem(path)
@@ -81,7 +83,7 @@ def _look(path, held_here=False):
         steps += [] if holder else needed
     if holder:  # what is being written looks like what was left
         findings = [finding for finding in findings if ".part" not in finding]
-    following = ["inspect", str(path), "--repair"] if steps else [NEXT[kind], str(path)]
+    following: list[str] | str = ["inspect", str(path), "--repair"] if steps else [NEXT[kind], str(path)]
     if not steps and "space" in recipe:
         following = text_files.ONLY_PYTHON
     if not steps and not finished:
@@ -92,7 +94,7 @@ def _look(path, held_here=False):
     return Report(str(path), f"a {kind} run", told, findings, [str(step) for step in steps], next=following), steps
 
 
-def _run(path):
+def _run(path: Path) -> tuple[dict[str, Any], dict[str, Any], list[str]]:
     """What run.json says, facts from the recipe, and findings; raises RunError where there is no run."""
     findings = []
     try:
@@ -102,13 +104,14 @@ def _run(path):
             raise
         findings.append(f"{RECIPE}: {text_files.problem_of(error)}")  # run.json is right
     facts = {"finished": None, **json_files.load(path / RUN)}
-    told, more = None, []
+    told: dict[str, Any] | None = None
+    more: list[str] = []
     if not findings and _is_own(path / RECIPE):
         told, more = text_files.tried(lambda file: _recipe(file, facts["kind"]), path / RECIPE, RECIPE)
     return facts, told or {}, findings + more
 
 
-def _recipe(path, kind):
+def _recipe(path: Path, kind: str) -> dict[str, Any]:
     content = json_files.load(path)
     facts, _ = text_files.recipe(content if isinstance(content, dict) else {}, str(path), kind)
     settings, space = content["settings"], content.get("space")
@@ -116,7 +119,7 @@ def _recipe(path, kind):
     return {**facts, **own, "dataset": settings.get("dataset"), "epochs": settings.get("epochs")}
 
 
-def _results(kind):
+def _results(kind: str) -> list[str]:
     """The files of which one ends a run."""
     if kind == "train":
         return [files.WEIGHTS]
@@ -126,7 +129,7 @@ def _results(kind):
 # --- what may be wrong: each returns facts, findings and steps ---
 
 
-def _divergence(path):
+def _divergence(path: Path) -> tuple[bool, list[str]]:
     """Whether a run has ended with numbers that are not finite, and findings."""
     if not os.path.lexists(path / DIVERGED):
         return False, []
@@ -136,7 +139,7 @@ def _divergence(path):
     return True, [finding] if finding else problems
 
 
-def _leftovers(path, facts):
+def _leftovers(path: Path, facts: dict[str, Any]) -> tuple[dict[str, Any], list[str], list[Step]]:
     found = [entry for folder in _folders(path) for entry in _entries(folder)]
     parts = [str(entry.relative_to(path)) for entry in found if entry.name[0] == "." and entry.name.endswith(".part")]
     findings = [f"{part} was left half written" for part in parts]
@@ -149,7 +152,7 @@ def _leftovers(path, facts):
     return {}, findings, [Step("remove", part) for part in parts]
 
 
-def _metrics(path, facts):
+def _metrics(path: Path, facts: dict[str, Any]) -> tuple[dict[str, Any], list[str], list[Step]]:
     file = path / METRICS
     if not _is_own(file):
         return {"epochs done": 0}, [f"{METRICS} is missing"] if facts["finished"] else [], []
@@ -167,7 +170,7 @@ def _metrics(path, facts):
     return {"epochs done": last}, findings, [Step("cut the last line off", METRICS)] if cut_off else []
 
 
-def _files(path, facts):
+def _files(path: Path, facts: dict[str, Any]) -> tuple[dict[str, Any], list[str], list[Step]]:
     """JSON and arrays, and what every run has."""
     findings, present = [], set(os.listdir(path))
     findings += [f"{name} is missing" for name in WRITTEN_BY_ALL if name not in present]
@@ -183,7 +186,7 @@ def _files(path, facts):
     return {}, findings, []
 
 
-def _checkpoints(path, facts):
+def _checkpoints(path: Path, facts: dict[str, Any]) -> tuple[dict[str, Any], list[str], list[Step]]:
     folder = path / CHECKPOINTS
     if not _is_folder(folder):
         return {"checkpoints": "none"}, [], []
@@ -202,7 +205,7 @@ def _checkpoints(path, facts):
     return {"checkpoints": [name for name in found if name not in bad]}, findings, steps
 
 
-def _behind(path, whole):
+def _behind(path: Path, whole: list[str]) -> list[str]:
     """The finding that metrics have fewer epochs than the newest checkpoint, which is always written after them."""
     read, _ = (
         text_files.tried(text_files.read_metrics, path / METRICS, METRICS) if _is_own(path / METRICS) else (None, [])
@@ -213,7 +216,7 @@ def _behind(path, whole):
     return [f"{METRICS} has {rows} epochs, checkpoint {whole[-1]} has {done}"] if rows < done else []
 
 
-def _evaluations(path, facts):
+def _evaluations(path: Path, facts: dict[str, Any]) -> tuple[dict[str, Any], list[str], list[Step]]:
     """Whether the answers to the images of each evaluation are there, and of the same images."""
     findings = []
     for file in sorted(path.glob(files.EVALUATIONS)):
@@ -229,7 +232,7 @@ def _evaluations(path, facts):
     return {}, findings, []
 
 
-def _checkpoint_problem(path):
+def _checkpoint_problem(path: Path) -> str | None:
     """What is wrong with a checkpoint, in words; None where it is whole."""
     try:
         for name in os.listdir(path):
@@ -246,26 +249,26 @@ def _checkpoint_problem(path):
 # --- files and folders, never through a link ---
 
 
-def _folders(path):
+def _folders(path: Path) -> list[Path]:
     return [folder for folder in (path, path / EPOCHS, path / CHECKPOINTS) if folder == path or _is_folder(folder)]
 
 
-def _entries(folder):
+def _entries(folder: Path) -> list[Path]:
     return sorted(folder.iterdir())
 
 
-def _is_folder(path):
+def _is_folder(path: Path) -> bool:
     return path.is_dir() and not path.is_symlink()
 
 
-def _is_own(path):
+def _is_own(path: Path) -> bool:
     return path.is_file() and not path.is_symlink()
 
 
 # --- the lock ---
 
 
-def _holder(path, held_here):
+def _holder(path: Path, held_here: bool) -> tuple[str | None, list[str]]:
     """Who holds a run directory, and findings; a lock file with text that nobody holds is of a process that died.
 
     Args:
@@ -287,7 +290,7 @@ def _holder(path, held_here):
 
 
 @contextlib.contextmanager
-def _held(path):
+def _held(path: Path) -> Iterator[None]:
     """Hold a run directory while it is repaired."""
     try:
         number = os.open(path / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
@@ -307,12 +310,12 @@ def _held(path):
 # --- the repair ---
 
 
-def _cut_last_line(path):
+def _cut_last_line(path: Path) -> None:
     content = regular_files.read(path, json_files.MAX_BYTES_OF_LINES)
     atomic_writes.write(path, content[: content.rfind(b"\n") + 1])
 
 
-def _put_aside(path):
+def _put_aside(path: Path) -> None:
     """As `checkpoints` does: of two damaged ones of the same name, the later stays."""
     place = path.with_name(f"{path.name}.damaged")
     atomic_writes.remove(place)

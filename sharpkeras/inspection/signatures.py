@@ -2,6 +2,7 @@
 
 import os
 import re
+from pathlib import Path
 
 from sharpkeras.io import regular_files
 
@@ -41,7 +42,7 @@ SIGNATURES = (
 SUFFIXES = {".json": "json", ".toml": "toml", ".jsonl": "jsonl", ".onnx": "onnx", ".safetensors": "safetensors"}
 
 
-def detect(path):
+def detect(path: Path) -> tuple[str | None, str]:
     """The kind of a regular file, None where only a name is known, and that name, such as "a gzip file"."""
     with regular_files.opened(path) as file:
         head, size = file.read(HEAD), os.fstat(file.fileno()).st_size
@@ -59,12 +60,12 @@ def detect(path):
     return ("json", "JSON") if head.lstrip()[:1] in (b"{", b"[") else (None, "text of an unknown form")
 
 
-def _is_safetensors(head, size):
+def _is_safetensors(head: bytes, size: int) -> bool:
     """Whether it is what the format prescribes: the length of a JSON object, and that object."""
     length = int.from_bytes(head[:8], "little")
     return head[8:9] == b"{" and 8 + length <= size and length <= LARGEST_HEADER
 
 
-def _is_text(head):
+def _is_text(head: bytes) -> bool:
     text = head.decode("utf-8", "replace").rstrip("\ufffd")  # the last character may be cut in two
     return bool(text) and "\ufffd" not in text and all(c.isprintable() or c in "\t\n\r\f" for c in text)

@@ -2,7 +2,9 @@
 
 import itertools
 import os
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from sharpkeras.errors import ConfigError, SharpKerasError, printable
 from sharpkeras.inspection.report import Report, names
@@ -12,12 +14,12 @@ from sharpkeras.recipes import SearchRecipe, TrainRecipe
 from sharpkeras.runs import EPOCHS_FROM_0, architectures
 from sharpkeras.spaces import ARCHITECTURES, SPACES
 
-RECIPES = {"search": SearchRecipe, "train": TrainRecipe}
+RECIPES: dict[str, type[SearchRecipe] | type[TrainRecipe]] = {"search": SearchRecipe, "train": TrainRecipe}
 ONLY_PYTHON = "it is of a space that only Python knows: the functions of sharpkeras.experiment, with space=…"
 ROUNDING = 1e-9  # between an error and the counts that it is made of
 
 
-def inspect_json(path):
+def inspect_json(path: str | os.PathLike[str]) -> Report:
     """The Report on a JSON file; raises ConfigError for what is none, or not what it seems to be."""
     content = json_files.load(path)
     if not isinstance(content, dict):
@@ -27,19 +29,19 @@ def inspect_json(path):
     if said is not None and said not in content:
         raise ConfigError(f"is no {content['kind']}, though it says so", where=str(path), allowed=f"with {said}")
     telling = _telling()
-    for key in (said, *telling):
+    for key in filter(None, (said, *telling)):
         if key in content:
             return telling[key](content, path)
     return _config(content, path)
 
 
-def inspect_toml(path):
+def inspect_toml(path: str | os.PathLike[str]) -> Report:
     """The Report on a TOML file of settings; raises ConfigError as a command with `--config` would."""
     content = toml_files.load(path)
     return _config(content.get("settings", content), path)
 
 
-def inspect_lines(path):
+def inspect_lines(path: str | os.PathLike[str]) -> Report:
     """The Report on a file of metrics; raises ConfigError for a line that is no JSON."""
     rows, findings, cut_off = read_metrics(path)
     findings += ["the last line is cut off"] if cut_off else []
@@ -47,7 +49,7 @@ def inspect_lines(path):
     return Report(str(path), "metrics", facts, findings)
 
 
-def read_metrics(path):
+def read_metrics(path: str | os.PathLike[str]) -> tuple[list[dict[str, Any]], list[str], bool]:
     """Rows, findings on the order of their epochs, and whether a last line is cut off.
 
     Raises:
@@ -74,13 +76,13 @@ def read_metrics(path):
 # --- architectures ---
 
 
-def architecture(fields, where):
+def architecture(fields: Any, where: str) -> tuple[str, dict[str, Any], list[str]]:
     """The kind of an architecture's JSON object, facts and findings; raises ConfigError for a wrong one."""
     found = architectures.from_dict(fields, where)
     return found.words, found.facts(), found.findings()
 
 
-def _architecture(content, path):
+def _architecture(content: Any, path: str | os.PathLike[str]) -> Report:
     found = architectures.from_dict(content, str(path))
     following = ["train", str(path)] if found.space in SPACES else ONLY_PYTHON
     return Report(str(path), found.words, found.facts(), found.findings(), next=following)
@@ -89,7 +91,7 @@ def _architecture(content, path):
 # --- settings ---
 
 
-def recipe(content, where, kind=None):
+def recipe(content: Mapping[str, Any], where: str, kind: str | None = None) -> tuple[dict[str, Any], list[str]]:
     """The commands that take the settings of a recipe, and its other facts and findings.
 
     Args:
@@ -101,7 +103,8 @@ def recipe(content, where, kind=None):
         ConfigError: no command takes them, or the architecture in it is wrong.
     """
     commands = _commands(content.get("settings"), where, [kind] if kind else list(RECIPES))
-    facts, findings = {"settings of": " or ".join(commands)}, []
+    facts: dict[str, Any] = {"settings of": " or ".join(commands)}
+    findings: list[str] = []
     for name in ARCHITECTURES:
         if name in content:
             words, more, findings = architecture(content[name], f"{where}: {name}")
@@ -109,7 +112,7 @@ def recipe(content, where, kind=None):
     return facts, findings
 
 
-def _commands(settings, where, candidates):
+def _commands(settings: Any, where: str, candidates: Sequence[str]) -> list[str]:
     """Those of the candidates whose recipes take the settings; raises the error of the nearest if none does."""
     taken, errors = [], {}
     for name in candidates:
@@ -125,12 +128,12 @@ def _commands(settings, where, candidates):
     return taken
 
 
-def _recipe(content, path):
+def _recipe(content: Any, path: str | os.PathLike[str]) -> Report:
     facts, findings = recipe(content, str(path))
     return Report(str(path), "a recipe", {**facts, "backend": content.get("backend")}, findings)
 
 
-def _config(content, path):
+def _config(content: Any, path: str | os.PathLike[str]) -> Report:
     """Settings for `--config`, unless no name in them is one of a setting."""
     known = {name for row in RECIPES.values() for name in row.__dataclass_fields__}
     if isinstance(content, dict) and not known & set(content):
@@ -144,17 +147,17 @@ def _config(content, path):
 # --- what commands write ---
 
 
-def _run(content, path):
+def _run(content: Any, path: str | os.PathLike[str]) -> Report:
     names_ = ("program", "kind", "created", "finished", "versions")
     step = ["inspect", os.path.dirname(path) or "."]
     return Report(str(path), "the facts of a run", {name: content.get(name) for name in names_}, next=step)
 
 
-def _manifest(content, path):
+def _manifest(content: Any, path: str | os.PathLike[str]) -> Report:
     return Report(str(path), "the manifest of a checkpoint", {"files": content["files"]}, next="look at its directory")
 
 
-def _table(content, path):
+def _table(content: Any, path: str | os.PathLike[str]) -> Report:
     from sharpkeras.measure.latency.primitive_table import load_table
 
     load_table(path)  # which checks it
@@ -163,7 +166,7 @@ def _table(content, path):
     return Report(str(path), "a table of latencies", {"parts": len(content["table"]), **facts}, findings)
 
 
-def _evaluation(content, path):
+def _evaluation(content: Any, path: str | os.PathLike[str]) -> Report:
     """The Report on an evaluation, whose numbers have to belong together."""
     facts = {name: content.get(name) for name in ("run", "dataset", "n", "errors", "error", "interval", "label")}
     interval = content["interval"] if isinstance(content["interval"], list) else []
@@ -175,7 +178,7 @@ def _evaluation(content, path):
     return Report(str(path), "an evaluation", facts, [] if sound else ["errors, n, error and interval do not agree"])
 
 
-def _export(content, path):
+def _export(content: Any, path: str | os.PathLike[str]) -> Report:
     """The Report on the report of an export, and whether its ONNX file is still the one that was checked."""
     facts = {name: content.get(name) for name in ("file", "bytes", "opset", "nodes", "largest_difference")}
     name = content.get("file")
@@ -197,12 +200,12 @@ def _export(content, path):
     return Report(str(path), "the report of an export", facts, findings, next=["inspect", str(model)])
 
 
-def _data(content, path):
+def _data(content: Any, path: str | os.PathLike[str]) -> Report:
     facts = {name: content.get(name) for name in ("images", "shape", "class_names", "fingerprint", "notes")}
     return Report(str(path), "the facts of a run's data", facts)
 
 
-def _epoch(content, path):
+def _epoch(content: Any, path: str | os.PathLike[str]) -> Report:
     found = next((content[name] for name in ARCHITECTURES if name in content), None)
     if found is None:
         allowed = " or ".join(ARCHITECTURES)
@@ -211,7 +214,7 @@ def _epoch(content, path):
     return Report(str(path), "an epoch of a search", {"architecture": kind, **facts}, findings)
 
 
-def divergence(path):
+def divergence(path: str | os.PathLike[str]) -> str:
     """What a run left that diverged, as a finding; raises ConfigError where it says nothing of the kind."""
     form = {"epoch": int, "step": int, "not_finite": dict}
     content = json_files.require(json_files.load(path), form, str(path))
@@ -219,11 +222,11 @@ def divergence(path):
     return f"diverged: {which} became NaN or infinite in epoch {epoch}, step {step} (counted from 1)"
 
 
-def _divergence(content, path):
+def _divergence(content: Any, path: str | os.PathLike[str]) -> Report:
     return Report(str(path), "where a run diverged", content, ["numbers became NaN or infinite"])
 
 
-def _telling():
+def _telling() -> dict[str, Callable[[Any, str | os.PathLike[str]], Report]]:
     """A key that tells what an object is → what looks into it; the first that is there counts."""
     return {
         "settings": _recipe,
@@ -239,7 +242,7 @@ def _telling():
     }
 
 
-def _key_of_kind():
+def _key_of_kind() -> dict[str, str]:
     """What a file says that it is → the key that it must have then, which goes before the keys of others."""
     return {
         **{kind: row.fields[0] for kind, row in ARCHITECTURES.items()},
@@ -254,13 +257,13 @@ def _key_of_kind():
     }
 
 
-def problem_of(error):
+def problem_of(error: SharpKerasError) -> str:
     """A SharpKerasError as the text of a finding."""
     seen = f" ({printable(error.seen, 100)})" if error.seen is not None else ""
     return f"{error.problem}{seen}"
 
 
-def tried(look, path, name):
+def tried(look: Callable[[Path], Any], path: Path, name: str) -> tuple[Any, list[str]]:
     """What `look(path)` returns, or None, and the findings: what it raised on a file that is called `name`."""
     try:
         return look(path), []

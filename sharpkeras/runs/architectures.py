@@ -16,7 +16,7 @@ def from_dict(fields: Any, where: str = "architecture", ops: str | None = None) 
     return _class_of(fields).from_dict(fields, where, ops)
 
 
-def _class_of(fields):
+def _class_of(fields: Any) -> type[Architecture]:
     """The class whose file has one of these fields; that of the first row where none has."""
     first, *others = ARCHITECTURES.values()
     names = fields if isinstance(fields, dict) else ()

@@ -15,7 +15,7 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +85,7 @@ class Checkpoints:
                 os.replace(self.path / old, self._part(old))  # out of sight before its files go
             self._remove_parts()
 
-    def _holds(self, name):
+    def _holds(self, name: str) -> bool:
         """Whether the checkpoint `name` is there and whole; a damaged one is put aside."""
         if not (self.path / name).exists():
             return False
@@ -96,7 +96,7 @@ class Checkpoints:
             return False
         return True
 
-    def _write(self, name, files):
+    def _write(self, name: str, files: Mapping[str, bytes]) -> None:
         if not self.path.is_dir():
             self.path.mkdir(parents=True)
             atomic_writes.flush_directory(self.path.parent)
@@ -113,7 +113,7 @@ class Checkpoints:
         os.replace(part, self.path / name)
         atomic_writes.flush_directory(self.path)
 
-    def load(self) -> tuple | None:
+    def load(self) -> tuple[dict[str, np.ndarray], Any, list[dict[str, Any]]] | None:
         """(arrays, facts, rows) of the newest checkpoint that is whole; None where none was written.
 
         Raises:
@@ -138,17 +138,17 @@ class Checkpoints:
             raise RunError("every checkpoint is damaged", where=str(self.path), seen=seen, next_step=next_step)
         return None
 
-    def _part(self, name):
+    def _part(self, name: str) -> Path:
         return self.path / f".{name}.part"
 
-    def _remove_parts(self):
+    def _remove_parts(self) -> None:
         for entry in self.path.glob(".*.part"):
             atomic_writes.remove(entry)
 
-    def _damaged(self):
+    def _damaged(self) -> list[str]:
         return sorted(entry.name for entry in self.path.glob("*.damaged"))
 
-    def _put_aside(self, name):
+    def _put_aside(self, name: str) -> None:
         place = self.path / f"{name}.damaged"
         atomic_writes.remove(place)
         os.replace(self.path / name, place)
@@ -172,7 +172,7 @@ def refuse_links(path: Path) -> None:
                 folders += sorted(folder.iterdir())
 
 
-def _files(arrays, facts, rows):
+def _files(arrays: dict[str, np.ndarray], facts: dict[str, Any], rows: list[dict[str, Any]]) -> dict[str, bytes]:
     """The contents of a checkpoint's files by name."""
     files = {ARRAYS: atomic_writes.pack(arrays), PROGRESS: atomic_writes.dump_file(facts, PROGRESS)}
     files[METRICS] = atomic_writes.dump_lines(rows, METRICS)
@@ -181,7 +181,7 @@ def _files(arrays, facts, rows):
     return {**files, MANIFEST: atomic_writes.dump_file(manifest, MANIFEST)}
 
 
-def read(path: Path) -> tuple:
+def read(path: Path) -> tuple[dict[str, np.ndarray], Any, list[dict[str, Any]]]:
     """(arrays, facts, rows) of the checkpoint in the directory `path`.
 
     Raises:
@@ -205,7 +205,7 @@ def read(path: Path) -> tuple:
         raise DamagedError(f"checkpoint {path.name} is damaged ({_in_words(error)})") from None
 
 
-def _checked(path, name, largest, expected):
+def _checked(path: Path, name: str, largest: int, expected: Mapping[str, Any]) -> bytes:
     # No more than was written is read: a file of a stranger can be as large as it likes, for nothing.
     content = regular_files.read(name, min(largest, expected["bytes"]), within=path)
     if len(content) != expected["bytes"]:
@@ -215,5 +215,5 @@ def _checked(path, name, largest, expected):
     return content
 
 
-def _in_words(error):
+def _in_words(error: BaseException) -> str:
     return error.problem if isinstance(error, SharpKerasError) else str(error) or type(error).__name__

@@ -20,7 +20,7 @@ import logging
 import os
 import socket
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TextIO
 
 import numpy as np
 
@@ -72,11 +72,12 @@ class RunDirectory:
         directory_is_new: bool = False,
     ) -> None:
         self.path, self.recipe, self.resumed, self._directory_is_new = path, recipe, resumed, directory_is_new
-        self.kind, self._facts, self._lock_file, self._log_handler = facts["kind"], facts, lock_file, None
+        self.kind, self._facts, self._lock_file = facts["kind"], facts, lock_file
+        self._log_handler: logging.StreamHandler | None = None
         # Open as long as the run is: so its number on the disk goes to no other directory.
         self._directory = None if lock_file is None else os.open(path, os.O_RDONLY | os.O_DIRECTORY)
         self.checkpoints = Checkpoints(path / files.CHECKPOINTS, lock_file is not None, self.refuse_loss)
-        self._unwritten = {}  # files for which the disk was too full
+        self._unwritten: dict[str, bytes] = {}  # files for which the disk was too full
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], kind: str, recipe: dict[str, Any], **options: Any) -> Self:
@@ -173,7 +174,7 @@ class RunDirectory:
             problem, seen, next_step = lost
             raise RunError(f"{problem} while the run went on", where=str(self.path), seen=seen, next_step=next_step)
 
-    def _lost(self):
+    def _lost(self) -> tuple[str, str, str] | None:
         """What has become of the directory or its lock, with what is seen and the next step; None where all is well."""
         if not _is_same(self.path, self._directory, follow_symlinks=True):
             seen = "another directory in its place" if os.path.lexists(self.path) else "no such directory"
@@ -191,7 +192,7 @@ class RunDirectory:
         return None
 
     def close(self) -> None:
-        """Close the log and lets the directory go; the process's end does the same."""
+        """Close the log and let the directory go; the process's end does the same."""
         if self._log_handler is not None:
             logger.removeHandler(self._log_handler)
             with contextlib.suppress(OSError):  # of a full disk
@@ -294,7 +295,7 @@ class RunDirectory:
         """What `save_arrays` wrote, as (arrays, meta); None when it never wrote; raises RunError when it is damaged."""
         return atomic_writes.load_arrays(name, within=self.path)
 
-    def _replace(self, name, content):
+    def _replace(self, name: str, content: bytes) -> None:
         atomic_writes.write(self.place(name), content)
 
     def place(self, name: str) -> Path:
@@ -313,7 +314,7 @@ class RunDirectory:
         return path
 
     def begin(self) -> None:
-        """Make the directory that of the run: removes a run that it replaces, and open the log."""
+        """Make the directory that of the run: remove a run that it replaces, and open the log."""
         self.refuse_loss()
         if not self.resumed:
             _remove_contents(self.path)
@@ -334,7 +335,12 @@ class RunDirectory:
 # --- what is in a directory ---
 
 
-def _read_facts(path, must_exist, advice=f"{NAME_A_RUN}; to begin one, drop `must_exist`", instead=OTHER_DIRECTORY):
+def _read_facts(
+    path: Path,
+    must_exist: bool,
+    advice: str = f"{NAME_A_RUN}; to begin one, drop `must_exist`",
+    instead: str = OTHER_DIRECTORY,
+) -> dict[str, Any] | None:
     """The contents of `run.json`; None where no run was begun and one may be.
 
     Args:
@@ -354,7 +360,7 @@ def _read_facts(path, must_exist, advice=f"{NAME_A_RUN}; to begin one, drop `mus
     raise RunError(problem, where=str(path), allowed="a directory with a run.json", next_step=step)
 
 
-def _checked_facts(path, instead):
+def _checked_facts(path: Path, instead: str) -> dict[str, Any]:
     where = str(path / files.RUN)
     try:
         facts = _read_json(path, files.RUN)
@@ -371,7 +377,7 @@ def _checked_facts(path, instead):
     return json_files.require(facts, form, where)
 
 
-def _read_recipe(path):
+def _read_recipe(path: Path) -> dict[str, Any] | None:
     """The recipe of a run; None when it was killed before it had written one."""
     file = path / files.RECIPE
     if not os.path.lexists(file):
@@ -380,14 +386,14 @@ def _read_recipe(path):
     return json_files.require(recipe, {"settings": dict} if "settings" in recipe else {}, str(file))
 
 
-def _read_json(path, name):
+def _read_json(path: Path, name: str) -> Any:
     """The value of the JSON file `name` in the directory `path`; raises RunError or ConfigError, as `read_json`."""
     with atomic_writes.disk_errors(path / name):
         raw = regular_files.read(name, json_files.MAX_BYTES, within=path)
     return json_files.decoded(raw, str(path / name))
 
 
-def _new_facts(kind, conditions):
+def _new_facts(kind: str, conditions: dict[str, Any] | None) -> dict[str, Any]:
     return {
         "schema_version": SCHEMA_VERSION,
         "program": PROGRAM,
@@ -401,7 +407,7 @@ def _new_facts(kind, conditions):
     }
 
 
-def _versions():
+def _versions() -> dict[str, str]:
     """Installed versions by package, without importing any."""
     versions = {}
     for name in RECORDED_PACKAGES:
@@ -410,7 +416,7 @@ def _versions():
     return versions
 
 
-def _refuse_links(path):
+def _refuse_links(path: Path) -> None:
     """Raise RunError where one of the places that a run writes to is a link, a pipe or the like."""
     with atomic_writes.disk_errors(path):
         for entry in sorted(path.iterdir()):
@@ -420,7 +426,7 @@ def _refuse_links(path):
         refuse_links(path / name)
 
 
-def _tell_changes(path, facts, conditions, strict):
+def _tell_changes(path: Path, facts: dict[str, Any], conditions: dict[str, Any], strict: bool) -> None:
     """Warn of other conditions than those a run began under; raises RunError for them if `strict`.
 
     A run that goes on all the same keeps what had changed: later, under the conditions of its beginning, it is no
@@ -441,7 +447,7 @@ def _tell_changes(path, facts, conditions, strict):
         logger.warning("not compared, since they were not recorded when the run began: %s", ", ".join(unknown))
 
 
-def _changes(facts, conditions):
+def _changes(facts: dict[str, Any], conditions: dict[str, Any]) -> str:
     """What is other than when a run began, as text: versions of packages, and the conditions known of both times."""
     pairs = [(facts["versions"], dict.fromkeys(facts["versions"]) | _versions()), (facts["conditions"], conditions)]
     for name, here in conditions.items():
@@ -457,7 +463,9 @@ def _changes(facts, conditions):
     )
 
 
-def _refuse_other_run(path, kind_there, recipe_there, kind, recipe):
+def _refuse_other_run(
+    path: Path, kind_there: str, recipe_there: dict[str, Any] | None, kind: str, recipe: dict[str, Any]
+) -> None:
     choices = f"{OTHER_DIRECTORY}, or replace that run with `overwrite`"
     if kind_there != kind:
         raise RunError("holds a run of another kind", where=str(path), seen=kind_there, allowed=kind, next_step=choices)
@@ -485,17 +493,17 @@ def differences(there: Any, here: Any) -> str:
     return "".join(f"\n    {key:{widths[0]}}  {old:{widths[1]}}  {new}" for key, old, new in rows)
 
 
-def _flat(value, prefix=""):
+def _flat(value: Any, prefix: str = "") -> dict[str, str]:
     """Nested objects as one level of dotted keys, with values as JSON text."""
     if not isinstance(value, dict) or not value:
         return {prefix: json.dumps(value)}
-    flat = {}
+    flat: dict[str, str] = {}
     for name, inner in value.items():
         flat |= _flat(inner, f"{prefix}.{name}" if prefix else name)
     return flat
 
 
-def _remove_contents(path):
+def _remove_contents(path: Path) -> None:
     """Empty the directory of a run that we hold; `run.json` goes last, so that a kill leaves it known as ours."""
     with atomic_writes.disk_errors(path):
         for entry in sorted(path.iterdir(), key=lambda entry: entry.name == files.RUN):
@@ -503,7 +511,7 @@ def _remove_contents(path):
                 atomic_writes.remove(entry)
 
 
-def _lock(path):
+def _lock(path: Path) -> TextIO:
     """The open lock file: held until it is closed, at the latest by the end of the process, however that comes."""
     regular_files.refuse_other(path / files.LOCK)
     file = open(path / files.LOCK, "a+", encoding="utf-8", errors="replace", opener=_not_through_links)
@@ -527,14 +535,14 @@ def _lock(path):
     return file
 
 
-def _holder(path):
+def _holder(path: Path) -> str:
     """What the lock file says of the process that holds a directory."""
     with contextlib.suppress(OSError), regular_files.opened(files.LOCK, within=path) as file:
         return file.read(1000).decode("utf-8", "replace").strip() or "a process that is just starting"
     return "a process that has just ended"
 
 
-def _is_same(path, number, follow_symlinks):
+def _is_same(path: Path, number: int, follow_symlinks: bool) -> bool:
     """Whether what stands at `path` is the open file of that number."""
     try:
         return os.path.samestat(os.stat(path, follow_symlinks=follow_symlinks), os.fstat(number))
@@ -542,15 +550,15 @@ def _is_same(path, number, follow_symlinks):
         return False
 
 
-def _not_through_links(path, flags):
+def _not_through_links(path: str, flags: int) -> int:
     """Open what is to be appended to: in a directory that a stranger made, it could be a link or a pipe."""
     return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
 
 
-def _as_json(value):
+def _as_json(value: Any) -> Any:
     """`value` as it is when it comes back from its file: tuples as lists, keys as text."""
     return json.loads(atomic_writes.dumps(value, "recipe"))
 
 
-def _now():
+def _now() -> str:
     return datetime.datetime.now().astimezone().isoformat(timespec="seconds")
