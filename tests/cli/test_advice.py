@@ -80,6 +80,7 @@ def test_every_setting_has_a_flag(path):
     """What stands in backticks and is none is a word of Python, such as a method."""
     known = {*flags.of_any_command(), *flags.OPPOSITES, "optimize"}
     python = {"call", "training", "none", "compute_output_shape", "build", "metrics", "max_w", "selection", "scale"}
+    python |= {"costs", "expected_cost"}
     assert settings_in(tree_of(path)) <= known | python
 
 
@@ -237,7 +238,7 @@ def test_a_single_step_stays_as_it_is():
         (
             "export",
             "`precision=int8`, `input=uint8`, `optimize=False`",
-            "--quantize int8, --input uint8, --no-optimize",
+            "--precision int8, --input uint8, --no-optimize",
         ),
         ("evaluate", "`dataset=digits`, with `overwrite`", "--dataset digits, with --overwrite"),
         ("train", "let its `call` do it; `sharpkeras list recipes`", "let its `call` do it; `sharpkeras list recipes`"),

@@ -730,7 +730,7 @@ def test_row_54_and_68_half_precision_on_a_cpu_and_its_export(place):
 def test_row_55_a_loss_scale_that_never_fits(place, monkeypatch):
     monkeypatch.setattr(precision, "INITIAL_SCALE", 2.0**120)  # overflows whatever the loss
     monkeypatch.setattr(precision, "SMALLEST_SCALE", 2.0**120)
-    monkeypatch.setattr(epochs, "MAX_SKIPPED", 6)
+    monkeypatch.setattr(training_state, "MAX_SKIPPED", 6)
     result = sharpkeras(*TRAIN[:-2], "--precision", "mixed_float16", "--out", "half")
     assert result.code == 6 and "8 steps in a row" in result.err and "mixed_bfloat16" in result.err
     assert not Path("half", "weights.safetensors").exists()

@@ -270,7 +270,7 @@ def test_every_setting_is_an_option_with_its_range(name, recipe):
         option, rule = found[field.name], field.metadata
         assert option.opts[0] == "--" + field.name.replace("_", "-")
         if rule["choices"]:
-            assert tuple(option.type.choices) == rule["choices"]
+            assert tuple(option.type.choices) == tuple(rule["choices"])
         elif rule["low"] is not None:
             assert (option.type.min, option.type.max) == (rule["low"], rule["high"])
 

@@ -554,7 +554,7 @@ def test_the_labels_are_read_once(tfds, prepared, monkeypatch):
     def refuse(path, content):
         raise RunError("cannot be written", seen="read-only file system")
 
-    monkeypatch.setattr(tfds_module.atomic, "write", refuse)
+    monkeypatch.setattr(tfds_module.atomic_writes, "write", refuse)
     assert "read-only file system" in load("imagenet", "test").notes[0]
 
 

@@ -170,8 +170,8 @@ def test_a_worker_ends_with_the_process_that_started_it():
 PARENT = """
 import ctypes, sys
 from support.fake_engine import Fake
-from sharpkeras.measure import turns
-turns.take_turns([Fake(*sys.argv[1:2], log=sys.argv[2], hang=2).launch(1, 1, ())], runs=9, warmup_s=0)
+from sharpkeras.measure.latency import interleaving
+interleaving.take_turns([Fake(*sys.argv[1:2], log=sys.argv[2], hang=2).launch(1, 1, ())], runs=9, warmup_s=0)
 """
 
 
@@ -191,16 +191,16 @@ def test_a_worker_that_hangs_ends_with_a_parent_that_was_killed(tmp_path):
 @pytest.mark.parametrize("told", [True, False])
 def test_a_process_whose_parent_has_ended_before_it_could_ask(tmp_path, told):
     """Here the parent it is told of is another one; without Linux's word for it, it looks by itself."""
-    code = "from sharpkeras.measure import worker\nworker.end_with(1)\nprint('goes on')"
+    code = "from sharpkeras.measure.latency import worker\nworker.end_with(1)\nprint('goes on')"
     code = code if told else f"import ctypes\nctypes.CDLL = lambda _: None\n{code}"
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=60)
-    assert (done.returncode, done.stdout) == (1, "")
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", "")
 
 
 LOOKS = """
 import ctypes, os, sys, time
-from sharpkeras.measure import worker
+from sharpkeras.measure.latency import worker
 ctypes.CDLL = lambda _: None
 worker.LOOKS_S = 0.01
 worker.end_with(os.getppid())
