@@ -1,8 +1,9 @@
 """Bad input, row by row: one clear message and an exit code, nothing half written, nothing good lost.
 
-The number in a test's name is that of its row in the project's table of bad input. Rows on image files are tested in
-depth in `test_folder.py`, those on genotypes in `test_genotype.py`, on ONNX files in `test_latency.py`; here each is
-met once through the command line.
+The number in a test's name is that of its row in docs/bad_input.md; the last tests here compare the table with all
+tests that name its rows. Rows on image files are tested in depth in tests/data/test_folder.py, those on genotypes in
+tests/spaces/cell/test_genotype.py, on ONNX files in tests/measure/latency/test_benchmark.py; here each is met once
+through the command line.
 """
 
 import errno
@@ -23,6 +24,7 @@ import h5py
 import numpy as np
 import pytest
 from PIL import Image
+from support import bad_input
 from support.command_line import PRIMITIVES, SEARCH, TRAIN, files_below, make_images, sharpkeras
 
 if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
@@ -74,6 +76,7 @@ FILES = {
     "many.json": '{"epochs": ' + "9" * 90 + "}",
     "latin.json": b'{"space": "\xe9"}',
     "latin.toml": b'space = "\xe9"',
+    "mark.json": '\ufeff{"learning_rate": -0.1}',
     "nul.json": '{"space":\0 "darts"}',
     "power.json": '{"power": 0}',
     "python.json": "Genotype(normal=[('sep_conv_3x3', 0)], normal_concat=[2])",
@@ -154,6 +157,8 @@ def rows(*table):
     ("7-latin", 3, ["latin.json", "not UTF-8", "0xe9"], [*CONFIG, "latin.json"]),
     ("7-latin-toml", 3, ["latin.toml", "0xe9"], [*CONFIG, "latin.toml"]),
     ("7-nul", 3, ["nul.json, line 1, column 10", "NUL"], [*CONFIG, "nul.json"]),
+    ("7-mark", 3, ["byte order mark, which is ignored", "learning_rate"], [*CONFIG, "mark.json"]),
+    ("14-flag", 2, ["--backend", "torch", "tensorflow"], ["search", "--backend", "torch"]),
     ("16-negative", 2, ["--seed", "-1"], ["search", "--seed", "-1"]),
     ("16-large", 2, ["--seed", "4294967295"], ["train", "search", "--seed", 2**32]),
     ("16-text", 2, ["--seed", "abc"], ["search", "--seed", "abc"]),
@@ -330,6 +335,19 @@ def test_row_52_cifar10_is_not_downloaded_unasked(place, monkeypatch):
     pytest.importorskip("tensorflow_datasets")
     monkeypatch.setenv("TFDS_DATA_DIR", str(place / "datasets"))
     refused(4, ["cifar10", "--download"], [*SEARCH, *NEW, "--dataset", "cifar10"])
+
+
+def test_row_53_imagenet_is_made_from_files_that_the_user_gets(place, monkeypatch):
+    pytest.importorskip("tensorflow_datasets")
+    monkeypatch.setenv("TFDS_DATA_DIR", str(place / "datasets"))
+    parts = ["imagenet2012 is not prepared", "ILSVRC2012_img_train.tar", "manual", "--dataset imagenet:DIR"]
+    refused(4, parts, [*SEARCH, *NEW, "--dataset", "imagenet"])
+
+
+def test_row_62_cifar10_1_of_another_version(place):
+    np.save("cifar10.1_v6_data.npy", np.zeros((2000, 32, 32, 3), np.uint8))
+    np.save("cifar10.1_v6_labels.npy", np.arange(2000) % 10)
+    refused(4, ["CIFAR-10.1 v4 was asked for, and this is v6"], [*EVALUATE, "cifar10.1-v4:."])
 
 
 # --- runs ---
@@ -616,21 +634,18 @@ def test_row_40_initial_weights_of_another_genotype(place, name):
 WIDE = ["--init-channels", "4", "--init", "train"]
 
 
-@pytest.mark.parametrize(
-    ("code", "parts", "name"),
-    [
-        (2, ["--init nowhere", "no such file"], "nowhere"),
-        (2, ["typo.json", "is no file of weights"], "typo.json"),
-        (5, ["search", "holds no train run"], "search"),
-        (5, ["empty.safetensors", "is damaged"], "empty.safetensors"),
-        (5, ["empty.h5"], "empty.h5"),
-        (9, ["model.keras"], "model.keras"),
-    ],
+@rows(
+    ("40-missing", 2, ["--init nowhere", "no such file"], ["--init", "nowhere"]),
+    ("40-other", 2, ["typo.json", "is no file of weights"], ["--init", "typo.json"]),
+    ("40-search", 5, ["search", "holds no train run"], ["--init", "search"]),
+    ("40-safetensors", 5, ["empty.safetensors", "is damaged"], ["--init", "empty.safetensors"]),
+    ("40-h5", 5, ["empty.h5"], ["--init", "empty.h5"]),
+    ("40-keras", 9, ["model.keras"], ["--init", "model.keras"]),
 )
-def test_row_40_initial_weights_that_are_none(place, code, parts, name):
-    if not Path(name).exists() and name != "nowhere":
+def test_initial_weights_that_are_none(place, code, parts, arguments):
+    for name in ("empty.safetensors", "empty.h5", "model.keras"):
         Path(name).write_bytes(b"")
-    refused(code, parts, [*TRAIN[:-2], "--out", "new", "--init", name])
+    refused(code, parts, [*TRAIN[:-2], "--out", "new", *arguments])
 
 
 def test_row_41_weights_that_are_not_finite(place):
@@ -878,3 +893,28 @@ def test_row_80_a_noisy_machine(place, monkeypatch):
     result = sharpkeras("benchmark", "model.onnx", "--runs", "5", "--json", "--fail-on-noise")
     assert result.code == 8 and result.json["unstable"]
     assert "90%" in str(result.json["models"][0]["unstable_because"])
+
+
+# --- the table of docs/bad_input.md ---
+
+
+def test_rows_are_numbered_from_1():
+    numbers = [number for number, _ in bad_input.table()]
+    assert numbers == list(range(1, len(numbers) + 1)) and len(numbers) >= 87
+
+
+def test_each_row_has_a_test_and_each_test_a_row():
+    named = {row for case in bad_input.cases() for row in case.rows}
+    assert named == {number for number, _ in bad_input.table()}
+
+
+def test_exit_codes_are_those_of_the_table():
+    """Both ways; 0 also ends what a test does right, such as the same command once its input is mended."""
+    allowed, expected = dict(bad_input.table()), {}
+    for case in bad_input.cases():
+        of_rows = frozenset({0}).union(*(allowed[row] for row in case.rows))
+        assert case.exit_codes <= of_rows, f"{case.place} expects {set(case.exit_codes)}, the table has {set(of_rows)}"
+        for row in case.rows:
+            expected.setdefault(row, {0}).update(case.exit_codes)
+    untested = {row: codes - expected[row] for row, codes in allowed.items() if not codes <= expected[row]}
+    assert not untested, f"exit codes that no test expects: {untested}"

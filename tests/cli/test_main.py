@@ -295,7 +295,7 @@ FORMS = {
 
 
 @pytest.mark.parametrize("name", FORMS)
-def test_a_flag_wins_over_the_file_and_the_file_over_the_preset(tmp_path, monkeypatch, name):
+def test_row_8_a_flag_wins_over_the_file_and_the_file_over_the_preset(tmp_path, monkeypatch, name):
     file = tmp_path / name
     file.write_text(FORMS[name], encoding="utf-8")
     recipe, said = resolved("sharpdarts", "--config", file, "--epochs", "5", monkeypatch=monkeypatch)
@@ -335,7 +335,7 @@ def test_a_runs_recipe_is_a_config(finished, monkeypatch):
     assert recipe.as_dict() == {**expected, "skip_none": False}
 
 
-def test_strict_refuses_a_contradiction(tmp_path, monkeypatch):
+def test_row_8_strict_refuses_a_contradiction(tmp_path, monkeypatch):
     (tmp_path / "settings.json").write_text(FORMS["settings.json"])
     config = ["--config", tmp_path / "settings.json", "--strict"]
     result = sharpkeras("search", *config, "--epochs", "5")
@@ -346,7 +346,7 @@ def test_strict_refuses_a_contradiction(tmp_path, monkeypatch):
 # --- what is installed ---
 
 
-def test_a_package_below_its_floor_is_refused_unless_allowed(monkeypatch):
+def test_row_15_a_package_below_its_floor_is_refused_unless_allowed(monkeypatch):
     version = importlib.metadata.version
     old = {"keras": "3.9.2"}
     monkeypatch.setattr(importlib.metadata, "version", lambda name: old.get(name) or version(name))

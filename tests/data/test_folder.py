@@ -1,4 +1,4 @@
-"""Class folders: layouts, and what becomes of files that are not what they should be (BAD_INPUT rows 44 to 51)."""
+"""Class folders: layouts, and files that are not what they should be (rows 44 to 51 of docs/bad_input.md)."""
 
 import os
 import struct

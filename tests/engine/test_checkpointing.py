@@ -197,7 +197,7 @@ def test_no_more_than_the_steps_since_the_last_checkpoint_are_lost(trial, tmp_pa
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_leaves_a_checkpoint_of_the_step_that_it_met(trial, tmp_path, monkeypatch, number):
+def test_row_26_a_signal_leaves_a_checkpoint_of_the_step_that_it_met(trial, tmp_path, monkeypatch, number):
 
     def ask():
         os.kill(os.getpid(), number)
@@ -257,7 +257,7 @@ def asked_of(monkeypatch):
     return lambda: signals._asked is not None
 
 
-def test_a_signal_is_heard_between_the_batches_of_an_evaluation(trial, tmp_path, monkeypatch):
+def test_row_26_a_signal_is_heard_between_the_batches_of_an_evaluation(trial, tmp_path, monkeypatch):
     logits = type(trial.model).logits
 
     def stopped(model, batches):

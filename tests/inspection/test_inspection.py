@@ -1,6 +1,6 @@
 """`sharpkeras inspect`, and the refusal of strangers' model files: told what they are, never run, never followed.
 
-The number in a test's name or id is that of its row in the project's table of bad input.
+The number in a test's name or id is that of its row in docs/bad_input.md.
 """
 
 import json
