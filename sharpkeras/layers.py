@@ -7,6 +7,8 @@ place by position.
 
 import functools
 import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import keras
 from keras import ops
@@ -19,7 +21,9 @@ MOMENTUM = 0.9  # PyTorch's momentum of 0.1
 CHANNELS_LAST = "channels_last"  # said to Keras each time: its own default is what stands in the user's keras.json
 
 
-def convolve(operation, inputs, kernel, strides, dilation_rate):
+def convolve(
+    operation: Callable[..., Any], inputs: Any, kernel: Any, strides: Sequence[int], dilation_rate: Sequence[int]
+) -> Any:
     """A convolution of odd kernel with the padding of PyTorch: dilation·(k - 1)/2 on both sides, at every stride.
 
     Args:
@@ -49,20 +53,22 @@ def convolve(operation, inputs, kernel, strides, dilation_rate):
     return operation(inputs[:, :: strides[0], :: strides[1]], kernel, strides=1, padding="same")
 
 
-def pad(inputs, kernel_size, value=0.0):
-    """(B, H, W, C) padded with `value` by (k - 1) // 2 on each side."""
+def pad(inputs: Any, kernel_size: Sequence[int], value: float = 0.0) -> Any:
+    """Pad images (B, H, W, C) with `value` by (k - 1) // 2 pixels on each side."""
     height, width = ((k - 1) // 2 for k in kernel_size)
     return ops.pad(inputs, ((0, 0), (height, height), (width, width), (0, 0)), constant_values=value)
 
 
-def strided_shape(input_shape, strides, filters):
-    """(B, ceil(H / s_h), ceil(W / s_w), filters); a side that is not known yet is None before and after."""
+def strided_shape(
+    input_shape: tuple[int | None, ...], strides: Sequence[int], filters: int | None
+) -> tuple[int | None, ...]:
+    """Output shape (B, ceil(H / s_h), ceil(W / s_w), filters) of a strided layer; an unknown side stays None."""
     batch, height, width, _ = input_shape
     sides = ((height, strides[0]), (width, strides[1]))
     return (batch, *(side and math.ceil(side / stride) for side, stride in sides), filters)
 
 
-def fan_in_uniform(fan_in):
+def fan_in_uniform(fan_in: int) -> keras.initializers.Initializer:
     """PyTorch's default for convolutions and dense layers: uniform within ±1/√fan_in."""
     limit = 1.0 / math.sqrt(fan_in)
     return keras.initializers.RandomUniform(-limit, limit)
@@ -74,9 +80,12 @@ class AsPyTorch:
     One that would be ignored is refused; one that says what is done anyway is taken. How they pad has no name in Keras.
     """
 
-    FIXED = {"padding": (), "data_format": (CHANNELS_LAST, None)}  # option → what may be said, the first to Keras
+    FIXED: dict[str, tuple] = {
+        "padding": (),
+        "data_format": (CHANNELS_LAST, None),
+    }  # option → what may be said, the first to Keras
 
-    def __init__(self, *arguments, **options):
+    def __init__(self, *arguments: Any, **options: Any) -> None:
         for name, accepted in self.FIXED.items():
             if name in options and options[name] not in accepted:
                 kinds = type(self).__mro__
@@ -90,12 +99,17 @@ class AsPyTorch:
         super().__init__(*arguments, **options)
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict[str, Any]) -> Any:
         # Keras writes the name of a padding into every config.
-        return super().from_config({name: value for name, value in config.items() if name != "padding"})
+        layer: Any = super()  # of Keras
+        return layer.from_config({name: value for name, value in config.items() if name != "padding"})
 
 
-CONVOLUTION = {**AsPyTorch.FIXED, "activation": ("linear", None, keras.activations.linear), "use_bias": (False,)}
+CONVOLUTION: dict[str, tuple] = {
+    **AsPyTorch.FIXED,
+    "activation": ("linear", None, keras.activations.linear),
+    "use_bias": (False,),
+}
 
 
 @keras.saving.register_keras_serializable("sharpkeras")
@@ -104,21 +118,23 @@ class Conv2D(AsPyTorch, keras.layers.Conv2D):
 
     FIXED = {**CONVOLUTION, "groups": (1,)}
 
-    def __init__(self, filters, kernel_size=1, strides=1, **kwargs):
+    def __init__(
+        self, filters: int, kernel_size: int | tuple[int, int] = 1, strides: int | tuple[int, int] = 1, **kwargs: Any
+    ) -> None:
         # VarianceScaling(1/3) is ±1/√fan_in, PyTorch's default.
         initializer = keras.initializers.VarianceScaling(1 / 3, mode="fan_in", distribution="uniform")
         super().__init__(filters, kernel_size, strides, **{"kernel_initializer": initializer, **kwargs})
 
-    def kernel_shape(self, channels):
+    def kernel_shape(self, channels: int) -> tuple[int, ...]:
         return (*self.kernel_size, channels, self.filters)
 
-    def convolve(self, inputs, kernel):
+    def convolve(self, inputs: Any, kernel: Any) -> Any:
         return convolve(ops.conv, inputs, kernel, self.strides, self.dilation_rate)
 
-    def call(self, inputs):
+    def call(self, inputs: Any) -> Any:
         return self.convolve(inputs, self.kernel)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return strided_shape(input_shape, self.strides, self.filters)
 
 
@@ -128,23 +144,29 @@ class DepthwiseConv2D(AsPyTorch, keras.layers.DepthwiseConv2D):
 
     FIXED = {**CONVOLUTION, "depth_multiplier": (1,)}
 
-    def __init__(self, kernel_size, strides=1, dilation_rate=1, **kwargs):
+    def __init__(
+        self,
+        kernel_size: int | tuple[int, int],
+        strides: int | tuple[int, int] = 1,
+        dilation_rate: int | tuple[int, int] = 1,
+        **kwargs: Any,
+    ) -> None:
         height, width = (kernel_size,) * 2 if isinstance(kernel_size, int) else kernel_size
         defaults = {"depthwise_initializer": fan_in_uniform(height * width)}
         # The base class refuses strides and dilation together; `convolve` can do both.
         super().__init__(kernel_size, strides=strides, **{**defaults, **kwargs})
         self.dilation_rate = (dilation_rate,) * 2 if isinstance(dilation_rate, int) else tuple(dilation_rate)
 
-    def kernel_shape(self, channels):
+    def kernel_shape(self, channels: int) -> tuple[int, ...]:
         return (*self.kernel_size, channels, 1)
 
-    def convolve(self, inputs, kernel):
+    def convolve(self, inputs: Any, kernel: Any) -> Any:
         return convolve(ops.depthwise_conv, inputs, kernel, self.strides, self.dilation_rate)
 
-    def call(self, inputs):
+    def call(self, inputs: Any) -> Any:
         return self.convolve(inputs, self.kernel)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return strided_shape(input_shape, self.strides, input_shape[-1])
 
 
@@ -158,15 +180,15 @@ class BatchNormalization(AsPyTorch, keras.layers.BatchNormalization):
 
     FIXED = {"axis": (-1, 3), "synchronized": (False,)}
 
-    def __init__(self, epsilon=EPSILON, momentum=MOMENTUM, **kwargs):
+    def __init__(self, epsilon: float = EPSILON, momentum: float = MOMENTUM, **kwargs: Any) -> None:
         super().__init__(epsilon=epsilon, momentum=momentum, **kwargs)
 
-    def build(self, input_shape):
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
         if len(input_shape) != 4:
             raise ValueError(f"expected images of shape (B, H, W, C), received {tuple(input_shape)}")
         super().build(input_shape)
 
-    def call(self, inputs, training=None, weight=None):
+    def call(self, inputs: Any, training: bool | None = None, weight: Any = None) -> Any:
         if not (training and self.trainable):
             outputs = super().call(inputs, training=False)
             return outputs if weight is None else outputs * ops.cast(weight, outputs.dtype)
@@ -185,16 +207,16 @@ class BatchNormalization(AsPyTorch, keras.layers.BatchNormalization):
 class MaxPool(AsPyTorch, keras.layers.MaxPooling2D):
     """`nn.MaxPool2d(padding=(k - 1) // 2)`: pads with -inf, since the cells pool before they rectify."""
 
-    def __init__(self, pool_size=3, strides=1, **kwargs):
+    def __init__(self, pool_size: int | tuple[int, int] = 3, strides: int | tuple[int, int] = 1, **kwargs: Any) -> None:
         super().__init__(pool_size, strides, **kwargs)
 
-    def call(self, inputs):
+    def call(self, inputs: Any) -> Any:
         if max(self.strides) == 1:
             return ops.max_pool(inputs, self.pool_size, strides=1, padding="same", data_format=CHANNELS_LAST)
         padded = pad(inputs, self.pool_size, -math.inf)
         return ops.max_pool(padded, self.pool_size, self.strides, padding="valid", data_format=CHANNELS_LAST)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return strided_shape(input_shape, self.strides, input_shape[-1])
 
 
@@ -207,11 +229,17 @@ class AveragePool(AsPyTorch, keras.layers.AveragePooling2D):
             pixels inside the image (the `darts` op table).
     """
 
-    def __init__(self, pool_size=3, strides=1, counted_padding=True, **kwargs):
+    def __init__(
+        self,
+        pool_size: int | tuple[int, int] = 3,
+        strides: int | tuple[int, int] = 1,
+        counted_padding: bool = True,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(pool_size, strides, **kwargs)
         self.counted_padding = counted_padding
 
-    def call(self, inputs):
+    def call(self, inputs: Any) -> Any:
         if self.counted_padding:
             return self._padded_mean(inputs)
         if max(self.strides) == 1:
@@ -219,14 +247,14 @@ class AveragePool(AsPyTorch, keras.layers.AveragePooling2D):
         inside = ops.ones((1, *ops.shape(inputs)[1:3], 1), dtype=inputs.dtype)
         return self._padded_mean(inputs) / self._padded_mean(inside)
 
-    def _padded_mean(self, inputs):
+    def _padded_mean(self, inputs: Any) -> Any:
         padded = pad(inputs, self.pool_size)
         return ops.average_pool(padded, self.pool_size, self.strides, padding="valid", data_format=CHANNELS_LAST)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return strided_shape(input_shape, self.strides, input_shape[-1])
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "counted_padding": self.counted_padding}
 
 
@@ -234,17 +262,17 @@ class AveragePool(AsPyTorch, keras.layers.AveragePooling2D):
 class Zero(keras.layers.Layer):
     """The primitive `none`: zeros of the strided shape."""
 
-    def __init__(self, strides=1, **kwargs):
+    def __init__(self, strides: int = 1, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.strides = strides
 
-    def call(self, inputs):
+    def call(self, inputs: Any) -> Any:
         return ops.zeros_like(inputs[:, :: self.strides, :: self.strides])
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return strided_shape(input_shape, (self.strides,) * 2, input_shape[-1])
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "strides": self.strides}
 
 
@@ -253,8 +281,8 @@ class Identity(keras.layers.Identity):
     """The primitive `skip_connect` at stride 1; drop path leaves it alone."""
 
 
-def adopt(layer, parts):
-    """`parts`, which from now on belong to `layer`: they compute in its precision and, where it is frozen, are too.
+def adopt(layer: keras.layers.Layer, parts: list[keras.layers.Layer]) -> list[keras.layers.Layer]:
+    """Make `parts` compute in the precision of `layer` and, where it is frozen, freeze them; return them.
 
     Keras hands on neither of what it was told in its constructor, nor `trainable` to a part that is made afterwards.
     """
@@ -265,12 +293,12 @@ def adopt(layer, parts):
     return parts
 
 
-def _parts(layer):
+def _parts(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
     """The layers that a layer is made of, not those that these are made of."""
     return list(layer._flatten_layers(include_self=False, recursive=False))
 
 
-def _frozen_parts(layer):
+def _frozen_parts(layer: keras.layers.Layer) -> list[list[int]]:
     """The places of the frozen parts of a layer that is not frozen itself, as lists of indices."""
     found = []
     for index, part in enumerate(_parts(layer)):
@@ -285,25 +313,25 @@ class Composite(keras.layers.Layer):
     Which of its parts alone are frozen is kept in its config.
     """
 
-    _to_freeze = ()
+    _to_freeze: tuple[tuple[int, ...], ...] = ()
 
-    def followers(self):
-        """The parts that compute in whatever precision this layer does."""
+    def followers(self) -> list[keras.layers.Layer]:
+        """The parts that take over the dtype policy of this layer."""
         return _parts(self)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         frozen = _frozen_parts(self) if self.trainable else []  # else all are, which Keras keeps
         return {**super().get_config(), **({"frozen_parts": frozen} if frozen else {})}
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: Mapping[str, Any]) -> Any:
         config = dict(config)
         frozen = config.pop("frozen_parts", [])
         layer = super().from_config(config)
         layer.freeze(frozen)
         return layer
 
-    def freeze(self, places):
+    def freeze(self, places: Iterable[Sequence[int]]) -> None:
         """Freeze parts, each named by its place among the parts, and by places within those."""
         self._to_freeze = tuple(map(tuple, places))  # some may be made in `build`
         for index, part in enumerate(_parts(self)):
@@ -314,49 +342,49 @@ class Composite(keras.layers.Layer):
                 part.freeze(within)
 
     @property
-    def dtype_policy(self):
+    def dtype_policy(self) -> keras.DTypePolicy:
         return super().dtype_policy
 
     @dtype_policy.setter
-    def dtype_policy(self, policy):
+    def dtype_policy(self, policy: Any) -> None:
         keras.layers.Layer.dtype_policy.fset(self, policy)
         for part in self.followers():
             part.dtype_policy = self.dtype_policy
 
 
 class LayerSequence(Composite):
-    """Layers applied one after the other. Subclasses fill `steps` in the order of PyTorch's `nn.Sequential`.
+    """Layer that calls its `steps` one after the other, in the order of PyTorch's `nn.Sequential`.
 
     Args:
         steps: list of layers.
         arguments: the constructor's arguments, for `get_config`.
     """
 
-    def __init__(self, steps, arguments, **kwargs):
+    def __init__(self, steps: list[keras.layers.Layer], arguments: Mapping[str, Any], **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.steps = adopt(self, steps)
         self._arguments = dict(arguments)
 
-    def build(self, input_shape):
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
         for step in self.steps:
             step.build(input_shape)
             input_shape = step.compute_output_shape(input_shape)
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
         for step in self.steps:
             inputs = step(inputs, training=training) if isinstance(step, BatchNormalization) else step(inputs)
         return inputs
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         for step in self.steps:
             input_shape = step.compute_output_shape(input_shape)
         return input_shape
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), **self._arguments}
 
 
-def _norm(affine, epsilon=EPSILON):
+def _norm(affine: bool, epsilon: float = EPSILON) -> BatchNormalization:
     return BatchNormalization(epsilon, center=affine, scale=affine)
 
 
@@ -378,17 +406,18 @@ class SharpSepConv(LayerSequence):
 
     def __init__(
         self,
-        filters,
-        kernel_size=3,
-        strides=1,
-        dilation_rate=1,
-        mid_filters=None,
-        mid_multiplier=1,
-        affine=True,
-        **kwargs,
-    ):
-        arguments = dict(filters=filters, kernel_size=kernel_size, strides=strides, dilation_rate=dilation_rate)
-        arguments |= dict(mid_filters=mid_filters, mid_multiplier=mid_multiplier, affine=affine)
+        filters: int,
+        kernel_size: int = 3,
+        strides: int = 1,
+        dilation_rate: int = 1,
+        mid_filters: int | None = None,
+        mid_multiplier: float = 1,
+        affine: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        arguments: dict[str, Any] = dict(filters=filters, kernel_size=kernel_size, strides=strides)
+        arguments |= dict(dilation_rate=dilation_rate, mid_filters=mid_filters)
+        arguments |= dict(mid_multiplier=mid_multiplier, affine=affine)
         middle = mid_filters or int(filters * mid_multiplier)
         steps = [
             keras.layers.ReLU(),
@@ -410,7 +439,15 @@ class DilConv(LayerSequence):
     Input (B, H, W, C), output (B, ceil(H / strides), ceil(W / strides), filters).
     """
 
-    def __init__(self, filters, kernel_size=3, strides=1, dilation_rate=2, affine=True, **kwargs):
+    def __init__(
+        self,
+        filters: int,
+        kernel_size: int = 3,
+        strides: int = 1,
+        dilation_rate: int = 2,
+        affine: bool = True,
+        **kwargs: Any,
+    ) -> None:
         arguments = dict(filters=filters, kernel_size=kernel_size, strides=strides)
         arguments |= dict(dilation_rate=dilation_rate, affine=affine)
         steps = [
@@ -426,7 +463,15 @@ class DilConv(LayerSequence):
 class SplitConv(LayerSequence):
     """`conv_7x1_1x7` of NASNet and AmoebaNet: ReLU, a 1×k and a k×1 convolution, BatchNorm."""
 
-    def __init__(self, filters, kernel_size=7, strides=1, affine=True, epsilon=EPSILON, **kwargs):
+    def __init__(
+        self,
+        filters: int,
+        kernel_size: int = 7,
+        strides: int = 1,
+        affine: bool = True,
+        epsilon: float = EPSILON,
+        **kwargs: Any,
+    ) -> None:
         arguments = dict(filters=filters, kernel_size=kernel_size, strides=strides, affine=affine, epsilon=epsilon)
         steps = [
             keras.layers.ReLU(),
@@ -441,7 +486,9 @@ class SplitConv(LayerSequence):
 class ConvBNReLU(LayerSequence):
     """`nor_conv_*` of the darts op table: a dense k×k convolution, BatchNorm, ReLU."""
 
-    def __init__(self, filters, kernel_size=3, strides=1, affine=True, **kwargs):
+    def __init__(
+        self, filters: int, kernel_size: int = 3, strides: int = 1, affine: bool = True, **kwargs: Any
+    ) -> None:
         arguments = dict(filters=filters, kernel_size=kernel_size, strides=strides, affine=affine)
         steps = [Conv2D(filters, kernel_size, strides), _norm(affine), keras.layers.ReLU()]
         super().__init__(steps, arguments, **kwargs)
@@ -451,7 +498,9 @@ class ConvBNReLU(LayerSequence):
 class ConvBN(LayerSequence):
     """A dense k×k convolution and BatchNorm: a stem."""
 
-    def __init__(self, filters, kernel_size=3, strides=1, affine=True, **kwargs):
+    def __init__(
+        self, filters: int, kernel_size: int = 3, strides: int = 1, affine: bool = True, **kwargs: Any
+    ) -> None:
         arguments = dict(filters=filters, kernel_size=kernel_size, strides=strides, affine=affine)
         super().__init__([Conv2D(filters, kernel_size, strides), _norm(affine)], arguments, **kwargs)
 
@@ -460,7 +509,9 @@ class ConvBN(LayerSequence):
 class ReLUConvBN(LayerSequence):
     """ReLU, 1×1 convolution, BatchNorm: what brings a cell's inputs to its own width."""
 
-    def __init__(self, filters, kernel_size=1, strides=1, affine=True, **kwargs):
+    def __init__(
+        self, filters: int, kernel_size: int = 1, strides: int = 1, affine: bool = True, **kwargs: Any
+    ) -> None:
         arguments = dict(filters=filters, kernel_size=kernel_size, strides=strides, affine=affine)
         steps = [keras.layers.ReLU(), Conv2D(filters, kernel_size, strides), _norm(affine)]
         super().__init__(steps, arguments, **kwargs)
@@ -473,24 +524,26 @@ POOLS = {"max": MaxPool, "average": AveragePool}
 class ResizablePool(LayerSequence):
     """A 3×3 pool, and where `filters` is another number than its input has, a 1×1 convolution and BatchNorm."""
 
-    def __init__(self, filters, pool="max", pool_size=3, strides=1, affine=True, **kwargs):
+    def __init__(
+        self, filters: int, pool: str = "max", pool_size: int = 3, strides: int = 1, affine: bool = True, **kwargs: Any
+    ) -> None:
         arguments = dict(filters=filters, pool=pool, pool_size=pool_size, strides=strides, affine=affine)
         super().__init__([POOLS[pool](pool_size, strides)], arguments, **kwargs)
         self.filters, self.affine = filters, affine
 
-    def build(self, input_shape):
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
         if input_shape[-1] != self.filters and len(self.steps) == 1:
             self.steps += adopt(self, [Conv2D(self.filters), _norm(self.affine, POOL_EPSILON)])
             self.freeze(self._to_freeze)
         super().build(input_shape)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return (*self.steps[0].compute_output_shape(input_shape)[:3], self.filters)
 
 
 @keras.saving.register_keras_serializable("sharpkeras")
 class FactorizedReduce(Composite):
-    """Halves the image without losing a pixel class: two 1×1 stride-2 convolutions, one on x shifted by one pixel.
+    """Factorized reduction of DARTS: two 1×1 convolutions of stride 2, one on x shifted by one pixel, concatenated.
 
     Args:
         filters: even number of output channels.
@@ -501,7 +554,7 @@ class FactorizedReduce(Composite):
         ValueError: if `filters` is odd.
     """
 
-    def __init__(self, filters, affine=True, **kwargs):
+    def __init__(self, filters: int, affine: bool = True, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if filters % 2:
             raise ValueError(f"expected an even number of filters, received {filters}")
@@ -513,30 +566,30 @@ class FactorizedReduce(Composite):
         adopt(self, self.followers())
 
     @staticmethod
-    def shift(inputs):
-        """x[:, 1:, 1:], with a row and a column of zeros in place of the ones that left."""
+    def shift(inputs: Any) -> Any:
+        """Shift images (B, H, W, C) by one pixel: x[:, 1:, 1:], with a row and a column of zeros at the end."""
         return ops.pad(inputs[:, 1:, 1:], ((0, 0), (0, 1), (0, 1), (0, 0)))
 
-    def build(self, input_shape):
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
         self.conv_1.build(input_shape)
         self.conv_2.build(input_shape)
         self.norm.build(self.compute_output_shape(input_shape))
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
         rectified = self.relu(inputs)
         halves = [self.conv_1(rectified), self.conv_2(self.shift(rectified))]
         return self.norm(ops.concatenate(halves, axis=-1), training=training)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return strided_shape(input_shape, (2, 2), self.filters)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "filters": self.filters, "affine": self.affine}
 
 
 @keras.saving.register_keras_serializable("sharpkeras")
 class DropPath(keras.layers.Layer):
-    """Sets whole examples to zero with probability `rate` and scales the rest by 1 / (1 - rate), in training.
+    """Drop path: in training, whole examples become zero with probability `rate`, the rest times 1 / (1 - rate).
 
     Args:
         rate: a number from 0 to 1, or a variable that training raises as it goes (a float would be traced anew at each
@@ -548,7 +601,9 @@ class DropPath(keras.layers.Layer):
         ValueError: for a number outside that range.
     """
 
-    def __init__(self, rate, seed=None, assignable=False, **kwargs):
+    def __init__(
+        self, rate: Any, seed: int | keras.random.SeedGenerator | None = None, assignable: bool = False, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         if isinstance(rate, (int, float)) and not 0 <= rate <= 1:
             raise ValueError(f"expected a rate from 0 to 1, received {rate}")
@@ -558,10 +613,10 @@ class DropPath(keras.layers.Layer):
         self.seed_generator = seed if isinstance(seed, keras.random.SeedGenerator) else keras.random.SeedGenerator(seed)
 
     @property
-    def assignable(self):
+    def assignable(self) -> bool:
         return isinstance(self.rate, keras.Variable)
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
         if not training:
             return inputs
         keep = 1.0 - ops.cast(self.rate, "float32")
@@ -570,9 +625,9 @@ class DropPath(keras.layers.Layer):
         scale = kept / ops.maximum(keep, 2.0**-24)  # where nothing is kept, 0 and not 0 / 0
         return inputs * ops.cast(scale, inputs.dtype)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return input_shape
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         arguments = {"rate": float(self.rate), "seed": self.seed_generator._initial_seed, "assignable": self.assignable}
         return {**super().get_config(), **arguments}

@@ -37,7 +37,7 @@ NONE = Primitive("none", "Zero")
 SKIP = Primitive("skip", "Identity")  # FactorizedReduce at stride 2
 
 
-def _sharp(kernel_size, **options):
+def _sharp(kernel_size: int, **options: Any) -> Primitive:
     return Primitive("conv", "SharpSepConv", {"kernel_size": kernel_size, **options})
 
 

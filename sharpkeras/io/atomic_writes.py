@@ -11,8 +11,9 @@ import math
 import os
 import shutil
 import stat
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import safetensors.numpy
@@ -24,7 +25,7 @@ from sharpkeras.io.hashes import sha256
 FULL = (errno.ENOSPC, errno.EDQUOT)  # the disk, or what one may have of it
 
 
-def write(path, content):
+def write(path: str | os.PathLike[str], content: bytes | memoryview) -> None:
     """Write the bytes `content` as the file `path`, with its folders.
 
     Raises:
@@ -34,7 +35,7 @@ def write(path, content):
     put_in_place(write_aside(path, content), path)
 
 
-def write_aside(path, content):
+def write_aside(path: str | os.PathLike[str], content: bytes | memoryview) -> Path:
     """Write `content` beside `path` and return where; the first half of `write`, which says what it raises."""
     path = Path(path)
     temporary = path.with_name(f".{path.name}.part")
@@ -49,14 +50,14 @@ def write_aside(path, content):
     return temporary
 
 
-def put_in_place(temporary, path):
+def put_in_place(temporary: str | os.PathLike[str], path: str | os.PathLike[str]) -> None:
     """Rename what `write_aside` wrote; a rename is on the disk only when its directory is."""
     with disk_errors(path):
         os.replace(temporary, path)
         flush_directory(Path(path).parent)
 
 
-def write_through(path, content):
+def write_through(path: str | os.PathLike[str], content: bytes | memoryview) -> None:
     """Write the bytes `content` as `path` and wait until they are on the disk; a kill can leave a part of them."""
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)  # what a kill left, or what a stranger put there: a link to any file, a pipe that nobody reads
@@ -66,17 +67,17 @@ def write_through(path, content):
         os.fsync(file.fileno())
 
 
-def _anew(path, flags):
+def _anew(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_EXCL, 0o666)
 
 
-def remove(path):
+def remove(path: str | os.PathLike[str]) -> None:
     """Remove what stands at `path`, a directory with all in it; of a link the link, never what it leads to."""
     if os.path.lexists(path):
         (shutil.rmtree if stat.S_ISDIR(os.lstat(path).st_mode) else os.unlink)(path)
 
 
-def flush_directory(path):
+def flush_directory(path: str | os.PathLike[str]) -> None:
     """Wait until the names in the directory `path` are on the disk."""
     directory = os.open(path, os.O_RDONLY)
     try:
@@ -86,7 +87,7 @@ def flush_directory(path):
 
 
 @contextlib.contextmanager
-def disk_errors(path, by=""):
+def disk_errors(path: str | os.PathLike[str] | None, by: str = "") -> Iterator[None]:
     """Turn an OSError into a message that its reader can act on.
 
     Args:
@@ -102,8 +103,8 @@ def disk_errors(path, by=""):
         raise disk_error(error, path, by) from None
 
 
-def disk_error(error, path, by=""):
-    """The message that an OSError is: a ResourceError where the disk is full, else a RunError; as `disk_errors`."""
+def disk_error(error: OSError, path: str | os.PathLike[str] | None, by: str = "") -> ResourceError | RunError:
+    """The error to raise for an OSError: ResourceError where the disk is full, else RunError; as `disk_errors`."""
     where, seen = None if path is None else str(path), error.strerror or str(error)
     if error.errno in FULL:
         next_step = f"free some space, or name a place on another disk{by}"
@@ -112,7 +113,7 @@ def disk_error(error, path, by=""):
     return RunError("cannot be read or written", where=where, seen=seen, next_step=next_step)
 
 
-def dumps(value, where, indent=None):
+def dumps(value: Any, where: str, indent: int | None = None) -> str:
     """`value` as JSON text; NumPy scalars and arrays become numbers and lists.
 
     Raises:
@@ -127,17 +128,17 @@ def dumps(value, where, indent=None):
         raise NumericalError(problem, where=where, seen=str(error), allowed="finite numbers") from None
 
 
-def dump_file(value, where):
+def dump_file(value: Any, where: str) -> bytes:
     """`value` as the content of a JSON file that people read; raises as `dumps`."""
     return (dumps(value, where, indent=1) + "\n").encode()
 
 
-def dump_lines(rows, where):
-    """JSON values as text with one a line, encoded; raises as `dumps`."""
+def dump_lines(rows: Iterable[Any], where: str) -> bytes:
+    """JSON values as the bytes of a JSON Lines file, one value a line; raises as `dumps`."""
     return "".join(f"{dumps(row, where)}\n" for row in rows).encode()
 
 
-def _plain(value):
+def _plain(value: Any) -> Any:
     if isinstance(value, (np.generic, np.ndarray)):
         return value.tolist()
     if isinstance(value, Path):
@@ -173,15 +174,15 @@ AGAIN = "make it anew with the command that wrote it, with `overwrite` or in ano
 
 
 class Declared(NamedTuple):
-    """What the header of a file says of an array: the type of its numbers, its shape, and its bytes in the file."""
+    """Header entry of an array in a safetensors file: its dtype, its shape, and where its bytes begin and end."""
 
     dtype: str
-    shape: tuple
+    shape: tuple[int, ...]
     begin: int
     end: int
 
 
-def save_arrays(path, arrays, meta):
+def save_arrays(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> None:
     """Write the safetensors file `path`.
 
     Args:
@@ -192,14 +193,16 @@ def save_arrays(path, arrays, meta):
     write(path, pack_with_checksums(arrays, meta))
 
 
-def pack_with_checksums(arrays, meta):
+def pack_with_checksums(arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> bytes:
     """The bytes of the file that `save_arrays` writes."""
     entry = {"meta": meta, "sha256": {name: checksum(arrays[name]) for name in sorted(arrays)}}
     return pack(arrays, {ENTRY: dumps(entry, "meta")})
 
 
-def load_arrays(path, within=None):
-    """What `save_arrays` wrote, as (arrays, meta); None where it never wrote.
+def load_arrays(
+    path: str | os.PathLike[str], within: str | os.PathLike[str] | None = None
+) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
+    """Read what `save_arrays` wrote: (arrays, meta), or None where there is no file.
 
     Args:
         path, within: as of `regular_files.opened`.
@@ -225,8 +228,8 @@ def load_arrays(path, within=None):
 
 
 @contextlib.contextmanager
-def array_errors(path, next_step=AGAIN):
-    """Turn what reading a safetensors file raises on one that is none, is damaged or was made to do harm."""
+def array_errors(path: str | os.PathLike[str], next_step: str = AGAIN) -> Iterator[None]:
+    """Turn the errors of reading a damaged or malicious safetensors file into a RunError."""
     try:
         yield
     except (ValueError, RecursionError) as error:
@@ -234,7 +237,7 @@ def array_errors(path, next_step=AGAIN):
         raise RunError("is damaged", where=str(path), seen=seen, next_step=next_step) from None
 
 
-def unpack(file):
+def unpack(file: io.BufferedIOBase | bytes) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """The arrays in a safetensors file by name, and its metadata.
 
     Args:
@@ -251,8 +254,8 @@ def unpack(file):
     return {name: array_of(file, array) for name, array in declared.items()}, metadata
 
 
-def header(file):
-    """What a safetensors file declares, as name → Declared, and its metadata, text by name.
+def header(file: io.BufferedIOBase) -> tuple[dict[str, Declared], dict[str, str]]:
+    """Header of a safetensors file: name → Declared, and the metadata, name → text.
 
     All of it is checked before memory is taken for an array: types, shapes and sizes belong together, and the arrays
     fill the file, one behind the other.
@@ -287,7 +290,7 @@ def header(file):
     return declared, metadata
 
 
-def _declared(name, fields, start):
+def _declared(name: str, fields: Any, start: int) -> Declared:
     """An entry of a header as Declared; raises ValueError for one that says nothing, or nothing possible."""
     name.encode()  # no half of a character, which could not be written or printed
     match fields:
@@ -303,32 +306,33 @@ def _declared(name, fields, start):
     return Declared(dtype, tuple(shape), start + begin, start + end)
 
 
-def array_of(file, declared):
+def array_of(file: io.BufferedIOBase, declared: Declared) -> np.ndarray:
     """The array that a file has where its header says so; raises ValueError where the file has become shorter."""
     array = np.empty(declared.shape, DTYPES[declared.dtype])
     file.seek(declared.begin)
-    if file.readinto(array.reshape(-1).view("u1")) != array.nbytes:
+    content: Any = array.reshape(-1).view("u1")
+    if file.readinto(content) != array.nbytes:
         raise ValueError("the file has become shorter while it was read")
     return array
 
 
-def _json(text):
+def _json(text: str) -> Any:
     """The value of a JSON text in which each key stands once and each number is one; raises ValueError for others."""
 
-    def refuse(name):
+    def refuse(name: str) -> None:
         raise ValueError(f"{name} is no number")
 
     return json.loads(text, object_pairs_hook=_each_once, parse_constant=refuse)
 
 
-def _each_once(pairs):
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     content = dict(pairs)
     if len(content) < len(pairs):
         raise ValueError("a name stands twice in its header")
     return content
 
 
-def pack(arrays, metadata=None):
+def pack(arrays: Mapping[str, np.ndarray], metadata: dict[str, str] | None = None) -> bytes:
     """The bytes of a safetensors file.
 
     Raises:
@@ -348,7 +352,7 @@ def pack(arrays, metadata=None):
     return safetensors.numpy.save(contiguous, metadata)
 
 
-def refuse_to_replace(path: Path, overwrite: bool, next_step: str | tuple) -> None:
+def refuse_to_replace(path: Path, overwrite: bool, next_step: str | tuple[str, ...]) -> None:
     """Raise RunError where a file is to be written over one that is there, unless `overwrite` allows it.
 
     Args:
@@ -360,7 +364,7 @@ def refuse_to_replace(path: Path, overwrite: bool, next_step: str | tuple) -> No
         raise RunError("exists already", where=str(path), next_step=next_step)
 
 
-def checksum(array):
+def checksum(array: np.ndarray) -> str:
     """The SHA-256 of an array's type, shape and numbers, in hexadecimal digits."""
     head = f"{array.dtype.str} {array.shape} ".encode()
     return sha256(head + np.ascontiguousarray(array).tobytes())

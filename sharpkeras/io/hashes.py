@@ -1,7 +1,7 @@
 """SHA-256 in hexadecimal digits."""
 
 import hashlib
-from typing import BinaryIO
+import io
 
 
 def sha256(content: bytes) -> str:
@@ -9,6 +9,6 @@ def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def sha256_of_file(file: BinaryIO) -> str:
+def sha256_of_file(file: io.BufferedIOBase) -> str:
     """The SHA-256 of an open file, from where it stands to its end."""
     return hashlib.file_digest(file, "sha256").hexdigest()

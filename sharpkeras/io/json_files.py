@@ -6,7 +6,9 @@ Python's own reader lets a repeated key win silently, accepts NaN, and runs out 
 import json
 import logging
 import math
+import os
 import re
+from typing import Any, NoReturn
 
 from sharpkeras.errors import ConfigError, UsageError, printable
 from sharpkeras.io import regular_files
@@ -25,7 +27,7 @@ TOKENS = re.compile(
 )
 
 
-def load(path):
+def load(path: str | os.PathLike[str]) -> Any:
     """The value in the JSON file at `path`.
 
     Raises:
@@ -43,7 +45,7 @@ def load(path):
     return decoded(raw, str(path))
 
 
-def decoded(raw, where):
+def decoded(raw: bytes, where: str) -> Any:
     """The value that the bytes of a JSON file stand for; raises ConfigError as `load`."""
     _refuse_size(raw, where)
     try:
@@ -53,7 +55,7 @@ def decoded(raw, where):
         raise ConfigError("is not UTF-8 text", where=where, seen=seen, allowed="JSON text") from None
 
 
-def loads(text, where):
+def loads(text: str, where: str) -> Any:
     """The value that the JSON `text` stands for.
 
     Args:
@@ -89,8 +91,8 @@ def loads(text, where):
     return value
 
 
-def decoded_lines(raw, where):
-    """The values of a file's bytes with one a line; a last line without its end, which a kill cut off, is left out.
+def decoded_lines(raw: bytes, where: str) -> list[Any]:
+    """The values of a JSON Lines file; a last line without its end, which a kill cut off, is left out.
 
     Raises:
         ConfigError: as `loads`, for a line, and for what is not UTF-8.
@@ -102,8 +104,8 @@ def decoded_lines(raw, where):
     return [loads(line, f"{where}, line {number}") for number, line in enumerate(lines, 1)]
 
 
-def require(value, form, where):
-    """Raise ConfigError, with the JSON path, unless a JSON value has a form; return it.
+def require(value: Any, form: Any, where: str) -> Any:
+    """Check that a JSON value has a form and return it; raise ConfigError with its JSON path otherwise.
 
     Args:
         value: the value.
@@ -128,21 +130,21 @@ def require(value, form, where):
     return value
 
 
-def _in_words(kind):
+def _in_words(kind: type) -> str:
     return {dict: "an object", list: "a list", str: "a text", type(None): "null"}.get(kind, kind.__name__)
 
 
-def _place(text, offset):
+def _place(text: str, offset: int) -> str:
     line, column = text.count("\n", 0, offset) + 1, offset - text.rfind("\n", 0, offset)
     return f"line {line}, column {column}"
 
 
-def _refuse_size(raw, where):
+def _refuse_size(raw: bytes, where: str) -> None:
     if len(raw) > MAX_BYTES:
         raise ConfigError("is too large", where=where, seen=f"more than {MAX_BYTES} bytes", allowed="at most 1 MiB")
 
 
-def _refuse_depth(text, where):
+def _refuse_depth(text: str, where: str) -> None:
     depth = 0
     for token in TOKENS.finditer(text):
         depth += bool(token["open"]) - bool(token["close"])
@@ -155,9 +157,9 @@ def _refuse_depth(text, where):
             )
 
 
-def _refuse_repeated_keys(text, where):
+def _refuse_repeated_keys(text: str, where: str) -> None:
     """Names both places of a key that an object has twice; `text` is known to be JSON."""
-    objects = []
+    objects: list[dict[str, int]] = []
     for token in TOKENS.finditer(text):
         if token["open"]:
             objects.append({})
@@ -172,11 +174,11 @@ def _refuse_repeated_keys(text, where):
             objects[-1][key] = token.start()
 
 
-def _refuse_number(digits, where):
+def _refuse_number(digits: str, where: str) -> NoReturn:
     raise ConfigError("has a number that is not finite", where=where, seen=digits, allowed="finite numbers")
 
 
-def _refuse_length(digits, where):
+def _refuse_length(digits: str, where: str) -> None:
     if len(digits) > MAX_DIGITS:
         raise ConfigError(
             "has a number that is too long",
@@ -186,11 +188,11 @@ def _refuse_length(digits, where):
         )
 
 
-def _integer(digits, where):
+def _integer(digits: str, where: str) -> int:
     _refuse_length(digits, where)
     return int(digits)
 
 
-def _finite(digits, where):
+def _finite(digits: str, where: str) -> float:
     _refuse_length(digits, where)
     return float(digits) if math.isfinite(float(digits)) else _refuse_number(digits, where)

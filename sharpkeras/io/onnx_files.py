@@ -1,15 +1,21 @@
 """ONNX files of strangers: what reads and refuses them. Nothing of one reaches ONNX Runtime before these checks."""
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from sharpkeras.errors import ConfigError, SafetyError, UsageError, printable
+
+if TYPE_CHECKING:
+    import onnx
 
 LARGEST_FILE = 2 * 2**30  # bytes; the limit of a protobuf
 INSTALL = "pip install onnx onnxruntime"
 ONNX_DOMAINS = ("", "ai.onnx", "ai.onnx.ml")
 
 
-def read_onnx(path):
+def read_onnx(path: str | os.PathLike[str]) -> "onnx.ModelProto":
     """The file as an `onnx.ModelProto` that refers to nothing outside itself.
 
     Raises:
@@ -41,7 +47,7 @@ def read_onnx(path):
     return model
 
 
-def refuse_unreadable(model, path):
+def refuse_unreadable(model: "onnx.ModelProto", path: str | os.PathLike[str]) -> None:
     """Raise ConfigError for a name or another text that is no UTF-8, which protobuf hands on as bytes."""
     for message in onnx_messages(model):
         for field, value in message.ListFields():
@@ -52,7 +58,7 @@ def refuse_unreadable(model, path):
                         raise ConfigError(problem, where=path, seen=text, allowed="names in UTF-8")
 
 
-def refuse_unsafe(model, path):
+def refuse_unsafe(model: "onnx.ModelProto", path: str | os.PathLike[str]) -> None:
     """Raise SafetyError for external data, wherever it hides, and for operators of a custom library."""
     for message in onnx_messages(model):
         kind = message.DESCRIPTOR.name
@@ -66,7 +72,7 @@ def refuse_unsafe(model, path):
             raise SafetyError(problem, where=path, seen=message.domain, allowed="operators of ONNX itself")
 
 
-def onnx_messages(message):
+def onnx_messages(message: Any) -> Iterator[Any]:
     """`message` and every protobuf message in it: nodes, tensors, and those of subgraphs and functions."""
     yield message
     for field, value in message.ListFields():
@@ -75,7 +81,9 @@ def onnx_messages(message):
                 yield from onnx_messages(child)
 
 
-def declared_input(model, batch_size, path):
+def declared_input(
+    model: "onnx.ModelProto", batch_size: int, path: str | os.PathLike[str]
+) -> tuple[str, list[int], str]:
     """(name, shape with the batch size put in, NumPy dtype) of the model's one input.
 
     Raises:
@@ -88,7 +96,7 @@ def declared_input(model, batch_size, path):
     if len(inputs) != 1:
         raise UsageError("expected a model with one input", where=path, seen=[value.name for value in inputs])
     tensor = inputs[0].type.tensor_type
-    declared = [dim.dim_value or dim.dim_param or "?" for dim in tensor.shape.dim]
+    declared: list[Any] = [dim.dim_value or dim.dim_param or "?" for dim in tensor.shape.dim]
     if not declared or not all(isinstance(size, int) for size in declared[1:]):
         allowed = "static sizes but for the batch, such as ['batch', 32, 32, 3]"
         raise UsageError("the model's declared input shape is not static", where=path, seen=declared, allowed=allowed)
@@ -103,6 +111,6 @@ def declared_input(model, batch_size, path):
     return inputs[0].name, [batch_size, *declared[1:]], dtype.name
 
 
-def first_line(error):
+def first_line(error: BaseException) -> str:
     """First line of an exception's message, since those of ONNX run over many."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -5,6 +5,7 @@ gigabytes costs its maker nothing. A path that somebody names may be a link; wha
 """
 
 import errno
+import io
 import os
 import stat
 
@@ -21,16 +22,18 @@ FILE = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class RefusedError(OSError):
-    """A file that is not read. An OSError, as the system's own refusals: who opens files is ready for those."""
+    """Refusal to read a file. It is an OSError, which callers that open files handle anyway."""
 
-    def __init__(self, path, problem, number=errno.EINVAL):
+    strerror: str
+
+    def __init__(self, path: str | os.PathLike[str], problem: str, number: int = errno.EINVAL) -> None:
         super().__init__(number, problem, str(path))
 
-    def __str__(self):
+    def __str__(self) -> str:
         return f"{os.path.basename(self.filename)} {self.strerror}"
 
 
-def opened(path, within=None):
+def opened(path: str | os.PathLike[str], within: str | os.PathLike[str] | None = None) -> io.BufferedReader:
     """The regular file at `path`, open for reading bytes.
 
     Args:
@@ -58,7 +61,7 @@ def opened(path, within=None):
         os.close(folder)
 
 
-def read(path, largest, within=None):
+def read(path: str | os.PathLike[str], largest: int, within: str | os.PathLike[str] | None = None) -> bytes:
     """The bytes of a file that is opened by `opened`; raises RefusedError for one of more than `largest` bytes."""
     with opened(path, within) as file:
         content = file.read(largest + 1) if os.fstat(file.fileno()).st_size <= largest else None
@@ -68,20 +71,20 @@ def read(path, largest, within=None):
     return content
 
 
-def refuse_other(path):
+def refuse_other(path: str | os.PathLike[str]) -> None:
     """Raise RefusedError where something else than a regular file stands at `path`, a link too."""
     if os.path.lexists(path):
         _refuse_other(os.lstat(path), path)
 
 
-def _refuse_other(status, path):
+def _refuse_other(status: os.stat_result, path: str | os.PathLike[str]) -> None:
     """The file is not opened for this: opening alone makes some devices do something."""
     for is_one, words in KINDS:
         if is_one(status.st_mode):
             raise RefusedError(path, f"is {words} and not a regular file")
 
 
-def _checked(number, path):
+def _checked(number: int, path: str | os.PathLike[str]) -> io.BufferedReader:
     """The open file of that number, which may be another than was looked at just before."""
     try:
         _refuse_other(os.fstat(number), path)

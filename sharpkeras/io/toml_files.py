@@ -1,6 +1,8 @@
 """TOML for files that strangers write, with the limits of `json_files`."""
 
+import os
 import tomllib
+from typing import Any
 
 from sharpkeras.errors import ConfigError, UsageError
 from sharpkeras.io import regular_files
@@ -8,7 +10,7 @@ from sharpkeras.io import regular_files
 MAX_BYTES = 2**14  # tomllib takes quadratic time for a name of many parts: at 1 MiB, hours
 
 
-def load(path):
+def load(path: str | os.PathLike[str]) -> dict[str, Any]:
     """The settings in the TOML file at `path`.
 
     Raises:

@@ -1,14 +1,16 @@
 """Classification error with the interval that its number of images allows (the paper's Table 2 prints errors alone)."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from sharpkeras.errors import DataError, NumericalError, UsageError
 
 
-def clopper_pearson(errors, n, confidence=0.95):
-    """The exact binomial interval of an error rate.
+def clopper_pearson(errors: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Clopper–Pearson interval of an error rate: the exact binomial one.
 
     It never covers less often than it claims, unlike the normal approximation, which ends below 0 for a good
     classifier on a small test set. 200 errors in 2000 images: 8.72 % to 11.40 %.
@@ -41,43 +43,43 @@ def clopper_pearson(errors, n, confidence=0.95):
 
 @dataclass(frozen=True)
 class ErrorRate:
-    """`errors` wrong out of `n`; it does not exist for n = 0, so neither 0 % nor NaN can be printed for no images."""
+    """Error rate of `errors` wrong out of `n` images; n = 0 is refused, so neither 0 % nor NaN stands for no images."""
 
     errors: int
     n: int
     confidence: float = 0.95
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         clopper_pearson(self.errors, self.n, self.confidence)
 
     @property
-    def error(self):
+    def error(self) -> float:
         """Fraction of wrong images."""
         return self.errors / self.n
 
     @property
-    def low(self):
+    def low(self) -> float:
         """Lower end of the Clopper–Pearson interval, a fraction."""
         return clopper_pearson(self.errors, self.n, self.confidence)[0]
 
     @property
-    def high(self):
+    def high(self) -> float:
         """Upper end of the Clopper–Pearson interval, a fraction."""
         return clopper_pearson(self.errors, self.n, self.confidence)[1]
 
-    def __str__(self):
+    def __str__(self) -> str:
         interval = f"{100 * self.confidence:g} % interval {100 * self.low:.2f}–{100 * self.high:.2f}"
         return f"{100 * self.error:.2f} % ({interval}, n = {self.n}, Clopper–Pearson)"
 
-    def as_dict(self, label=None):
-        """n, errors, error, interval, confidence and the rate as text, with a label in front, for JSON."""
+    def as_dict(self, label: str | None = None) -> dict[str, Any]:
+        """The rate for JSON: `n`, `errors`, `error`, `interval`, `confidence` and `text`, which a label precedes."""
         text = f"{label} {self}" if label else str(self)
         counts = {"n": self.n, "errors": self.errors, "error": self.error}
         return counts | {"interval": [self.low, self.high], "confidence": self.confidence, "text": text}
 
 
-def top_k_errors(logits, labels, k=1):
-    """How many images of a batch have their label outside the `k` largest logits.
+def top_k_errors(logits: ArrayLike, labels: ArrayLike, k: int = 1) -> int:
+    """Number of top-k errors of a batch: images whose label is not among the `k` largest logits.
 
     Among equal logits the lower class counts as the larger one, as in `argmax`: a network that gives every class
     the same logit is then wrong about as often as guessing, not always right.

@@ -17,7 +17,8 @@ All else counts 0: sums of nodes, concatenation, padding, resizing, other activa
 
 import contextlib
 import math
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -26,7 +27,7 @@ from sharpkeras.errors import ConfigError
 
 
 class Cost(NamedTuple):
-    """Exact integers, for one image.
+    """Parameters and AddMults of a model for one image, exact integers.
 
     parameters: the weights that are trained, those of frozen layers included: a network keeps its size when it is
     frozen. The averages of a normalization are none, frozen or not. addmults_paper: the paper's convention.
@@ -46,7 +47,7 @@ class LayerCost(NamedTuple):
 
     name: str
     layer: str
-    output_shape: tuple
+    output_shape: tuple[int, ...]
     parameters: int
     addmults_paper: int
     addmults_conv_dense: int
@@ -55,7 +56,7 @@ class LayerCost(NamedTuple):
 ADDMULTS = ("addmults_paper", "addmults_conv_dense")  # of a LayerCost, what each call adds
 
 
-def count(model):
+def count(model: keras.Model) -> Cost:
     """The Cost of a built model, along the paths from its inputs to its outputs (so without an auxiliary head's).
 
     Raises:
@@ -67,13 +68,13 @@ def count(model):
     return Cost(parameters, sum(row.addmults_paper for row in rows), sum(row.addmults_conv_dense for row in rows))
 
 
-def of_layer(layer, input_shape):
+def of_layer(layer: keras.layers.Layer, input_shape: Sequence[int]) -> Cost:
     """The Cost of a layer that is not built, reading (H, W, C)."""
     inputs = keras.Input(input_shape)
     return count(keras.Model(inputs, layer(inputs)))
 
 
-def per_layer(model):
+def per_layer(model: keras.Model) -> list[LayerCost]:
     """A LayerCost for each call of a layer that costs anything, in the order of computation.
 
     Composite layers and models are opened until nothing is inside, by calling them on symbolic tensors as they are
@@ -86,7 +87,7 @@ def per_layer(model):
     return [row._replace(**numbers) for row, numbers in zip(rows, per_image)]
 
 
-def _inputs(model):
+def _inputs(model: keras.Model) -> Any:
     """What a model is called with, as symbolic tensors of one image."""
     if getattr(model, "inputs", None):
         # A Sequential that nobody has called has one input too, but no `input`.
@@ -99,7 +100,7 @@ def _inputs(model):
     return keras.tree.map_shape_structure(lambda shape: _one_image(shape, "float32"), shape)
 
 
-def _one_image(shape, dtype):
+def _one_image(shape: tuple, dtype: str) -> keras.KerasTensor:
     return keras.KerasTensor((shape[0] or 1, *shape[1:]), dtype)
 
 
@@ -109,20 +110,20 @@ def _one_image(shape, dtype):
 class _Call(NamedTuple):
     """A call of a layer or an operation: its arguments, the symbolic tensors in them, and the first that it makes."""
 
-    part: object
+    part: Any
     args: tuple
-    tensors: list
-    output: object
+    tensors: list[Any]
+    output: Any
 
 
-def _called(part, args, kwargs, counted):
+def _called(part: Any, args: Any, kwargs: dict[str, Any], counted: set[int]) -> tuple[list[LayerCost], Any]:
     """The rows of a call and its outputs; `counted` are the ids of the weights that have been counted, and grows."""
     if getattr(part, "quantization_mode", None):  # its weights are none that are trained
         raise _uncountable(part, f"quantization to {part.quantization_mode}", "count the model before it is quantized")
     rule = _rule(part)
     if rule is None:
         inside, outputs = _opened(part, part.call, args, kwargs, counted)
-        costs = (0, 0)
+        costs: Sequence[int] = (0, 0)
         if isinstance(part, keras.layers.Layer) and not any(part._flatten_layers(include_self=False)):
             costs = [sum(getattr(row, field) for row in inside) for field in ADDMULTS]
             inside = []  # operations, which are no layers
@@ -138,7 +139,9 @@ def _called(part, args, kwargs, counted):
     return rows, outputs
 
 
-def _opened(part, call, args, kwargs, counted):
+def _opened(
+    part: Any, call: Callable[..., Any], args: Any, kwargs: dict[str, Any], counted: set[int]
+) -> tuple[list[LayerCost], Any]:
     """The rows of what a function of a layer calls, its own `call` as a rule, and its outputs.
 
     Their shapes are those that the operations have: what a layer declares of its output may have unknown sizes.
@@ -148,8 +151,8 @@ def _opened(part, call, args, kwargs, counted):
     args, kwargs = _exchanged((args, kwargs), given, copies)
     rows = []
 
-    def count_call(operation):
-        def run(*args, **kwargs):
+    def count_call(operation: Any) -> Callable[..., Any]:
+        def run(*args: Any, **kwargs: Any) -> Any:
             found, outputs = _called(operation, args, kwargs, counted)
             rows.extend(found)
             return outputs
@@ -160,7 +163,7 @@ def _opened(part, call, args, kwargs, counted):
         # A layer that counts its calls stays as it is.
         with keras.StatelessScope(), _symbolic_activation(part):
             outputs = call(*args, **kwargs)
-            made = [tensor for tensor in _symbolic(outputs) if hasattr(tensor, "_keras_history")]
+            made: Any = [tensor for tensor in _symbolic(outputs) if hasattr(tensor, "_keras_history")]
             used = {id(copy): value for copy, value in zip(copies, given) if hasattr(copy, "_keras_history")}
             inside = made and keras.Function([copy for copy in copies if id(copy) in used], made)
             computed = made and inside._run_through_graph(list(used.values()), operation_fn=count_call)
@@ -172,7 +175,7 @@ def _opened(part, call, args, kwargs, counted):
 
 
 @contextlib.contextmanager
-def _symbolic_activation(part):
+def _symbolic_activation(part: Any) -> Iterator[None]:
     """Leaves out an activation of a layer that has no symbolic form: none of them counts."""
     activation = getattr(part, "activation", None)
     if activation not in OPAQUE:
@@ -185,17 +188,17 @@ def _symbolic_activation(part):
         part.activation = activation
 
 
-def _symbolic(structure):
+def _symbolic(structure: Any) -> list[Any]:
     return [value for value in keras.tree.flatten(structure) if isinstance(value, keras.KerasTensor)]
 
 
-def _exchanged(structure, old, new):
+def _exchanged(structure: Any, old: Sequence[Any], new: Sequence[Any]) -> Any:
     """The same structure with other tensors in the places of some."""
     others = dict(zip(map(id, old), new))
     return keras.tree.map_structure(lambda value: others.get(id(value), value), structure)
 
 
-def _weights(part, counted):
+def _weights(part: Any, counted: set[int]) -> list[Any]:
     """The weights that a layer trains, or would if it were not frozen, without those counted, to which they come."""
     if not isinstance(part, keras.layers.Layer):
         return []
@@ -205,7 +208,7 @@ def _weights(part, counted):
     return list(fresh.values())
 
 
-def _uncountable(part, seen, step=None):
+def _uncountable(part: Any, seen: str, step: str | None = None) -> ConfigError:
     allowed = "layers and operations of Keras, and layers whose `call` is made of them"
     step = step or "write its `call` with keras.ops, without a loop over steps, and images of a known size"
     problem = f"{type(part).__name__} cannot be counted"
@@ -215,7 +218,7 @@ def _uncountable(part, seen, step=None):
 # ---- the rules: a call → AddMults of the paper's convention, and of convolutions and dense layers alone ----
 
 
-def _rule(part):
+def _rule(part: Any) -> Callable[[Any], tuple[int, int]] | None:
     """The rule of a layer or an operation; None for what is opened."""
     for kinds, rule in LAYERS:
         if isinstance(part, kinds):
@@ -230,7 +233,7 @@ def _rule(part):
     return OPERATIONS.get(name, _nothing)
 
 
-def _shape(tensor):
+def _shape(tensor: Any) -> tuple[int, ...]:
     """The whole shape, with the batch of one, of a symbolic tensor or a constant."""
     shape = tuple(tensor.shape)
     if None in shape:
@@ -238,107 +241,107 @@ def _shape(tensor):
     return shape
 
 
-def _size(tensor):
+def _size(tensor: Any) -> int:
     return math.prod(_shape(tensor))
 
 
-def _nothing(call):
+def _nothing(call: _Call) -> tuple[int, int]:
     return 0, 0
 
 
-def _each_input(call):
+def _each_input(call: _Call) -> tuple[int, int]:
     return _size(call.tensors[0]), 0
 
 
-def _each_output(call):
+def _each_output(call: _Call) -> tuple[int, int]:
     return _size(call.output), 0
 
 
-def _multiply_adds(number):
+def _multiply_adds(number: int) -> tuple[int, int]:
     return number, number
 
 
-def _convolution(call):
+def _convolution(call: _Call) -> tuple[int, int]:
     _, kernel = call.args  # (…, C / groups, filters)
     return _multiply_adds(_size(call.output) * math.prod(kernel.shape[:-1]))
 
 
-def _grouped(call):
+def _grouped(call: _Call) -> tuple[int, int]:
     layer, size = call.part, _size(call.output)
     number = size * math.prod(layer.kernel.shape[:-1])
     activation, _ = _opened(layer, layer.activation, [call.output], {}, set())
     return number + size * layer.use_bias + sum(row.addmults_paper for row in activation), number
 
 
-def _depthwise(call):
+def _depthwise(call: _Call) -> tuple[int, int]:
     _, kernel = call.args  # (…, C, multiplier)
     return _multiply_adds(_size(call.output) * math.prod(kernel.shape[:-2]))
 
 
-def _separable(call):
+def _separable(call: _Call) -> tuple[int, int]:
     _, depthwise, pointwise = call.args  # (…, C, multiplier), (1, …, C · multiplier, filters)
     *window, channels, multiplier = depthwise.shape
     positions, filters = _size(call.output) // pointwise.shape[-1], pointwise.shape[-1]
     return _multiply_adds(positions * channels * multiplier * (math.prod(window) + filters))
 
 
-def _transposed(call):
+def _transposed(call: _Call) -> tuple[int, int]:
     _, kernel = call.args  # (…, filters, C)
     return _multiply_adds(_size(call.tensors[0]) * math.prod(kernel.shape[:-1]))
 
 
-def _matmul(call):
+def _matmul(call: _Call) -> tuple[int, int]:
     return _multiply_adds(_size(call.output) * _shape(call.args[0])[-1])
 
 
-def _dot(call):
+def _dot(call: _Call) -> tuple[int, int]:
     """Of axes A and K with axes K and B: A·K · K·B · A·B is the square of A·K·B, whatever these axes are."""
     first, second = call.args
     return _multiply_adds(math.isqrt(_size(first) * _size(second) * _size(call.output)))
 
 
-def _einsum(call):
+def _einsum(call: _Call) -> tuple[int, int]:
     equation = call.part.subscripts
     if len(call.args) > 2:  # in which order they are multiplied decides what it costs
         raise _uncountable(call.part, f"the einsum {equation} of {len(call.args)} tensors")
     return _multiply_adds(einsum(equation, [_shape(operand) for operand in call.args]))
 
 
-def einsum(equation, shapes):
-    """Multiply-adds of an einsum of two tensors, the product of all sizes; 0 of one, and where nothing is summed up."""
+def einsum(equation: str, shapes: Sequence[Sequence[int]]) -> int:
+    """Multiply-adds of an einsum of two tensors: the product of all sizes, or 0 where no axis is summed over."""
     given, arrow, output = equation.replace(" ", "").partition("->")
-    sizes = {}
+    sizes: dict[str | int, int] = {}
     for letters, shape in zip(given.split(","), shapes):
         before, dots, after = letters.partition("...")
         rest = len(shape) - len(before) - len(after) if dots else 0
         axes = [*before, *range(-rest, 0), *after]  # those of `...` are alike from the last one on
         sizes |= {axis: max(size, sizes.get(axis, 1)) for axis, size in zip(axes, shape)}
-    letters = [axis for axis in sizes if isinstance(axis, str)]
-    summed = [letter for letter in letters if (letter not in output if arrow else given.count(letter) > 1)]
+    named = [axis for axis in sizes if isinstance(axis, str)]
+    summed = [letter for letter in named if (letter not in output if arrow else given.count(letter) > 1)]
     return math.prod(sizes.values()) if len(shapes) == 2 and summed else 0
 
 
-def _attention(call):
+def _attention(call: _Call) -> tuple[int, int]:
     """Queries (B, T, heads, H) with S keys of that depth, and their weights with S values of a depth of their own."""
     query, key, value = call.args[:3]
     *heads, depth = _shape(query)
     return _multiply_adds(math.prod(heads) * _shape(key)[1] * (depth + _shape(value)[-1]))
 
 
-def _batch_norm(call):
+def _batch_norm(call: _Call) -> tuple[int, int]:
     *_, offset, scale = call.args
     return _normalized(call, offset is not None or scale is not None)
 
 
-def _batch_norm_layer(call):
+def _batch_norm_layer(call: _Call) -> tuple[int, int]:
     return _normalized(call, call.part.scale or call.part.center)
 
 
-def _normalized(call, affine):
+def _normalized(call: _Call, affine: bool) -> tuple[int, int]:
     return _size(call.tensors[0]) * (2 if affine else 1), 0
 
 
-def _bias(call):
+def _bias(call: _Call) -> tuple[int, int]:
     """A constant of each channel that is added to the output of a convolution; any other sum counts 0."""
     source, shape = call.tensors[0]._keras_history.operation, call.output.shape
     constants = [value for value in call.args if not isinstance(value, keras.KerasTensor)]
@@ -346,21 +349,21 @@ def _bias(call):
     return _each_output(call) if of_channels and type(source).__name__ in CONVOLUTIONS else _nothing(call)
 
 
-def _rectifier(call):
+def _rectifier(call: _Call) -> tuple[int, int]:
     """The maximum with 0, or what is cut off below 0."""
     part = call.part
     bounds = [part.x_min] if hasattr(part, "x_min") else call.args
     return _each_output(call) if any(map(_is_zero, bounds)) else (0, 0)
 
 
-def _is_zero(bound):
+def _is_zero(bound: Any) -> bool:
     """Whether it is 0 throughout, in whatever form: a number, an array, a tensor, `zeros_like`."""
     if isinstance(bound, keras.KerasTensor):
         return type(bound._keras_history.operation).__name__ == "ZerosLike"
     return bound is not None and not np.any(keras.ops.convert_to_numpy(bound))
 
 
-def _global_pool(call):
+def _global_pool(call: _Call) -> tuple[int, int]:
     """A mean or maximum over all pixels, wherever the channels are; one over other axes is none."""
     rank, axes = len(call.tensors[0].shape), call.part.axis
     axes = sorted(axis % rank for axis in axes) if axes is not None else []

@@ -7,9 +7,9 @@ import time
 from pathlib import Path
 
 
-def available_cores():
+def available_cores() -> int:
     """Cores that this process may use: its affinity, and the container's quota where there is one."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
         return min(cores, max(1, int(quota) // int(period)))
@@ -17,13 +17,13 @@ def available_cores():
         return cores
 
 
-def busy_share(seconds=0.3):
+def busy_share(seconds: float = 0.3) -> float:
     """Share of the machine's cores at work while this process sleeps.
 
     The load average would count the export that came just before.
     """
 
-    def ticks():
+    def ticks() -> tuple[int, int]:
         fields = [int(field) for field in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
         return sum(fields), fields[3] + fields[4]  # all, idle and waiting for a disk
 
@@ -33,11 +33,11 @@ def busy_share(seconds=0.3):
         all_after, idle_after = ticks()
         return 1 - (idle_after - idle_before) / (all_after - all_before)
     except (OSError, ValueError, ZeroDivisionError, IndexError):
-        return os.getloadavg()[0] / os.cpu_count()
+        return os.getloadavg()[0] / (os.cpu_count() or 1)
 
 
-def peak_memory_bytes():
-    """Largest resident size of this process.
+def peak_memory_bytes() -> int:
+    """Largest resident size of this process so far, in bytes.
 
     Linux hands `ru_maxrss` on from the process that started it, so that a small model measured by a large program
     would look as large as the program; VmHWM starts afresh.
@@ -51,7 +51,7 @@ def peak_memory_bytes():
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def device_name():
+def device_name() -> str:
     """Name of the CPU."""
     try:
         return Path("/proc/cpuinfo").read_text().split("model name")[1].split("\n")[0].strip(" \t:")

@@ -1,7 +1,9 @@
 """Memory that a process may still take: free memory of the machine, and the limits on it."""
 
+import os
 import re
 import resource
+from collections.abc import Iterator
 from pathlib import Path
 
 CGROUP_FILES = {  # version → where it is mounted, its files of the limit and of the use, and its key of file caches
@@ -10,8 +12,8 @@ CGROUP_FILES = {  # version → where it is mounted, its files of the limit and 
 }
 
 
-def available_bytes(root="/"):
-    """The least of what /proc/meminfo calls available, what each control group leaves, and the limit of addresses.
+def available_bytes(root: str | os.PathLike[str] = "/") -> int | None:
+    """Bytes that this process may still take: the least that the machine, its control groups and its limits leave.
 
     Args:
         root: where /proc and /sys lie.
@@ -24,7 +26,7 @@ def available_bytes(root="/"):
     return max(0, min(left)) if (left := [number for number in left if number is not None]) else None
 
 
-def limit(more_bytes):
+def limit(more_bytes: int) -> None:
     """Let this process, and those that it starts, take so many bytes more than it has; a request beyond fails.
 
     Linux alone has such a limit; elsewhere nothing is done. It counts what is written to, not addresses, of which some
@@ -38,17 +40,17 @@ def limit(more_bytes):
     resource.setrlimit(resource.RLIMIT_DATA, (most, most))
 
 
-def _of_machine(root):
+def _of_machine(root: Path) -> int | None:
     return _kilobytes(root / "proc/meminfo", "MemAvailable")
 
 
-def _of_address_space(root):
+def _of_address_space(root: Path) -> int | None:
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
     used = _kilobytes(root / "proc/self/status", "VmSize")
     return None if limit == resource.RLIM_INFINITY or used is None else limit - used
 
 
-def _of_control_groups(root):
+def _of_control_groups(root: Path) -> Iterator[int | None]:
     """What the process's own group and each above it leave, as far as this process can see them."""
     for line in _text(root / "proc/self/cgroup").splitlines():
         number, controllers, path = line.split(":", 2)
@@ -60,7 +62,7 @@ def _of_control_groups(root):
                 yield _of_control_group(root / "sys/fs/cgroup" / mount / group, *names)
 
 
-def _of_control_group(group, limit_name, usage_name, cache_key):
+def _of_control_group(group: Path, limit_name: str, usage_name: str, cache_key: str) -> int | None:
     limit, usage = (_text(group / name).strip() for name in (limit_name, usage_name))
     if not (limit.isdigit() and usage.isdigit()):  # "max" is no limit
         return None
@@ -68,12 +70,12 @@ def _of_control_group(group, limit_name, usage_name, cache_key):
     return int(limit) - int(usage) + (int(caches[1]) if caches else 0)  # file caches give way
 
 
-def _kilobytes(path, key):
+def _kilobytes(path: Path, key: str) -> int | None:
     found = re.search(rf"^{key}:\s*(\d+) kB$", _text(path), re.MULTILINE)
     return int(found[1]) * 1024 if found else None
 
 
-def _text(path):
+def _text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except OSError:

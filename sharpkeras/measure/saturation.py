@@ -6,6 +6,8 @@ silence. Which two are neighbours is the engine's choice, so that any two weight
 """
 
 from collections import ChainMap
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -32,8 +34,8 @@ KEEPS = ("DequantizeLinear", "Identity")  # operators whose result lies as what 
 MOVES = ("Flatten", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze")  # and those that only move it
 
 
-def verdict(onnx_model):
-    """What a file's int8 weights allow to say: {"largest_sum", "could_saturate", "right_on"}; a sum of 0 without any.
+def verdict(onnx_model: Any) -> dict[str, Any]:
+    """Whether int8 sums of a file could saturate: {"largest_sum", "could_saturate", "right_on"}; 0 without int8.
 
     Args:
         onnx_model: an `onnx.ModelProto`, quantised by whatever tool: with DequantizeLinear (QDQ), or with the
@@ -44,14 +46,14 @@ def verdict(onnx_model):
     return {"largest_sum": largest, "could_saturate": could_saturate, "right_on": RIGHT_ON[could_saturate]}
 
 
-def words(found):
+def words(found: Mapping[str, Any]) -> str:
     """A verdict in words."""
     says = "could be cut off" if found["could_saturate"] else "are never cut off"
     limit = f"two products add up to {found['largest_sum']:,} at most, {LARGEST_FITTING:,} fit in 16 bits"
     return f"sums {says} ({limit}): right on {found['right_on']}"
 
 
-def largest_sums(onnx_model):
+def largest_sums(onnx_model: Any) -> dict[str, int]:
     """Layer → the largest sum, by its size, that two products of it can have, of all layers with int8 weights.
 
     Activations are taken to be of 8 bits, which is what an engine makes of them where it multiplies integers.
@@ -75,7 +77,7 @@ def largest_sums(onnx_model):
 class _Scope:
     """The constants (`tensors`), nodes by what they make (`makers`) and declared types of a graph, by name."""
 
-    def __init__(self, graph):
+    def __init__(self, graph: Any) -> None:
         self.nodes = graph.node
         self.tensors = {tensor.name: tensor for tensor in getattr(graph, "initializer", ())}
         values = (*getattr(graph, "input", ()), *getattr(graph, "value_info", ()))  # a function's inputs are names
@@ -87,7 +89,14 @@ class _Scope:
                     self.tensors[node.output[0]] = attribute.t
 
 
-def _largest_sum(node, name, axis, tensors, makers, types):
+def _largest_sum(
+    node: Any,
+    name: str,
+    axis: int | None,
+    tensors: Mapping[str, Any],
+    makers: Mapping[str, Any],
+    types: Mapping[str, int],
+) -> int | None:
     """Of the node whose weights have this name; None where they are not int8."""
     unknown = None
     for _ in range(len(makers) + 1):  # a file of a stranger may go round in circles
@@ -110,7 +119,9 @@ def _largest_sum(node, name, axis, tensors, makers, types):
     return LARGEST_ACTIVATION * _largest_pair(weights, axis)
 
 
-def _computed_type(name, tensors, makers, types):
+def _computed_type(
+    name: str, tensors: Mapping[str, Any], makers: Mapping[str, Any], types: Mapping[str, int]
+) -> int | None:
     """The type of what a QuantizeLinear makes, which that of its zero point tells; or the one declared."""
     maker = makers.get(name)
     if maker is None or maker.op_type != "QuantizeLinear":
@@ -120,13 +131,13 @@ def _computed_type(name, tensors, makers, types):
     return zero.data_type if zero is not None else (told or [types.get(name, UINT8)])[0]
 
 
-def _content(tensor):
+def _content(tensor: Any) -> np.ndarray | None:
     """The weights of a TensorProto; None where they are not those that its shape promises."""
     flat = np.frombuffer(tensor.raw_data, "int8") if tensor.raw_data else np.array(tensor.int32_data, "int64")
     return flat.reshape(tensor.dims) if flat.size == np.prod(tensor.dims, dtype=object) else None
 
 
-def _largest_pair(weights, axis):
+def _largest_pair(weights: np.ndarray, axis: int | None) -> int:
     """The largest sum, by its size, of two weights that belong to one index of an axis, or of any two."""
     if not weights.size:
         return 0

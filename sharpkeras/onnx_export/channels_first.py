@@ -5,7 +5,11 @@ around each. Here every node between two of them is computed with the channels f
 that nothing reads any more are left out. The sweep takes time linear in the number of nodes.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
+import onnx_ir as ir
 
 from sharpkeras.onnx_export.graph_editing import array, attribute, constant, hand_on_name, insert, replace
 
@@ -20,7 +24,7 @@ ELEMENTWISE = (
 REDUCTIONS = ("ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum")
 
 
-def channels_first(graph):
+def channels_first(graph: ir.Graph) -> None:
     """Rewrite an `ir.Graph` in place; unused nodes stay and are the caller's to remove."""
     sweep = _Sweep(graph)
     for node in list(graph):
@@ -30,10 +34,10 @@ def channels_first(graph):
 class _Sweep:
     """`first` knows, for tensors with the channels last, the same one with the channels first."""
 
-    def __init__(self, graph):
+    def __init__(self, graph: ir.Graph) -> None:
         self.graph, self.first = graph, {}
 
-    def visit(self, node):
+    def visit(self, node: ir.Node) -> None:
         if node.op_type == "Transpose":
             self._transpose(node)
         elif any(value in self.first for value in node.inputs):
@@ -41,7 +45,7 @@ class _Sweep:
             if rule is not None:
                 rule(self, node)
 
-    def _transpose(self, node):
+    def _transpose(self, node: ir.Node) -> None:
         (source,), (result,) = node.inputs, node.outputs
         order = attribute(node, "perm")
         if order == TO_LAST:
@@ -51,7 +55,14 @@ class _Sweep:
         elif order == TO_FIRST:
             self.first[source] = result
 
-    def swap(self, node, inputs, attributes=None, *, keeps_rank=True):
+    def swap(
+        self,
+        node: ir.Node,
+        inputs: Sequence[ir.Value | None],
+        attributes: dict[str, Any] | None = None,
+        *,
+        keeps_rank: bool = True,
+    ) -> None:
         """Put the same operator on other inputs in the place of `node`.
 
         Its output has the channels first; where something still reads the old one, it is transposed back.
@@ -65,13 +76,13 @@ class _Sweep:
         replace(old, result)
         self.graph.remove(node, safe=True)
 
-    def transposed_back(self, node, result):
+    def transposed_back(self, node: ir.Node, result: ir.Value) -> ir.Value:
         """What `node` gave with the channels last, from the same with the channels first."""
         last = insert(node, "Transpose", [result], {"perm": TO_LAST}, node.outputs[0].shape)
         self.first[last] = result
         return last
 
-    def as_first(self, value, node):
+    def as_first(self, value: ir.Value, node: ir.Node) -> ir.Value | None:
         """The tensor with the channels first, transposed before `node` if it has to be; None if it has no such form."""
         if value in self.first:
             return self.first[value]
@@ -83,26 +94,26 @@ class _Sweep:
         return self.first[value]
 
 
-def _elementwise(sweep, node):
+def _elementwise(sweep: _Sweep, node: ir.Node) -> None:
     inputs = [value and sweep.as_first(value, node) for value in node.inputs]
     if all(first is not None for value, first in zip(node.inputs, inputs) if value is not None):
         sweep.swap(node, inputs)
 
 
-def _concat(sweep, node):
+def _concat(sweep: _Sweep, node: ir.Node) -> None:
     inputs = [sweep.as_first(value, node) for value in node.inputs]
     if None not in inputs:
         sweep.swap(node, inputs, {"axis": AXIS[attribute(node, "axis") % 4]})
 
 
-def _pad(sweep, node):
+def _pad(sweep: _Sweep, node: ir.Node) -> None:
     source, pads, *others = node.inputs
     if len(others) < 2 and array(pads) is not None:  # opset 18 can name axes; tf2onnx does not
         begins_and_ends = array(pads).reshape(2, 4)[:, TO_FIRST]
         sweep.swap(node, [sweep.first[source], constant(sweep.graph, begins_and_ends.reshape(-1)), *others])
 
 
-def _slice(sweep, node):
+def _slice(sweep: _Sweep, node: ir.Node) -> None:
     source, starts, ends, *rest = node.inputs
     axes = array(rest[0]) if rest else None
     if axes is not None and array(starts) is not None:
@@ -110,7 +121,7 @@ def _slice(sweep, node):
         sweep.swap(node, [sweep.first[source], starts, ends, constant(sweep.graph, axes), *rest[1:]])
 
 
-def _reduction(sweep, node):
+def _reduction(sweep: _Sweep, node: ir.Node) -> None:
     """A mean over height and width, with its axes as an attribute (up to opset 17) or as an input."""
     source, *given = node.inputs
     axes = array(given[0]) if given else attribute(node, "axes")
@@ -143,7 +154,7 @@ RULES = {
 }
 
 
-def _transposed(content):
+def _transposed(content: np.ndarray) -> np.ndarray:
     """A constant, broadcast to four axes, with the channels first."""
     return (
         content if content.ndim == 0 else content.reshape((1,) * (4 - content.ndim) + content.shape).transpose(TO_FIRST)

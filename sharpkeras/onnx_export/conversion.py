@@ -4,9 +4,14 @@ import contextlib
 import functools
 import logging
 import traceback
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
+import onnx
+import onnx_ir as ir
 import tensorflow as tf
 from onnx import helper
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
@@ -23,7 +28,7 @@ IMAGES, LOGITS = "images", "logits"
 RESULT = "sharpkeras.logits"  # in TensorFlow's graph, where a layer may be called logits
 
 
-def image_shape(model):
+def image_shape(model: keras.Model) -> tuple[int, int, int]:
     """(H, W, C) of the model's one input.
 
     Raises:
@@ -46,7 +51,7 @@ def image_shape(model):
     return shapes[0][1:]
 
 
-def convert(model, shape, opset, log=None):
+def convert(model: keras.Model, shape: Sequence[int], opset: int, log: Path | None = None) -> onnx.ModelProto:
     """The model at inference as an `onnx.ModelProto`, with the channels first inside.
 
     `model.export(format="onnx")` converts by tf2onnx too, and its whole optimizer gives the same nodes, in ten times
@@ -65,7 +70,7 @@ def convert(model, shape, opset, log=None):
     with silent_converter() as complaints:
         try:
             graph_def = frozen_graph(model, shape)
-            names = {"input_names": [f"{IMAGES}:0"], "output_names": [f"{RESULT}:0"]}
+            names: dict[str, Any] = {"input_names": [f"{IMAGES}:0"], "output_names": [f"{RESULT}:0"]}
             with tf.Graph().as_default() as graph:
                 tf.import_graph_def(graph_def, name="")
                 renamed = {f"{IMAGES}:0": IMAGES, f"{RESULT}:0": LOGITS}
@@ -85,7 +90,7 @@ def convert(model, shape, opset, log=None):
     raise VerificationError("the model cannot be converted to ONNX", seen=complaints[0], where=log)
 
 
-def output_padding(graph):
+def output_padding(graph: ir.Graph) -> None:
     """A transposed convolution whose pads at the end are below 0 → the same with the `output_padding` that they mean.
 
     So tf2onnx writes strides that are larger than the kernel; ONNX knows no pads below 0.
@@ -101,8 +106,8 @@ def output_padding(graph):
         replace(node.outputs[0], insert(node, "ConvTranspose", node.inputs, attributes, node.outputs[0].shape))
 
 
-def named_by_layers(graph, layers):
-    """Give what a layer computes the layer's name, behind those of the layers around it.
+def named_by_layers(graph: ir.Graph, layers: set[str]) -> None:
+    """Name each tensor that a layer computes after the layer, behind the names of the layers around it.
 
     TensorFlow's scopes have them with a number behind each, and operations of its own below: of
     `network_1/cells.3._ops.2_1/batch_normalization_8_1/batchnorm/mul_1:0` is left
@@ -113,7 +118,7 @@ def named_by_layers(graph, layers):
         layers: set of the names of the model's layers, at any depth.
     """
 
-    def layer(scope):
+    def layer(scope: str) -> list[str]:
         """The layer that opened a scope, in a list; none for any other scope."""
         return [name for name in (scope.rpartition("_")[0], scope) if name in layers][:1]
 
@@ -129,7 +134,7 @@ def named_by_layers(graph, layers):
             taken.add(value.name)
 
 
-def frozen_graph(model, shape):
+def frozen_graph(model: keras.Model, shape: Sequence[int]) -> tf.compat.v1.GraphDef:
     """The model as a TensorFlow GraphDef from `images` to `logits`, its variables replaced by their values."""
     values = [(variable, keras.ops.convert_to_numpy(variable)) for variable in model.variables]
 
@@ -147,7 +152,7 @@ def frozen_graph(model, shape):
 
 
 @contextlib.contextmanager
-def _functions_opened():
+def _functions_opened() -> Iterator[None]:
     """Functions that layers call are traced into the graph: Keras has one around a convolution of groups."""
     before = tf.config.functions_run_eagerly()
     tf.config.run_functions_eagerly(True)
@@ -157,13 +162,13 @@ def _functions_opened():
         tf.config.run_functions_eagerly(before)
 
 
-def input_dtype(model):
+def input_dtype(model: keras.Model) -> str:
     """ "float32", or "uint8" of a model with its preprocessing."""
     return model.inputs[0].dtype if getattr(model, "inputs", None) else "float32"
 
 
-def with_preprocessing(model, mean, std):
-    """The same model for images as they are stored, uint8: (x / 255 - mean) / std comes first.
+def with_preprocessing(model: keras.Model, mean: Sequence[float], std: Sequence[float]) -> keras.Model:
+    """The model with its preprocessing, (x / 255 - mean) / std, in front: it takes images of uint8.
 
     Args:
         model: a model of one float32 image input.
@@ -175,7 +180,7 @@ def with_preprocessing(model, mean, std):
     return keras.Model(images, model(keras.layers.Rescaling(scale, offset)(images)), name=model.name)
 
 
-def _erfc(ctx, node, name, args):
+def _erfc(ctx: Any, node: Any, name: str, args: Any) -> None:
     """1 − Erf: of the exact gelu, and not known to tf2onnx 1.17."""
     (values,), (result,) = node.input, node.output
     shape, dtype = ctx.get_shape(result), ctx.get_dtype(result)
@@ -185,7 +190,7 @@ def _erfc(ctx, node, name, args):
     ctx.make_node("Sub", [one, erf], outputs=[result], shapes=[shape], dtypes=[dtype])
 
 
-def _expm1(ctx, node, name, args):
+def _expm1(ctx: Any, node: Any, name: str, args: Any) -> None:
     """Exp − 1: of celu, and not known to tf2onnx 1.17."""
     (values,), (result,) = node.input, node.output
     shape, dtype = ctx.get_shape(result), ctx.get_dtype(result)
@@ -195,11 +200,15 @@ def _expm1(ctx, node, name, args):
     ctx.make_node("Sub", [exponential, one], outputs=[result], shapes=[shape], dtypes=[dtype])
 
 
-HANDLERS = {"Erfc": (_erfc, []), "Expm1": (_expm1, [])}  # TensorFlow's operation → what makes ONNX of it
+# TensorFlow's operation → what makes ONNX of it
+HANDLERS: dict[str, tuple[Callable[..., None], list[Any]]] = {
+    "Erfc": (_erfc, []),
+    "Expm1": (_expm1, []),
+}
 
 
 @contextlib.contextmanager
-def silent_converter():
+def silent_converter() -> Iterator[list[str]]:
     """Keep tf2onnx from printing; give the list of the errors that it logs."""
     logger, complaints = logging.getLogger("tf2onnx"), []
     handler = logging.Handler(level=logging.ERROR)
@@ -213,7 +222,7 @@ def silent_converter():
         logger.propagate = propagated
 
 
-def tidy(onnx_model, name, properties):
+def tidy(onnx_model: onnx.ModelProto, name: str, properties: dict[str, str]) -> onnx.ModelProto:
     """The same model with metadata and each node named as its result, without what is of no use outside.
 
     That is doc strings, which carry local paths, and domains of which there is no node.

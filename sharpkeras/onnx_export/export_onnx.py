@@ -7,7 +7,9 @@ import json
 import os
 import sys
 import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -17,6 +19,10 @@ from sharpkeras.io import atomic_writes, kinds
 from sharpkeras.io.hashes import sha256
 from sharpkeras.measure import saturation
 from sharpkeras.measure.machine import device_name
+
+if TYPE_CHECKING:
+    import onnx
+    import onnxruntime
 
 OPSETS = range(13, 19)  # the table of tf2onnx 1.17 ends at 18
 PRECISIONS = ("float32", "float16", "int8")  # that a file can compute in
@@ -35,22 +41,22 @@ PACKAGES = ("tensorflow", "tf2onnx", "onnx", "onnx_ir", "onnxruntime")
 
 
 def export_onnx(
-    model,
-    path,
+    model: keras.Model,
+    path: str | os.PathLike[str],
     *,
-    opset=17,
-    images=None,
-    test=None,
-    precision="float32",
-    calibration=None,
-    weight_bits=7,
-    metadata=None,
-    overwrite=False,
-    tolerance=1e-4,
-    optimize=True,
-    addmults=None,
-):
-    """Write `path` (`.onnx`) and a report beside it (`.json`), or neither of them.
+    opset: int = 17,
+    images: np.ndarray | None = None,
+    test: tuple[np.ndarray, np.ndarray] | None = None,
+    precision: str = "float32",
+    calibration: np.ndarray | None = None,
+    weight_bits: int = 7,
+    metadata: dict[str, Any] | None = None,
+    overwrite: bool = False,
+    tolerance: float = 1e-4,
+    optimize: bool = True,
+    addmults: int | None = None,
+) -> dict[str, Any]:
+    """Export a Keras model to `path` (`.onnx`) with a report beside it (`.json`), or write neither of them.
 
     The file has one input `images` (batch, H, W, C) with a free batch size, of the model's own type: float32,
     preprocessed, or uint8 of a model `with_preprocessing`; and one output `logits` (batch, classes). It is written
@@ -103,8 +109,8 @@ def export_onnx(
     from sharpkeras.onnx_export import conversion, int8, rewrites, verification  # which need the packages
 
     if weight_bits not in int8.WEIGHT_BITS:
-        allowed = list(int8.WEIGHT_BITS)
-        raise UsageError("weights of int8 have no such bits", where="`weight_bits`", seen=weight_bits, allowed=allowed)
+        known = list(int8.WEIGHT_BITS)
+        raise UsageError("weights of int8 have no such bits", where="`weight_bits`", seen=weight_bits, allowed=known)
 
     metadata = (metadata or {}) | {"weights_sha256": weights_hash(model)}
     properties = as_properties(metadata)
@@ -156,7 +162,7 @@ def export_onnx(
 
 
 @contextlib.contextmanager
-def _written_aside(path):
+def _written_aside(path: Path) -> Iterator[Path]:
     """The place of a file that gets its name, with its report, at the end; `.rejected.onnx` where it is refused."""
     aside = path.with_name(f".{path.stem}.{os.getpid()}.partial.onnx")
     rejected = path.with_name(f"{path.stem}.rejected.onnx")
@@ -176,7 +182,9 @@ def _written_aside(path):
         aside.with_suffix(".json").unlink(missing_ok=True)
 
 
-def _accuracy(model, session, test):
+def _accuracy(
+    model: keras.Model, session: "onnxruntime.InferenceSession", test: tuple[np.ndarray, np.ndarray]
+) -> dict[str, Any]:
     """Top-1 of the Keras model and of its file, side by side."""
     from sharpkeras.onnx_export import answers
 
@@ -184,7 +192,9 @@ def _accuracy(model, session, test):
     return answers.beside(answers.of_model(model, images), answers.of_file(session, images), labels, ("keras", "file"))
 
 
-def _to_half(onnx_model, aside):
+def _to_half(
+    onnx_model: "onnx.ModelProto", aside: Path
+) -> tuple["onnx.ModelProto", "onnxruntime.InferenceSession", "onnxruntime.InferenceSession"]:
     """The model in float16, written in the place of the one in float32; its session, and one that rounds as a GPU."""
     from sharpkeras.onnx_export import verification
     from sharpkeras.onnx_export.float16 import rounded, to_half
@@ -193,7 +203,14 @@ def _to_half(onnx_model, aside):
     return halved, _opened(halved, aside), verification.session(rounded(onnx_model).SerializeToString())
 
 
-def _to_int8(onnx_model, session, aside, calibration, test, weight_bits):
+def _to_int8(
+    onnx_model: "onnx.ModelProto",
+    session: "onnxruntime.InferenceSession",
+    aside: Path,
+    calibration: Any,
+    test: tuple[np.ndarray, np.ndarray] | None,
+    weight_bits: int,
+) -> tuple["onnx.ModelProto", dict[str, Any]]:
     """The model in int8, written in the place of the one in float32, and what it has lost.
 
     Raises:
@@ -227,7 +244,7 @@ def _to_int8(onnx_model, session, aside, calibration, test, weight_bits):
     return quantized, report
 
 
-def _sums_that_fit(quantized, weight_bits):
+def _sums_that_fit(quantized: "onnx.ModelProto", weight_bits: int) -> dict[str, Any]:
     """What `saturation.verdict` says of the file: where its weights have 7 bits, that nothing is cut off."""
     found = saturation.verdict(quantized)
     if found["could_saturate"] and weight_bits < 8:
@@ -240,7 +257,7 @@ def _sums_that_fit(quantized, weight_bits):
     return found
 
 
-def _opened(onnx_model, aside):
+def _opened(onnx_model: "onnx.ModelProto", aside: Path) -> "onnxruntime.InferenceSession":
     """Write a model and open it, with all that `verification.open_session` refuses."""
     from sharpkeras.onnx_export import verification
 
@@ -248,7 +265,7 @@ def _opened(onnx_model, aside):
     return verification.open_session(onnx_model, aside)
 
 
-def _tidied_like(onnx_model, other):
+def _tidied_like(onnx_model: "onnx.ModelProto", other: "onnx.ModelProto") -> "onnx.ModelProto":
     """Another precision of a model, with its name and metadata."""
     from sharpkeras.onnx_export import conversion
 
@@ -259,8 +276,8 @@ def _tidied_like(onnx_model, other):
 # ---- what can be refused before the work ----
 
 
-def check_destination(path, opset, overwrite):
-    """Raise UsageError or RunError."""
+def check_destination(path: Path, opset: int, overwrite: bool) -> None:
+    """Check opset and path before the work: UsageError for a wrong one, RunError where it cannot be written."""
     if opset not in OPSETS:
         allowed = f"{OPSETS[0]} to {OPSETS[-1]}"
         raise UsageError("this opset is not supported", where="`opset`", seen=opset, allowed=allowed)
@@ -273,7 +290,7 @@ def check_destination(path, opset, overwrite):
         atomic_writes.refuse_to_replace(present, replaceable, "choose another path, or use `overwrite`")
 
 
-def require_packages():
+def require_packages() -> None:
     """Raise ConfigError with the command that helps, unless TensorFlow is the backend and the converter is there."""
     if keras.backend.backend() != "tensorflow":
         raise ConfigError(
@@ -290,7 +307,7 @@ def require_packages():
             raise ConfigError(f"export needs the package {name}", seen=str(error), next_step=next_step) from error
 
 
-def weights_hash(model):
+def weights_hash(model: keras.Model) -> str:
     """SHA-256 of all weights of a Keras model, in its own order: files of the same network have the same."""
     digest = hashlib.sha256()
     for variable in model.weights:  # without the state of a dropout
@@ -298,7 +315,7 @@ def weights_hash(model):
     return digest.hexdigest()
 
 
-def as_properties(metadata):
+def as_properties(metadata: Mapping[str, Any]) -> dict[str, str]:
     """Metadata in the form that the ONNX file keeps: each value as a JSON string."""
     try:
         return {key: json.dumps(value, allow_nan=False) for key, value in metadata.items()}

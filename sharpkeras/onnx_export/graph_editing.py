@@ -3,6 +3,8 @@
 import contextlib
 import logging
 import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import onnx
@@ -20,7 +22,7 @@ _CLEAN = Sequential(
 )
 
 
-def changed(model, *rewrites):
+def changed(model: onnx.ModelProto, *rewrites: Callable[[ir.Graph], None]) -> onnx.ModelProto:
     """A copy of an `onnx.ModelProto` whose graph each function has rewritten in turn, without what nothing uses.
 
     Args:
@@ -36,7 +38,7 @@ def changed(model, *rewrites):
     return changed_model
 
 
-def attribute(node, name, default=None):
+def attribute(node: ir.Node, name: str, default: Any = None) -> Any:
     """The value of an attribute, integers as a list; the default where the node does not have it."""
     found = node.attributes.get(name)
     if found is None:
@@ -44,13 +46,13 @@ def attribute(node, name, default=None):
     return list(found.value) if isinstance(found.value, tuple) else found.value
 
 
-def array(value):
+def array(value: ir.Value | None) -> np.ndarray | None:
     """The content of a constant as a NumPy array; None for any other value, or for an input that is left out."""
     known = value is not None and value.const_value is not None and not value.is_graph_input()
     return value.const_value.numpy() if known else None
 
 
-def constant(graph, content):
+def constant(graph: ir.Graph, content: np.ndarray) -> ir.Value:
     """A new initializer with the content of a NumPy array."""
     content = np.ascontiguousarray(content)
     number = len(graph.initializers)
@@ -62,7 +64,13 @@ def constant(graph, content):
     return value
 
 
-def insert(before, operator, inputs, attributes=None, shape=None):
+def insert(
+    before: ir.Node,
+    operator: str,
+    inputs: Sequence[ir.Value | None],
+    attributes: Mapping[str, Any] | None = None,
+    shape: Any = None,
+) -> ir.Value:
     """The output of a new node, of the type of the first output of the node that it is put before."""
     node = ir.node(operator, inputs, attributes or {})
     before.graph.insert_before(before, node)
@@ -72,25 +80,25 @@ def insert(before, operator, inputs, attributes=None, shape=None):
     return output
 
 
-def replace(value, other):
+def replace(value: ir.Value, other: ir.Value) -> None:
     """Let all that reads a value read another one, which takes its name and its place among the graph's outputs."""
     hand_on_name(value, other)
     ir.convenience.replace_all_uses_with(value, other, replace_graph_outputs=True)
 
 
-def hand_on_name(value, other):
+def hand_on_name(value: ir.Value, other: ir.Value) -> None:
     """Give a new value the name of the one whose place it takes: it tells the layer, and the graph's outputs."""
     if not value.name.endswith(REPLACED) and (value.is_graph_output() or other.name.startswith(NEW)):
         value.name, other.name = f"{value.name}{REPLACED}", value.name
 
 
-def only_reader(value):
+def only_reader(value: ir.Value) -> ir.Node | None:
     """The node that reads a value, if there is exactly one and the value is no output of the graph; else None."""
     uses = list(value.uses())
     return uses[0].node if len(uses) == 1 and not value.is_graph_output() else None
 
 
-def is_pointwise(node):
+def is_pointwise(node: ir.Node | None) -> bool:
     """Whether a node is an ungrouped 1×1 convolution of stride 1 with a constant kernel."""
     return (
         node is not None
@@ -104,7 +112,7 @@ def is_pointwise(node):
 
 
 @contextlib.contextmanager
-def quiet():
+def quiet() -> Iterator[None]:
     """Keep off the terminal what the tools of ONNX Runtime log and warn of."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)

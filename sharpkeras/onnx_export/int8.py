@@ -2,6 +2,7 @@
 
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -21,7 +22,7 @@ WORST_LAYERS = 5
 WEIGHT_BITS = {7: True, 8: False}
 
 
-def calibration_images(images, test_images):
+def calibration_images(images: np.ndarray, test_images: np.ndarray) -> np.ndarray:
     """The images that are no test images.
 
     Args:
@@ -44,7 +45,7 @@ def calibration_images(images, test_images):
     return kept
 
 
-def quantize(model, images, weight_bits=7):
+def quantize(model: onnx.ModelProto, images: np.ndarray, weight_bits: int = 7) -> onnx.ModelProto:
     """An `onnx.ModelProto` whose convolutions compute in int8, in QuantizeLinear and DequantizeLinear (QDQ).
 
     Weights are int8 with a scale for each output channel, activations uint8, their ranges those on the images.
@@ -76,7 +77,7 @@ def quantize(model, images, weight_bits=7):
     return quantized
 
 
-def worst_layers(model, quantized, images):
+def worst_layers(model: onnx.ModelProto, quantized: onnx.ModelProto, images: np.ndarray) -> list[dict[str, Any]]:
     """The layers whose outputs lose most to int8, worst first: a list of {"layer", "signal_to_noise_db"}.
 
     The signal is the layer's output in float32, the noise what it is apart from that in int8, with all that the layers
@@ -102,20 +103,21 @@ def worst_layers(model, quantized, images):
     return sorted(losses, key=lambda loss: loss["signal_to_noise_db"])[:WORST_LAYERS]
 
 
-def _ratio_db(expected, received):
+def _ratio_db(expected: Any, received: Any) -> float:
     """Signal to noise in decibels, over the images of all batches."""
     expected, received = (np.concatenate([np.ravel(part) for part in parts]) for parts in (expected, received))
-    signal, noise = np.linalg.norm(expected), np.linalg.norm(expected - received)
+    signal: Any = np.linalg.norm(expected)
+    noise: Any = np.linalg.norm(expected - received)
     return 20 * np.log10(max(signal, 1e-12) / max(noise, 1e-12))
 
 
 class _Batches(quantization.CalibrationDataReader):
     """Images in batches, as ONNX Runtime asks for them; the last ones only where they fill a batch."""
 
-    def __init__(self, images):
+    def __init__(self, images: np.ndarray) -> None:
         size = min(BATCH_SIZE, len(images))
         ends = range(size, len(images) + 1, size)
         self._batches = iter([{"images": images[end - size : end]} for end in ends])
 
-    def get_next(self):
+    def get_next(self) -> dict[str, np.ndarray] | None:
         return next(self._batches, None)

@@ -7,8 +7,12 @@ own, at a concatenation of channels that fill no whole block. Most of what is ga
 """
 
 import math
+from collections.abc import Collection, Sequence
+from typing import Any
 
 import numpy as np
+import onnx
+import onnx_ir as ir
 
 from sharpkeras.onnx_export.graph_editing import (
     array,
@@ -25,7 +29,7 @@ ENDLESS = 10**9  # the end of a slice that takes all
 BLOCK = 16  # channels in a block of ONNX Runtime's layout; the smaller blocks of other processors divide it
 
 
-def optimize(model, rewrites=None):
+def optimize(model: onnx.ModelProto, rewrites: Collection[str] | None = None) -> onnx.ModelProto:
     """A copy of a channels-first `onnx.ModelProto` with all rewrites, or with some, applied in their order."""
     chosen = DEFAULT if rewrites is None else rewrites
     return changed(model, *(rewrite for name, rewrite in REWRITES.items() if name in chosen))
@@ -34,7 +38,7 @@ def optimize(model, rewrites=None):
 # ---- constants into convolutions ----
 
 
-def fold_affine(graph):
+def fold_affine(graph: ir.Graph) -> None:
     """Conv, then a sum, product or BatchNorm with constants of each channel → Conv.
 
     The same where a concatenation of convolutions lies between, as in FactorizedReduce.
@@ -56,12 +60,12 @@ def fold_affine(graph):
         replace(end, folded[0] if node.op_type == "Conv" else insert(node, "Concat", folded, {"axis": 1}, end.shape))
 
 
-def _has_image_kernel(node):
+def _has_image_kernel(node: ir.Node) -> bool:
     """Whether a convolution has a constant kernel (C_out, C_in, k_h, k_w): of images, not of sequences or volumes."""
     return array(node.inputs[1]) is not None and array(node.inputs[1]).ndim == 4
 
 
-def _concatenated(node):
+def _concatenated(node: ir.Node) -> list[ir.Node]:
     """The convolutions whose channels a node concatenates, if they are all that it does and nothing else reads them."""
     if node.op_type != "Concat" or attribute(node, "axis") != 1:
         return []
@@ -71,7 +75,7 @@ def _concatenated(node):
     return fitting if alone and len(fitting) == len(parts) else []
 
 
-def _affine_chain(value, channels):
+def _affine_chain(value: ir.Value, channels: int) -> tuple[np.ndarray, np.ndarray, ir.Value]:
     """What constants do to a tensor before anything else reads it: scale, offset, each (channels,), and the result."""
     scale, offset = np.ones(channels), np.zeros(channels)
     reader = only_reader(value)
@@ -82,7 +86,7 @@ def _affine_chain(value, channels):
     return scale, offset, value
 
 
-def _affine(node, source, channels):
+def _affine(node: ir.Node, source: ir.Value, channels: int) -> tuple[np.ndarray, np.ndarray] | None:
     """(scale, offset), each (channels,), of what a node does to `source`; None if it is no constant map of channels."""
     one, zero = np.ones(channels), np.zeros(channels)
     if node.op_type == "BatchNormalization" and node.inputs[0] is source and len(node.outputs) == 1:
@@ -103,7 +107,7 @@ def _affine(node, source, channels):
     return {"Add": (one, operand), "Sub": (one, -operand), "Mul": (operand, zero)}[node.op_type]
 
 
-def _per_channel(content, channels):
+def _per_channel(content: np.ndarray | None, channels: int) -> np.ndarray | None:
     """(channels,) of a constant that is broadcast to (B, C, H, W); None if it differs between pixels."""
     if content is None:
         return None
@@ -116,7 +120,7 @@ def _per_channel(content, channels):
 # ---- pixels ----
 
 
-def fold_padding(graph):
+def fold_padding(graph: ir.Graph) -> None:
     """Pad, then a pool or a convolution of the same padding → the pool or convolution with `pads`.
 
     A pool is left alone whose windows could lie in the padding alone, which is none in ONNX, or would be cut there.
@@ -144,7 +148,7 @@ def fold_padding(graph):
         replace(node.outputs[0], insert(node, node.op_type, inputs, attributes, node.outputs[0].shape))
 
 
-def _padding_value(pad):
+def _padding_value(pad: ir.Node) -> float | None:
     """The constant that a Pad pads with; None if it is not known, or other pixels are."""
     if attribute(pad, "mode", "constant") != "constant":
         return None
@@ -152,7 +156,7 @@ def _padding_value(pad):
     return None if value is None else float(value.reshape(()))
 
 
-def pick_pixels(graph):
+def pick_pixels(graph: ir.Graph) -> None:
     """Every second pixel by a convolution instead of a slice: what FactorizedReduce reads.
 
     A 1×1 convolution that reads pixels 0, 2, 4, … gets stride 2. Pixels 1, 3, 5, … are picked by a 2×2 depthwise
@@ -178,7 +182,7 @@ def pick_pixels(graph):
             replace(node.outputs[0], insert(node, "Conv", inputs, attributes, node.outputs[0].shape))
 
 
-def _picked(node):
+def _picked(node: ir.Node) -> tuple[ir.Value, int] | None:
     """(source, 0 or 1) where a slice takes each second pixel of its source, from that one on; else None.
 
     Pixels beyond the source's end, which were padded with zeros, are picked as zeros.
@@ -196,7 +200,7 @@ def _picked(node):
     return (source, reached) if known else None
 
 
-def _window(node):
+def _window(node: ir.Node) -> tuple[int, int] | None:
     """(start, step) of a slice of height and width alike that reaches to the end; else None."""
     if node.op_type != "Slice" or len(node.inputs) < 4:
         return None
@@ -219,7 +223,7 @@ def _window(node):
 # ---- cells ----
 
 
-def rectify_states(graph):
+def rectify_states(graph: ir.Graph) -> None:
     """The ReLU of a concatenation → the concatenation of the ReLUs, which the edges of the next nodes read anyway.
 
     Then each state is rectified once, by the convolution that makes it.
@@ -235,7 +239,7 @@ def rectify_states(graph):
         replace(node.outputs[0], rectified[concat])
 
 
-def add_halves(graph):
+def add_halves(graph: ir.Graph) -> None:
     """The concatenation of convolutions whose channels fill no whole block → the sum of convolutions to all channels.
 
     Those channels of each that belong to the others are zero. It concerns FactorizedReduce, whose halves are small.
@@ -259,11 +263,11 @@ def add_halves(graph):
         replace(node.outputs[0], total)
 
 
-def _is_dense(node):
+def _is_dense(node: ir.Node) -> bool:
     return attribute(node, "group", 1) == 1 and array(node.inputs[1]) is not None
 
 
-def merge_sums(graph):
+def merge_sums(graph: ir.Graph) -> None:
     """The sum of two 1×1 convolutions → one of them over the concatenated channels."""
     for node in list(graph):
         parts = [value.producer() for value in node.inputs] if node.op_type == "Add" else []
@@ -279,13 +283,13 @@ def merge_sums(graph):
         replace(node.outputs[0], insert(node, "Conv", inputs, {"kernel_shape": [1, 1]}, node.outputs[0].shape))
 
 
-def _alike(parts, sources):
+def _alike(parts: Sequence[ir.Node], sources: Sequence[ir.Value]) -> bool:
     """Whether two convolutions have outputs of one shape, so that their sum repeats no pixel and no channel."""
     known = all(source.shape is not None and isinstance(source.shape[1], int) for source in sources)
     return known and sources[0].shape[2:] == sources[1].shape[2:] and len({len(array(p.inputs[1])) for p in parts}) == 1
 
 
-def merge_depthwise(graph):
+def merge_depthwise(graph: ir.Graph) -> None:
     """Depthwise convolutions of one tensor, alike but for their kernels → one of its channels repeated."""
     alike = {}
     for node in graph:
@@ -311,7 +315,7 @@ def merge_depthwise(graph):
             replace(node.outputs[0], insert(first, "Slice", [merged, *bounds], shape=shape))
 
 
-def _is_depthwise(node):
+def _is_depthwise(node: ir.Node) -> bool:
     kernel = array(node.inputs[1]) if node.op_type == "Conv" else None
     return kernel is not None and kernel.shape[1] == 1 and attribute(node, "group", 1) == len(kernel) > 1
 
@@ -319,7 +323,7 @@ def _is_depthwise(node):
 # ---- channels ----
 
 
-def align_channels(graph):
+def align_channels(graph: ir.Graph) -> None:
     """Zero channels behind those that fill no whole block, so that every tensor of the cells does.
 
     Nothing is done where a tensor with such channels would be read by an operator that is not known here.
@@ -332,7 +336,7 @@ def align_channels(graph):
             ALIGNED[node.op_type](node, layouts)
 
 
-def _align_convolution(node, layouts):
+def _align_convolution(node: ir.Node, layouts: dict[ir.Value, list[int]]) -> None:
     kernel, bias, group = array(node.inputs[1]), _bias(node), attribute(node, "group", 1)
     output, options = layouts.get(node.outputs[0]), {}
     if group > 1:
@@ -348,7 +352,7 @@ def _align_convolution(node, layouts):
         replace(node.outputs[0], result)
 
 
-def _align_constant(node, layouts):
+def _align_constant(node: ir.Node, layouts: dict[ir.Value, list[int]]) -> None:
     output = layouts.get(node.outputs[0])
     for index, value in enumerate(node.inputs):
         content = array(value)
@@ -356,7 +360,7 @@ def _align_constant(node, layouts):
             node.replace_input_with(index, constant(node.graph, _spread(content, output, axis=content.ndim - 3)))
 
 
-def _align_dense(node, layouts):
+def _align_dense(node: ir.Node, layouts: dict[ir.Value, list[int]]) -> None:
     if node.inputs[0] in layouts:
         axis = 1 if attribute(node, "transB", 0) else 0
         node.replace_input_with(1, constant(node.graph, _spread(array(node.inputs[1]), layouts[node.inputs[0]], axis)))
@@ -371,7 +375,7 @@ ALIGNED = {
 }
 
 
-def _layouts(graph):
+def _layouts(graph: ir.Graph) -> dict[ir.Value, list[int]] | None:
     """Tensor → for each of its channels the number of the real one, or -1 for one of zeros.
 
     Only of tensors that have channels of zeros; None where the graph does not allow it.
@@ -426,7 +430,7 @@ def _layouts(graph):
     return layouts
 
 
-def _is_of_channels(node, layouts):
+def _is_of_channels(node: ir.Node, layouts: dict[ir.Value, list[int]]) -> bool:
     """Whether a product of matrices sums over channels: over the last axis of (B, C), and not of an image."""
     source = node.inputs[0]
     return (
@@ -434,12 +438,12 @@ def _is_of_channels(node, layouts):
     )
 
 
-def _offsets_zeros(node, layouts):
+def _offsets_zeros(node: ir.Node, layouts: dict[ir.Value, list[int]]) -> bool:
     """Whether a sum would lift channels of zeros: a constant that is no constant of each channel."""
     return any(array(value) is not None and array(value).ndim < 3 for value in node.inputs if value not in layouts)
 
 
-def _repeats_channel(node, layout, layouts):
+def _repeats_channel(node: ir.Node, layout: list[int], layouts: dict[ir.Value, list[int]]) -> bool:
     """Whether a constant has more channels than the tensor, whose one channel it repeats."""
     constants = [array(value) for value in node.inputs if value not in layouts]
     return any(
@@ -447,7 +451,7 @@ def _repeats_channel(node, layout, layouts):
     )
 
 
-def _joined(values, layouts):
+def _joined(values: Sequence[ir.Value], layouts: dict[ir.Value, list[int]]) -> list[int] | None:
     """The layout of a concatenation, whose real channels are numbered through."""
     layout, before = [], 0
     for value in values:
@@ -459,7 +463,7 @@ def _joined(values, layouts):
     return layout
 
 
-def _spread(content, layout, axis):
+def _spread(content: np.ndarray, layout: Sequence[int], axis: int) -> np.ndarray:
     """A constant with its channels where a layout has them, and zeros elsewhere."""
     channels = np.asarray(layout)
     spread = np.zeros((*content.shape[:axis], len(channels), *content.shape[axis + 1 :]), content.dtype)
@@ -471,13 +475,20 @@ def _spread(content, layout, axis):
 # ---- convolutions ----
 
 
-def _bias(node):
+def _bias(node: ir.Node) -> np.ndarray:
     """(channels,) of a convolution; zeros where it has none."""
     given = array(node.inputs[2]) if len(node.inputs) > 2 else None
     return np.zeros(len(array(node.inputs[1]))) if given is None else given.astype("float64")
 
 
-def _convolution(node, source, kernel=None, bias=None, shape=None, **options):
+def _convolution(
+    node: ir.Node,
+    source: ir.Value,
+    kernel: np.ndarray | None = None,
+    bias: np.ndarray | None = None,
+    shape: Any = None,
+    **options: Any,
+) -> ir.Value:
     """The output of a convolution like `node`, put before it, of another source, with what else is given changed."""
     attributes = {name: found.value for name, found in node.attributes.items()} | options
     inputs = [source, *node.inputs[1:]]

@@ -1,6 +1,9 @@
 """Verification of an exported file: a plain inference graph whose logits are those of the Keras model."""
 
 import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -25,8 +28,8 @@ RANDOM = [
 BLOCKS = ["SpaceToDepth", "DepthToSpace"]  # how converters write a dilation that they did not recognise
 
 
-def structural_problems(onnx_model):
-    """What keeps a model from being a plain inference graph, one sentence each; empty if it is one."""
+def structural_problems(onnx_model: onnx.ModelProto) -> list[str]:
+    """Reasons why a model is no plain inference graph, one sentence each; empty if it is one."""
     problems, made_by = [], {output: node for node in onnx_model.graph.node for output in node.output}
     try:
         onnx.checker.check_model(onnx_model, full_check=True)
@@ -53,7 +56,7 @@ def structural_problems(onnx_model):
     return problems
 
 
-def _turns_batch(node, made_by):
+def _turns_batch(node: onnx.NodeProto | None, made_by: Mapping[str, onnx.NodeProto]) -> bool:
     """Whether what a node reads has been turned so that its blocks go into the batch, and are no channels of images."""
     while node is not None and node.op_type in (*BLOCKS, "Pad"):
         node = made_by.get(node.input[0])
@@ -62,7 +65,7 @@ def _turns_batch(node, made_by):
     return next((list(entry.ints)[0] for entry in node.attribute if entry.name == "perm"), -1) != 0
 
 
-def conv_dense_addmults(onnx_model):
+def conv_dense_addmults(onnx_model: onnx.ModelProto) -> int | None:
     """Multiply-adds of a graph's convolutions and products of matrices for one image, without bias.
 
     It counts what `measure.cost` does, from the other end: the shapes that ONNX Runtime computes with. None where an
@@ -84,7 +87,7 @@ def conv_dense_addmults(onnx_model):
     return total
 
 
-def _shapes(onnx_model, names):
+def _shapes(onnx_model: onnx.ModelProto, names: set[str]) -> dict[str, tuple[int, ...]]:
     """Name → the shape that a tensor has when the graph computes one image."""
     shapes = {tensor.name: tuple(tensor.dims) for tensor in onnx_model.graph.initializer}
     telling = onnx.ModelProto.FromString(onnx_model.SerializeToString())
@@ -100,7 +103,9 @@ def _shapes(onnx_model, names):
     return shapes | {name: array.shape for name, array in zip(computed, arrays)}
 
 
-MULTIPLY_ADDS = {  # operator → (shapes of its first two inputs, of its output, attributes) → their number
+MULTIPLY_ADDS: dict[
+    str, Callable[..., int]
+] = {  # operator → (shapes of its first two inputs, of its output, attributes) → their number
     "Conv": lambda _, kernel, output, attributes: math.prod(output) * math.prod(kernel[1:]),
     "ConvTranspose": lambda source, kernel, _, attributes: math.prod(source) * math.prod(kernel[1:]),
     "MatMul": lambda first, _, output, attributes: math.prod(output) * first[-1],
@@ -113,7 +118,7 @@ HIDDEN = [  # operators that multiply and add, or may, in ways that are not coun
 ]
 
 
-def session(source, as_it_is=False):
+def session(source: str | os.PathLike[str] | bytes, as_it_is: bool = False) -> onnxruntime.InferenceSession:
     """A file, or a model as bytes, in ONNX Runtime on the CPU, which speeds its graph up, or leaves it `as_it_is`."""
     options = onnxruntime.SessionOptions()
     if as_it_is:
@@ -122,7 +127,7 @@ def session(source, as_it_is=False):
     return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
 
 
-def open_session(onnx_model, path):
+def open_session(onnx_model: onnx.ModelProto, path: str | os.PathLike[str]) -> onnxruntime.InferenceSession:
     """The written file in ONNX Runtime, which is given it only if its structure is plain.
 
     Raises:
@@ -137,8 +142,8 @@ def open_session(onnx_model, path):
         raise VerificationError("ONNX Runtime refuses the file", seen=first_line(error)) from error
 
 
-def agreement_cases(shape, dtype, images):
-    """Kind → as many images as the largest batch has: noise, constant ones of different brightness, and the real ones.
+def agreement_cases(shape: Sequence[int], dtype: str, images: np.ndarray | None) -> dict[str, np.ndarray]:
+    """Test images by kind, as many as the largest batch has: noise, constant ones of rising brightness, real ones.
 
     Args:
         shape: (H, W, C).
@@ -152,6 +157,7 @@ def agreement_cases(shape, dtype, images):
         seen, allowed = f"{images.dtype} {images.shape}", f"{dtype} (N, {', '.join(map(str, shape))}), N > 0"
         raise DataError("the images do not fit the model", seen=seen, allowed=allowed)
     generator, count = np.random.default_rng(0), max(BATCH_SIZES)
+    noise: np.ndarray
     if dtype == "uint8":
         noise, brightness = generator.integers(0, 256, (count, *shape), dtype="uint8"), np.linspace(0, 255, count)
     else:
@@ -160,8 +166,14 @@ def agreement_cases(shape, dtype, images):
     return cases if images is None else cases | {"real": images[np.arange(count) % len(images)]}
 
 
-def check_agreement(expected, session, cases, tolerance, next_step=None):
-    """What the report says about the largest differences over all cases, the file's batches of each size.
+def check_agreement(
+    expected: Mapping[str, np.ndarray],
+    session: onnxruntime.InferenceSession,
+    cases: Mapping[str, np.ndarray],
+    tolerance: float,
+    next_step: str | None = None,
+) -> dict[str, Any]:
+    """Compare the file's logits with the model's on all cases and batch sizes; return the largest differences.
 
     Args:
         expected: kind → (N, classes), the model's answers to the cases, as `expected_logits` gives them.
@@ -196,8 +208,8 @@ def check_agreement(expected, session, cases, tolerance, next_step=None):
     }
 
 
-def expected_logits(model, cases):
-    """Kind → the Keras model's logits (B, classes), from one pass over the images of all kinds.
+def expected_logits(model: keras.Model, cases: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The Keras model's logits (B, classes) for each kind of test images, from one pass over all of them.
 
     The model runs eagerly: the traced graph is what was converted and could hide its own mistakes. Its answer to an
     image does not depend on the batch; that of a file might, so only the file is given several sizes.
@@ -219,13 +231,13 @@ def expected_logits(model, cases):
     return dict(zip(cases, np.split(expected, ends[:-1])))
 
 
-def logits(session, images):
-    """(B, classes) of the file for images (B, H, W, C)."""
+def logits(session: onnxruntime.InferenceSession, images: np.ndarray) -> np.ndarray:
+    """Logits (B, classes) of the file for images (B, H, W, C)."""
     return session.run(["logits"], {"images": images})[0]
 
 
-def sizes(logits):
-    """(classes,), how large the logits (B, classes) of each class are: the size that differences are relative to.
+def sizes(logits: np.ndarray) -> np.ndarray:
+    """Size (classes,) of the logits (B, classes) of each class, which differences are relative to.
 
     The largest |logit| of the class, but no less than the median of the classes: a class whose logits are all small is
     as exact as the others, and one that a huge number masks leaves them no room.
@@ -235,8 +247,10 @@ def sizes(logits):
     return np.where(found > 0, found, largest.max() or 1.0)
 
 
-def compare(expected, received, tolerance=1e-4, size_of=None):
-    """How far the file's logits are from the model's on one batch.
+def compare(
+    expected: np.ndarray, received: np.ndarray, tolerance: float = 1e-4, size_of: np.ndarray | None = None
+) -> dict[str, Any]:
+    """Differences between the file's logits and the model's on one batch.
 
     Args:
         expected, received: (B, classes), of the model and of the file.

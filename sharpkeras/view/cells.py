@@ -3,10 +3,12 @@
 import io
 import os
 import textwrap
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import networkx
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle, FancyBboxPatch, PathPatch, Polygon
 from matplotlib.path import Path
@@ -61,19 +63,19 @@ STATE_NAMES = {0: "$c_{k-2}$", 1: "$c_{k-1}$", OUTPUT: "$c_k$"}
 class _Cell:
     """A cell on paper: the left edge of every column, the middle of every box, the waypoints of every line."""
 
-    pills: dict  # node -> its two (primitive, source), the upper one first
-    concat: list
-    left: dict  # column -> x
-    column: dict
-    y: dict
-    ways: dict
+    pills: dict[int, list[tuple[str, int]]]  # node -> its two (primitive, source), the upper one first
+    concat: Sequence[int]
+    left: dict[int, float]  # column -> x
+    column: dict[Any, int]
+    y: dict[Any, float]
+    ways: dict[tuple, list[Any]]
     width: float
     low: float
     high: float
 
 
 def draw_genotype(genotype: Any, path: str | os.PathLike[str], title: str | None = None) -> None:
-    """Writes a PNG of the normal and the reduction cell, one above the other.
+    """Write a PNG of the normal and the reduction cell, one above the other.
 
     States 0 and 1 are the cell's inputs, the outputs of the two cells before; each node sums two primitives, and the
     output concatenates nodes.
@@ -90,15 +92,15 @@ def draw_genotype(genotype: Any, path: str | os.PathLike[str], title: str | None
     }
     heights = [cell.high - cell.low + 0.45 + MARGIN for cell in cells.values()]
     width = max(cell.width for cell in cells.values()) + 2 * MARGIN
-    title = lines_of(title, width - 2 * MARGIN) if title else []
-    height = sum(heights) + (0.15 + TITLE_LINE * len(title) if title else 0)
+    lines = lines_of(title, width - 2 * MARGIN) if title else []
+    height = sum(heights) + (0.15 + TITLE_LINE * len(lines) if lines else 0)
     figure = Figure(figsize=(width, height), facecolor="white")
     axes = figure.add_axes((0, 0, 1, 1), aspect="equal", xlim=(0, width), ylim=(-height, 0))
     axes.axis("off")
     top = -0.15
-    if title:
-        axes.text(MARGIN, top, "\n".join(title), ha="left", va="top", fontsize=13, fontweight="bold", color=INK)
-        top -= 0.15 + TITLE_LINE * len(title)
+    if lines:
+        axes.text(MARGIN, top, "\n".join(lines), ha="left", va="top", fontsize=13, fontweight="bold", color=INK)
+        top -= 0.15 + TITLE_LINE * len(lines)
     for (name, cell), own_height in zip(cells.items(), heights):
         axes.text(MARGIN, top, name, ha="left", va="top", fontsize=11, color=INK)
         middle = top - 0.3 - (own_height - 0.3) / 2 - (cell.high + cell.low) / 2
@@ -117,12 +119,12 @@ def lettering(text: Any) -> str:
 
 
 def lines_of(title: str, width: float) -> list[str]:
-    """The lines of a title that has so many inches."""
+    """The lines of a title on a width in inches."""
     letters = max(12, int(width / TITLE_LETTER))
     return [lettering(line) for line in textwrap.wrap(title, letters, break_on_hyphens=False)]
 
 
-def _arrange(operations, concat):
+def _arrange(operations: Sequence[tuple[str, int]], concat: Sequence[int]) -> _Cell:
     graph = networkx.DiGraph()
     graph.add_nodes_from((0, 1))
     for index, (_, source) in enumerate(operations):
@@ -137,7 +139,7 @@ def _arrange(operations, concat):
     if y[0] < y[1]:
         y = {node: -height for node, height in y.items()}  # c_{k-2} on top, in every picture
 
-    def arrival(source, node):
+    def arrival(source: int, node: int) -> float:
         return y[[source, *ways[source, node]][-1]]
 
     pills = {
@@ -151,8 +153,8 @@ def _arrange(operations, concat):
     return _Cell(pills, concat, left, column, y, ways, left[last] + END[0], low, high)
 
 
-def _draw_cell(axes, cell, left, middle):
-    def place(node):
+def _draw_cell(axes: Axes, cell: _Cell, left: float, middle: float) -> None:
+    def place(node: Any) -> tuple[float, float]:
         return left + cell.left[cell.column[node]], middle + cell.y[node]
 
     lines = _lines(cell, place)
@@ -170,7 +172,7 @@ def _draw_cell(axes, cell, left, middle):
         _draw_node(axes, *place(node), node, pills)
 
 
-def _lines(cell, place):
+def _lines(cell: _Cell, place: Callable[[Any], tuple[float, float]]) -> list[tuple[int, list[tuple[float, float]]]]:
     """Every line as (source state, its points: start, waypoints, tip)."""
     lines = []
     for (source, target), way in cell.ways.items():
@@ -186,16 +188,16 @@ def _lines(cell, place):
     return lines
 
 
-def _output_height(concat):
+def _output_height(concat: Sequence[int]) -> float:
     return max(END[1], PORT_STEP * (len(concat) + 1))
 
 
-def _right_end(place, node):
+def _right_end(place: tuple[float, float], node: Any) -> tuple[float, float]:
     width = END[0] if node in (0, 1) else BLOCK
     return place[0] + width, place[1]
 
 
-def _draw_line(axes, points, colour, linewidth):
+def _draw_line(axes: Axes, points: Sequence[tuple[float, float]], colour: str, linewidth: float) -> None:
     """A curve that is level at every point and straight beside the boxes that it passes."""
     *points, tip = points
     vertices, codes = points[:1], [Path.MOVETO]
@@ -208,18 +210,18 @@ def _draw_line(axes, points, colour, linewidth):
     axes.add_patch(PathPatch(line, fill=False, edgecolor=colour, linewidth=linewidth, capstyle="butt"))
 
 
-def _draw_head(axes, tip, colour):
+def _draw_head(axes: Axes, tip: tuple[float, float], colour: str) -> None:
     x, y = tip
     corners = [tip, (x - HEAD, y + HEAD / 2), (x - HEAD, y - HEAD / 2)]
     axes.add_patch(Polygon(corners, closed=True, facecolor=colour, edgecolor="none"))
 
 
-def _curve(start, end):
+def _curve(start: tuple[float, float], end: tuple[float, float]) -> list[tuple[float, float]]:
     bend = (end[0] - start[0]) * 0.5
     return [(start[0] + bend, start[1]), (end[0] - bend, end[1]), end]
 
 
-def _box(x, y, width, height, colour, rounding):
+def _box(x: float, y: float, width: float, height: float, colour: str, rounding: float) -> FancyBboxPatch:
     """A box with round corners, from its left edge and its middle height."""
     return FancyBboxPatch(
         (x + rounding, y - height / 2 + rounding),
@@ -232,12 +234,12 @@ def _box(x, y, width, height, colour, rounding):
     )
 
 
-def _draw_end(axes, x, y, name, height):
+def _draw_end(axes: Axes, x: float, y: float, name: str, height: float) -> None:
     axes.add_patch(_box(x, y, END[0], height, "#f2f2f2", 0.05))
     axes.text(x + END[0] / 2, y, name, ha="center", va="center", fontsize=11, color=INK)
 
 
-def _draw_node(axes, x, y, node, pills):
+def _draw_node(axes: Axes, x: float, y: float, node: int, pills: Sequence[tuple[str, int]]) -> None:
     centre = x + PILL[0] + PORT + RADIUS, y
     for height, (primitive, _) in zip((y + PILL_STEP / 2, y - PILL_STEP / 2), pills):
         right = (x + PILL[0], height)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -34,7 +35,7 @@ def draw_collapse(
     labels: Mapping[str, str] | None = None,
     title: str | None = None,
 ) -> None:
-    """Writes a PNG of what wins on the edges of one or several searches, how sure they are, and what it costs.
+    """Write a PNG of what wins on the edges of one or several searches, how sure they are, and what it costs.
 
     Args:
         rows_by_run: name of a run → its metrics, a dictionary for each epoch; what an epoch does not have is left out.
@@ -56,31 +57,36 @@ def draw_collapse(
         axes.set_title(heading, fontsize=10, loc="left")
         _limit(axes, scale, lowest)
         finish(axes, "epoch")
-    lines = [Line2D([], [], linewidth=2.4, **line) for line in styles.values()]
-    place = {"loc": "outside lower center", "ncols": columns}
-    figure.legend(lines, names, fontsize=9, frameon=False, **place)
+    handles = [Line2D([], [], linewidth=2.4, **line) for line in styles.values()]
+    place: dict[str, Any] = {"loc": "outside lower center", "ncols": columns}
+    figure.legend(handles, names, fontsize=9, frameon=False, **place)
     entitle(figure, title)
     save(figure, path)
 
 
-def _entropies(rows):
+def _entropies(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     names = dict.fromkeys(name for row in rows for name in row if name.startswith(ENTROPY))
     return dict(zip(names, itertools.cycle(LINES)))
 
 
-def _style(index):
+def _style(index: int) -> dict[str, Any]:
     """Of as few as there are colours, a line without marks."""
     return style(index) if index >= len(LINE_COLOURS) else {"color": style(index)["color"], "marker": ""}
 
 
-def _draw_line(axes, rows, metric, scale, marker, **line):
+def _draw_line(
+    axes: Axes, rows: Sequence[Mapping[str, Any]], metric: str, scale: float, marker: str, **line: Any
+) -> None:
     points = [(row["epoch"] + 1, scale * row[metric]) for row in rows if row.get(metric) is not None]
-    marks = {"marker": marker or ("." if len(points) < MARKED_EPOCHS else ""), "markersize": 5 if marker else None}
+    marks: dict[str, Any] = {
+        "marker": marker or ("." if len(points) < MARKED_EPOCHS else ""),
+        "markersize": 5 if marker else None,
+    }
     if points:
         axes.plot(*zip(*points), linewidth=1.6, alpha=0.85, markevery=1 + len(points) // MARKED_EPOCHS, **marks, **line)
 
 
-def _limit(axes, scale, lowest):
+def _limit(axes: Any, scale: float, lowest: float | None) -> None:
     if scale == SHARE:
         axes.set_ylim(-3, 103)
     elif lowest is not None and axes.lines:
@@ -89,7 +95,7 @@ def _limit(axes, scale, lowest):
         axes.yaxis.get_major_locator().set_params(integer=True)
 
 
-def _legend(label, labels):
+def _legend(label: str, labels: Mapping[str, str]) -> str:
     runs = sum(label == other for other in labels.values())
     text = f"{label} ({runs} runs)" if runs > 1 else label
     return "\n".join(map(lettering, textwrap.wrap(text, LEGEND_LETTERS, break_on_hyphens=False)))

@@ -2,9 +2,11 @@
 
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.special import softmax
 
@@ -26,7 +28,7 @@ def draw_alphas(
     title: str | None = None,
     edges: Sequence[str] | None = None,
 ) -> None:
-    """Writes a PNG of what a search decided: the last weights of every edge, and how the winners got there.
+    """Write a PNG of what a search decided: the last weights of every edge, and how the winners got there.
 
     Args:
         alphas_by_epoch: logits of one kind of cell, (T, E, P) for T epochs, E edges and P primitives.
@@ -45,8 +47,10 @@ def draw_alphas(
     save(figure, path)
 
 
-def show_weights(figure, panels, groups):
-    """Softmax weights as images, coloured by how far they are from uniform ones, and the bar that says so.
+def show_weights(
+    figure: Figure, panels: Iterable[Axes], groups: Sequence[tuple[np.ndarray, int]]
+) -> tuple[list[np.ndarray], float]:
+    """Draw softmax weights as images, coloured by log₂ (weight / uniform weight), with a colour bar.
 
     Args:
         figure: that of the panels.
@@ -68,7 +72,9 @@ def show_weights(figure, panels, groups):
     return ratios, top
 
 
-def _draw_last_weights(figure, axes, weights, primitives, edges):
+def _draw_last_weights(
+    figure: Figure, axes: Axes, weights: np.ndarray, primitives: Sequence[str], edges: Sequence[str]
+) -> None:
     last = weights[-1]  # (E, P)
     (ratios,), top = show_weights(figure, [axes], [(last, len(primitives))])
     for edge, primitive in enumerate(last.argmax(-1)):
@@ -82,7 +88,7 @@ def _draw_last_weights(figure, axes, weights, primitives, edges):
     axes.set_title(f"weights after epoch {len(weights)}", fontsize=10, loc="left")
 
 
-def _draw_winners(axes, weights, primitives):
+def _draw_winners(axes: Axes, weights: np.ndarray, primitives: Sequence[str]) -> None:
     winners = weights[-1].argmax(-1)  # (E,)
     epochs = range(1, 1 + len(weights))
     marker = "." if len(weights) < MARKED_EPOCHS else ""
@@ -93,15 +99,15 @@ def _draw_winners(axes, weights, primitives):
         name, edges = primitives[primitive], np.sum(winners == primitive)
         axes.plot([], [], color=_line_colour(name), linewidth=4, label=f"{lettering(name)} ({edges})")
     axes.axhline(1 / len(primitives), color=INK, linewidth=0.8, linestyle=":", label="uniform")
-    place = {"loc": "upper left", "bbox_to_anchor": (1, 1)}  # outside, where no line runs
+    place: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1, 1)}  # outside, where no line runs
     axes.legend(title="last winner (edges)", fontsize=8, title_fontsize=8, frameon=False, **place)
     axes.set_title("weight of each edge's last winner", fontsize=10, loc="left")
     finish(axes, "epoch")
 
 
-def edge_names(num_edges):
-    """The edges of a cell in their order, as "source → node"; inputs are c_{k-2} and c_{k-1}, nodes count from 0."""
-    names = []
+def edge_names(num_edges: int) -> list[str]:
+    """Names of a cell's edges in their order, "source → node"; inputs are c_{k-2} and c_{k-1}, nodes count from 0."""
+    names: list[str] = []
     node = 0
     while len(names) < num_edges:
         sources = ["$c_{k-2}$", "$c_{k-1}$", *map(str, range(node))]
@@ -110,8 +116,8 @@ def edge_names(num_edges):
     return names[:num_edges]
 
 
-def draw_metrics(rows, path):
-    """Writes a PNG of the losses and the accuracies over the epochs.
+def draw_metrics(rows: Sequence[Mapping[str, Any]], path: str | os.PathLike[str]) -> None:
+    """Write a PNG of the losses and the accuracies over the epochs.
 
     Args:
         rows: a dictionary for each epoch with `epoch` and numbers whose names contain "loss" or "accuracy".
@@ -130,8 +136,8 @@ def draw_metrics(rows, path):
     save(figure, path)
 
 
-def draw_schedule(steps_per_epoch, values, path):
-    """Writes a PNG of a learning rate over the epochs, on a linear and on a logarithmic scale (Fig. 5).
+def draw_schedule(steps_per_epoch: int, values: Sequence[float], path: str | os.PathLike[str]) -> None:
+    """Write a PNG of a learning rate over the epochs, on a linear and on a logarithmic scale (Fig. 5).
 
     Args:
         steps_per_epoch: steps in an epoch.
@@ -148,41 +154,42 @@ def draw_schedule(steps_per_epoch, values, path):
     save(figure, path)
 
 
-def _names(rows):
+def _names(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """The names of all rows, in the order in which they appear."""
     return list(dict.fromkeys(name for row in rows for name in row))
 
 
-def _line_colour(primitive):
+def _line_colour(primitive: str) -> tuple[float, ...]:
     """A primitive's colour of the cells, dark enough for a line."""
     colour = PRIMITIVE_COLOURS.get(primitive, OTHER_COLOUR)
     channels = [int(colour[index : index + 2], 16) / 255 for index in (1, 3, 5)]
     return tuple(channel**1.8 * 0.85 for channel in channels)
 
 
-def style(index):
-    """A colour and a marker that no other index has."""
+def style(index: int) -> dict[str, str]:
+    """Colour and marker of a line, which no other index has."""
     round_, colour = divmod(index, len(LINE_COLOURS))
     return {"color": LINE_COLOURS[colour], "marker": MARKERS[round_] if round_ < len(MARKERS) else f"${round_}$"}
 
 
-def entitle(figure, title):
-    """The title of a picture, in as many lines as its width needs."""
+def entitle(figure: Figure, title: str | None) -> None:
+    """Set the title of a figure, in as many lines as its width needs."""
     if title:
         text = "\n".join(lines_of(title, figure.get_figwidth()))
         figure.suptitle(text, fontsize=13, fontweight="bold", color=INK)
 
 
-def finish(axes, label):
-    """What all axes over time have in common."""
+def finish(axes: Axes, label: str) -> None:
+    """Set label, grid and ticks of axes over time."""
     axes.set_xlabel(label)
     axes.grid(color=GRID, linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
+    locator: Any = axes.xaxis.get_major_locator()
+    locator.set_params(integer=True, min_n_ticks=1)
 
 
-def save(figure, path):
-    """Writes the figure as a PNG, whole or not at all, and the same one each time."""
+def save(figure: Figure, path: str | os.PathLike[str]) -> None:
+    """Write the figure as a PNG, whole or not at all, and the same one each time."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
     atomic_writes.write(path, buffer.getbuffer())

@@ -2,8 +2,10 @@
 
 import os
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sharpkeras.view.cells import INK, LINE_COLOURS, lettering
@@ -22,7 +24,7 @@ def draw_path(
     path: str | os.PathLike[str],
     title: str | None = None,
 ) -> None:
-    """Writes a PNG of all states and choices, the lines as wide as their weights, with the routes of a path on top.
+    """Write a PNG of all states and choices, the lines as wide as their weights, with the routes of a path on top.
 
     Args:
         routes: lists of (state, choice) indices, one per position.
@@ -57,12 +59,12 @@ def draw_path(
 _BOX = {"boxstyle": "round,pad=0.35", "facecolor": "white", "edgecolor": INK, "linewidth": 0.8}
 
 
-def _scale(first, shape):
+def _scale(first: Sequence[int], shape: Sequence[int]) -> str:
     factor = round(first[0] / shape[0])
     return "full" if factor == 1 else f"1/{factor}"
 
 
-def _draw_position(axes, position, targets, weights):
+def _draw_position(axes: Axes, position: int, targets: Any, weights: np.ndarray | None) -> None:
     """One line for each pair of states, as wide as the strongest choice between them."""
     for state, row in enumerate(targets):
         for target in np.unique(row):
@@ -70,7 +72,9 @@ def _draw_position(axes, position, targets, weights):
             axes.plot((position, position + 1), (state, target), color=FAINT, linewidth=width, alpha=0.5, zorder=0)
 
 
-def _draw_route(axes, route, outcomes, choices, colour):
+def _draw_route(
+    axes: Axes, route: Sequence[tuple[int, int]], outcomes: Sequence, choices: Sequence[tuple], colour: str
+) -> None:
     for position, (state, choice) in enumerate(route):
         target = outcomes[position][state][choice]
         axes.plot((position, position + 1), (state, target), color=colour, linewidth=3, zorder=1)
@@ -86,7 +90,7 @@ _LABEL = {"boxstyle": "round,pad=0.15", "facecolor": "white", "edgecolor": "none
 def draw_weights(
     weights: Sequence[np.ndarray], choices: Sequence[tuple], path: str | os.PathLike[str], title: str | None = None
 ) -> None:
-    """Writes a PNG of the softmax weight of every choice beside a uniform one, a picture per position.
+    """Write a PNG of the softmax weight of every choice beside a uniform one, a picture per position.
 
     Args:
         weights: per position (S_l, K).

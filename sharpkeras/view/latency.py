@@ -1,14 +1,19 @@
 """How well AddMults predict latency, as a picture: one point for each network."""
 
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sharpkeras.view.cells import INK, lettering
 from sharpkeras.view.curves import GRID, save, style
 
 
-def draw_latency(rows, path):
-    """Writes a PNG of p50 against AddMults, a panel for each size of images and batch, with the line of least squares.
+def draw_latency(rows: Sequence[Mapping[str, Any]], path: str | os.PathLike[str]) -> None:
+    """Write a PNG of p50 against AddMults, a panel for each size of images and batch, with the line of least squares.
 
     Args:
         rows: dicts with `name`, `size`, `batch_size`, `addmults_paper`, `p50_ms` and its `p50_interval_ms`.
@@ -24,13 +29,19 @@ def draw_latency(rows, path):
     save(figure, path)
 
 
-def _draw_panel(axes, rows):
+def _draw_panel(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
     millions = np.array([row["addmults_paper"] for row in rows]) / 1e6
     p50 = np.array([row["p50_ms"] for row in rows])
     low, high = np.array([row["p50_interval_ms"] for row in rows]).T
     errors = np.clip([p50 - low, high - p50], 0, None)
     for index, row in enumerate(rows):
-        line = {**style(index), "linestyle": "none", "markersize": 5, "elinewidth": 1, "label": lettering(row["name"])}
+        line: dict[str, Any] = {
+            **style(index),
+            "linestyle": "none",
+            "markersize": 5,
+            "elinewidth": 1,
+            "label": lettering(row["name"]),
+        }
         axes.errorbar(millions[index], p50[index], yerr=errors[:, index : index + 1], **line)
     if len(rows) > 2:
         slope, offset = np.polyfit(millions, p50, 1)

@@ -1,5 +1,8 @@
 """Where the nodes of a directed graph go on paper: in columns, with few crossings and lines that never pass a box."""
 
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
 import networkx
 import numpy as np
 from scipy.optimize import isotonic_regression
@@ -7,7 +10,7 @@ from scipy.optimize import isotonic_regression
 SWEEPS = 24
 
 
-def columns(graph, last=None):
+def columns(graph: networkx.DiGraph, last: Any = None) -> dict[Any, int]:
     """The column of every node: the length of the longest way to it.
 
     Args:
@@ -20,7 +23,9 @@ def columns(graph, last=None):
     return column
 
 
-def with_waypoints(graph, column):
+def with_waypoints(
+    graph: networkx.DiGraph, column: Mapping[Any, int]
+) -> tuple[networkx.DiGraph, dict[Any, int], dict[tuple, list]]:
     """The graph with a waypoint ("via", source, column) in every column that an edge skips.
 
     Edges that leave one node share their waypoints, so that one line runs on and branches off where it is needed.
@@ -40,7 +45,7 @@ def with_waypoints(graph, column):
     return proper, column, ways
 
 
-def heights(graph, column, sizes):
+def heights(graph: networkx.DiGraph, column: Mapping[Any, int], sizes: Mapping[Any, float]) -> dict[Any, float]:
     """The vertical position of every node, by barycentres: near what it is connected with, and never overlapping.
 
     Args:
@@ -51,10 +56,10 @@ def heights(graph, column, sizes):
     Returns:
         y by node, of the arrangement with the fewest crossings and, among these, the shortest lines.
     """
-    stacks = [[] for _ in range(1 + max(column.values()))]
+    stacks: list[list[Any]] = [[] for _ in range(1 + max(column.values()))]
     for node in reversed(list(graph)):  # upwards, so that the first is on top
         stacks[column[node]].append(node)
-    y = {}
+    y: dict[Any, float] = {}
     for stack in stacks:
         _place(stack, dict(zip(stack, range(len(stack)))), sizes, y)
     best = dict(y)
@@ -62,16 +67,18 @@ def heights(graph, column, sizes):
         sides = (graph.predecessors,) if sweep % 2 == 0 else (graph.successors,)
         for stack in stacks if sweep % 2 == 0 else reversed(stacks):
             wanted = _barycentres(stack, sides, y)
-            _place(sorted(stack, key=wanted.get), wanted, sizes, y)
+            _place(sorted(stack, key=wanted.__getitem__), wanted, sizes, y)
         best = min(best, dict(y), key=lambda candidate: _cost(graph, column, candidate))
     for _ in range(SWEEPS):  # now the order stays, and lines get straight
         for stack in stacks:
             wanted = _barycentres(stack, (graph.predecessors, graph.successors), best)
-            _place(sorted(stack, key=best.get), wanted, sizes, best)
+            _place(sorted(stack, key=best.__getitem__), wanted, sizes, best)
     return best
 
 
-def _barycentres(stack, sides, y):
+def _barycentres(
+    stack: Sequence[Any], sides: Sequence[Callable[[Any], Any]], y: Mapping[Any, float]
+) -> dict[Any, float]:
     """The mean position of each node's neighbours, of each side alike."""
     wanted = {}
     for node in stack:
@@ -80,15 +87,15 @@ def _barycentres(stack, sides, y):
     return wanted
 
 
-def _place(stack, wanted, sizes, y):
-    """Puts a column as near to where it is wanted as the sizes allow: an isotonic regression."""
+def _place(stack: Sequence[Any], wanted: Mapping[Any, float], sizes: Mapping[Any, float], y: dict[Any, float]) -> None:
+    """Put a column as near to where it is wanted as the sizes allow: an isotonic regression."""
     extents = np.array([sizes[node] for node in stack])
     offsets = np.cumsum(extents) - extents / 2
     targets = np.array([wanted[node] for node in stack]) - offsets
     y.update(zip(stack, isotonic_regression(targets).x + offsets))
 
 
-def _cost(graph, column, y):
+def _cost(graph: networkx.DiGraph, column: Mapping[Any, int], y: Mapping[Any, float]) -> tuple[int, float]:
     edges = [(column[a], y[a], y[b]) for a, b in graph.edges]
     crossings = sum(
         one[0] == other[0] and (one[1] - other[1]) * (one[2] - other[2]) < 0

@@ -5,9 +5,12 @@ them together.
 """
 
 import math
+import os
 import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -16,7 +19,7 @@ from sharpkeras.io.hashes import sha256
 from sharpkeras.io.onnx_files import declared_input, read_onnx
 from sharpkeras.measure import memory
 from sharpkeras.measure.latency import statistics
-from sharpkeras.measure.latency.interleaving import PROCESSES, TIMEOUT_S, Launch, take_turns
+from sharpkeras.measure.latency.interleaving import PROCESSES, TIMEOUT_S, Launch, Times, take_turns
 from sharpkeras.measure.machine import available_cores, busy_share, device_name
 
 CPU = ("CPUExecutionProvider",)
@@ -24,26 +27,36 @@ ENGINE_BYTES = 2**30  # that an engine may take for itself
 PERCENTILES = {50: 0, 90: 0, 95: 200, 99: 1000}  # percentile → runs needed, so that ten of them lie beyond it
 
 
+class Contender(Protocol):
+    """A network that `benchmark` can time, such as `OnnxFile`."""
+
+    @property
+    def name(self) -> str:
+        """What the report calls it."""
+
+    def launch(self, batch_size: int, threads: int, providers: Sequence[str]) -> Launch:
+        """The process that times it; raises UsageError where the request does not fit."""
+
+
 def benchmark(
-    contenders,
+    contenders: Sequence[Contender],
     *,
-    batch_sizes=(1,),
-    threads=None,
-    runs=200,
-    warmup_s=0.5,
-    providers=CPU,
-    percentiles=None,
-    seed=0,
-    processes=PROCESSES,
-    timeout_s=TIMEOUT_S,
-    memory_bytes=None,
-    progress=None,
-):
-    """Latencies of several networks that take turns, and how the others stand to the first.
+    batch_sizes: Sequence[int] = (1,),
+    threads: int | None = None,
+    runs: int = 200,
+    warmup_s: float = 0.5,
+    providers: Sequence[str] = CPU,
+    percentiles: Sequence[int] | None = None,
+    seed: int = 0,
+    processes: int = PROCESSES,
+    timeout_s: float = TIMEOUT_S,
+    memory_bytes: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Any]:
+    """Measure the latencies of several networks that take turns, and compare the others with the first.
 
     Args:
-        contenders: objects with a `name` and a method `launch(batch_size, threads, providers)` → turns.Launch, such as
-            `OnnxFile`.
+        contenders: the networks; the others are compared with the first.
         batch_sizes: images per run; the networks take turns at each of them.
         threads: of one operator; by default as many as there are cores available. Operators run one at a time.
         runs: timed runs of each network at each batch size, shared out among the processes.
@@ -67,8 +80,9 @@ def benchmark(
         VerificationError: if another provider than the requested ones was used.
     """
     cores = available_cores()
+    reported: list[int] = []
     for batch_size in batch_sizes:
-        percentiles = check_request(batch_size, threads, runs, warmup_s, percentiles, processes)
+        reported = check_request(batch_size, threads, runs, warmup_s, percentiles, processes)
     # All are looked at before the first is timed.
     launches = {
         size: [contender.launch(size, threads or cores, providers) for contender in contenders] for size in batch_sizes
@@ -80,7 +94,7 @@ def benchmark(
         measured = take_turns(of_this_size, runs, warmup_s, seed, processes, timeout_s, memory_bytes, progress)
         blocks = [[process.blocks for process in rounds] for rounds in measured]
         for name, launch, rounds, nanoseconds in zip(names, of_this_size, measured, blocks):
-            figures = statistics.summary(nanoseconds, batch_size, percentiles, busy)
+            figures = statistics.summary(nanoseconds, batch_size, reported, busy)
             setting = {"batch_size": batch_size, "threads": threads or cores, "runs": runs}
             models.append({"name": name, **launch.facts, **setting, **figures, **_circumstances(launch, rounds)})
         for name, other in list(zip(names, blocks))[1:]:
@@ -89,7 +103,7 @@ def benchmark(
     return {"models": models, "comparisons": comparisons, "seed": seed, "unstable": any(m["unstable"] for m in models)}
 
 
-def benchmark_onnx(path, *, batch_size=1, **timing):
+def benchmark_onnx(path: str | os.PathLike[str], *, batch_size: int = 1, **timing: Any) -> dict[str, Any]:
     """Latency of one ONNX file with one image input: its entry among the `models` of `benchmark`.
 
     Args:
@@ -104,20 +118,20 @@ def benchmark_onnx(path, *, batch_size=1, **timing):
 class OnnxFile:
     """An ONNX file as a contender of `benchmark`; untrusted, it is parsed and checked before ONNX Runtime sees it."""
 
-    path: str | Path
+    path: str | os.PathLike[str]
 
     @property
-    def name(self):
+    def name(self) -> str:
         return str(self.path)
 
-    def launch(self, batch_size, threads, providers):
-        """How the file is timed; raises what `read_onnx` and `declared_input` raise."""
+    def launch(self, batch_size: int, threads: int, providers: Sequence[str]) -> Launch:
+        """The process that times the file; raises what `read_onnx` and `declared_input` raise."""
         path = Path(self.path)
         input, shape, dtype = declared_input(read_onnx(path), batch_size, path)
-        request = {"path": str(path.resolve()), "input": input, "shape": shape, "dtype": dtype}
+        request: dict[str, Any] = {"path": str(path.resolve()), "input": input, "shape": shape, "dtype": dtype}
         request |= {"threads": threads, "providers": list(providers)}
         content = path.read_bytes()
-        facts = {"file": path.name, "bytes": len(content), "sha256": sha256(content)}
+        facts: dict[str, Any] = {"file": path.name, "bytes": len(content), "sha256": sha256(content)}
         input_bytes = math.prod(shape) * np.dtype(dtype).itemsize
         return Launch(
             where=str(path),
@@ -132,7 +146,7 @@ class OnnxFile:
         )
 
 
-def memory_for(file_bytes, input_bytes, threads):
+def memory_for(file_bytes: int, input_bytes: int, threads: int) -> int:
     """The limit, in bytes, on what ONNX Runtime may allocate for a file: many times what ordinary networks need.
 
     It is at most half of the free memory: a small file of a stranger could ask for all there is.
@@ -146,24 +160,24 @@ def memory_for(file_bytes, input_bytes, threads):
     return min(needed, most_memory() or needed)
 
 
-def most_memory():
+def most_memory() -> int | None:
     """Half of the memory that is free, in bytes; None where that is not known."""
     free = memory.available_bytes()
     return None if free is None else free // 2
 
 
-def too_many_threads(threads):
+def too_many_threads(threads: int) -> tuple[str, ...]:
     """The warning for more threads than cores, as a tuple; empty if there are enough."""
     cores = available_cores()
     return (f"{threads} threads on {cores} available cores",) if threads > cores else ()
 
 
-def distinct(names):
-    """The names with a number behind those that were there before: a file can be measured beside itself."""
+def distinct(names: Sequence[str]) -> list[str]:
+    """The names, made distinct by a number behind repeated ones: a file can be measured beside itself."""
     return [f"{n} ({names[:i].count(n) + 1})" if n in names[:i] else n for i, n in enumerate(names)]
 
 
-def _circumstances(launch, rounds):
+def _circumstances(launch: Launch, rounds: Sequence[Times]) -> dict[str, Any]:
     """What the figures of a network hold for."""
     facts = [process.facts for process in rounds]
     return {
@@ -178,8 +192,15 @@ def _circumstances(launch, rounds):
     }
 
 
-def check_request(batch_size, threads, runs, warmup_s, percentiles, processes=PROCESSES):
-    """The percentiles to report, once the arguments are known to make sense."""
+def check_request(
+    batch_size: int,
+    threads: int | None,
+    runs: int,
+    warmup_s: float,
+    percentiles: Sequence[int] | None,
+    processes: int = PROCESSES,
+) -> list[int]:
+    """Check the arguments of a benchmark and return the percentiles to report."""
     numbers = [("`batch_size`", batch_size, 1), ("`runs`", runs, processes)]
     for flag, value, least in numbers + ([("`threads`", threads, 1)] if threads is not None else []):
         if not isinstance(value, int) or value < least:

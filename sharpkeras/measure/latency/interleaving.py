@@ -13,8 +13,10 @@ import signal
 import subprocess
 import tempfile
 import threading
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, NoReturn, Self
 
 import numpy as np
 
@@ -45,12 +47,12 @@ class Launch:
 
     where: str
     engine: str
-    command: tuple
-    request: dict
-    providers: tuple = ()
-    environment: dict = field(default_factory=dict)
-    facts: dict = field(default_factory=dict)
-    warnings: tuple = ()
+    command: tuple[str, ...]
+    request: dict[str, Any]
+    providers: tuple[str, ...] = ()
+    environment: dict[str, str] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
     memory_bytes: int | None = None
 
 
@@ -58,8 +60,8 @@ class Launch:
 class Times:
     """Measured times of one process: nanoseconds, a list for each block, and the facts of its worker."""
 
-    blocks: list
-    facts: dict
+    blocks: list[list[int]]
+    facts: dict[str, Any]
 
 
 class Worker:
@@ -77,11 +79,13 @@ class Worker:
         VerificationError: from the constructor, when it runs without a provider that it was asked for.
     """
 
-    def __init__(self, launch, warmup_s, timeout_s=TIMEOUT_S, memory_bytes=None):
+    def __init__(
+        self, launch: Launch, warmup_s: float, timeout_s: float = TIMEOUT_S, memory_bytes: int | None = None
+    ) -> None:
         self._launch, self._timeout_s, self._memory_bytes = launch, timeout_s, memory_bytes or launch.memory_bytes
         ours = {"warmup_s": warmup_s, "parent": os.getpid(), "memory_bytes": self._memory_bytes}
         self._errors = tempfile.TemporaryFile()  # a pipe that no one reads would fill up
-        self._process = subprocess.Popen(
+        self._process: Any = subprocess.Popen(  # whose pipes may be None to a type checker
             [*launch.command, json.dumps(launch.request | ours)],
             cwd=Path(__file__).resolve().parents[2],  # `-m` finds sharpkeras from here, installed or not
             env=os.environ | launch.environment,
@@ -98,19 +102,19 @@ class Worker:
             self.close()
             raise
 
-    def time(self, runs):
-        """The nanoseconds of so many runs, a list."""
+    def time(self, runs: int) -> list[int]:
+        """Time so many runs; return the nanoseconds of each."""
         with contextlib.suppress(BrokenPipeError):  # of a dead process; that there is no reply tells
             self._process.stdin.write(f"{runs}\n")
             self._process.stdin.flush()
         return self._reply()
 
-    def finish(self):
+    def finish(self) -> dict[str, Any]:
         """Let the process end; return the facts that it told at its start and its end."""
         self._process.stdin.close()
         return self.facts | self._reply()
 
-    def close(self):
+    def close(self) -> None:
         """End the process if it is still there."""
         self._process.kill()
         self._process.wait()
@@ -119,16 +123,16 @@ class Worker:
         self._process.stdout.close()
         self._errors.close()
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: Any) -> None:
         self.close()
 
-    def _reply(self):
+    def _reply(self) -> Any:
         late = threading.Event()
 
-        def give_up():
+        def give_up() -> None:
             late.set()
             self._process.kill()
 
@@ -143,8 +147,9 @@ class Worker:
         code = self._process.wait()
         if late.is_set():
             problem = f"{self._launch.engine} gave no answer within {self._timeout_s:g} s"
-            next_step = "give it more with `timeout_s`, or fewer `runs`"
-            raise ResourceError(problem, where=self._launch.where, next_step=next_step)
+            raise ResourceError(
+                problem, where=self._launch.where, next_step="give it more with `timeout_s`, or fewer `runs`"
+            )
         self._errors.seek(0)
         said = self._errors.read().decode(errors="replace").strip().splitlines()[-1:]
         if code == ResourceError.exit_code or any(map(says_out_of_memory, said)):
@@ -156,14 +161,14 @@ class Worker:
         problem = f"{self._launch.engine} could not run the model"
         raise ConfigError(problem, where=self._launch.where, seen=seen, next_step=next_step)
 
-    def _refuse_memory(self, said):
+    def _refuse_memory(self, said: Sequence[str]) -> NoReturn:
         problem, allowed = f"{self._launch.engine} needs more memory than it may take", None
         if self._memory_bytes is not None:
             allowed = f"{self._memory_bytes / 2**30:.3g} GiB"
         next_step = "lower `batch_size`; if you trust the file, give it more with `max_memory_gib`"
         raise ResourceError(problem, where=self._launch.where, seen="".join(said), allowed=allowed, next_step=next_step)
 
-    def _check_providers(self):
+    def _check_providers(self) -> None:
         """ONNX Runtime falls back to the CPU in silence."""
         unused = [name for name in self._launch.providers if name not in self.facts["providers"]]
         if unused:
@@ -173,16 +178,16 @@ class Worker:
 
 
 def take_turns(
-    launches,
-    runs,
-    warmup_s=0.5,
-    seed=0,
-    processes=PROCESSES,
-    timeout_s=TIMEOUT_S,
-    memory_bytes=None,
-    progress=None,
-):
-    """Times several networks side by side.
+    launches: Sequence[Launch],
+    runs: int,
+    warmup_s: float = 0.5,
+    seed: int = 0,
+    processes: int = PROCESSES,
+    timeout_s: float = TIMEOUT_S,
+    memory_bytes: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[list[Times]]:
+    """Time several networks in turns, in fresh processes.
 
     Args:
         launches: a Launch for each.
@@ -206,7 +211,7 @@ def take_turns(
     blocks = [blocks_of(share) for share in shares]
     turns, done = len(launches) * sum(map(len, blocks)), itertools.count(1)
 
-    def tell():
+    def tell() -> None:
         if progress is not None:
             progress(next(done), turns)
 
@@ -215,18 +220,24 @@ def take_turns(
     return [list(times) for times in zip(*rounds)]
 
 
-def blocks_of(runs):
+def blocks_of(runs: int) -> list[int]:
     """The runs of one process in blocks of about equal size: (100) → ten of 10."""
     count = min(MOST_BLOCKS, max(1, runs // BLOCK))
     return [len(range(block, runs, count)) for block in range(count)]
 
 
-def _one_round(launches, blocks, start, generator, tell):
+def _one_round(
+    launches: Sequence[Launch],
+    blocks: Sequence[int],
+    start: Callable[[Launch], Worker],
+    generator: np.random.Generator,
+    tell: Callable[[], None],
+) -> list[Times]:
     """The `Times` of a fresh process for each network."""
     with contextlib.ExitStack() as stack:
         # One after the other, since each warms up by itself.
         workers = [stack.enter_context(start(launch)) for launch in launches]
-        times = [[] for _ in workers]
+        times: list[list[list[int]]] = [[] for _ in workers]
         for runs in blocks:
             for index in generator.permutation(len(workers)):
                 times[index].append(workers[index].time(runs))

@@ -2,11 +2,17 @@
 
 import json
 import logging
+import os
 import warnings
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from sharpkeras.errors import ConfigError, printable
 from sharpkeras.io import json_files
 from sharpkeras.measure.machine import device_name
+
+if TYPE_CHECKING:
+    import keras
 
 logger = logging.getLogger("sharpkeras")
 
@@ -16,7 +22,7 @@ START_OF_WEIGHTS = ("_initializer", "_regularizer", "_constraint")
 FUNCTIONS = ("function", "__lambda__")
 
 
-def key(layer, input_shape):
+def key(layer: "keras.layers.Layer", input_shape: Sequence[int]) -> str:
     """Key of an unbuilt layer and its input shape: the same text for equal ones in every process.
 
     It is JSON: the name of the layer, its configuration, the shape that it reads.
@@ -46,7 +52,7 @@ def key(layer, input_shape):
         ) from error
 
 
-def _essence(value):
+def _essence(value: Any) -> Any:
     """What Keras made of an object, with nothing left but what is computed; objects become [name, configuration].
 
     Raises:
@@ -66,15 +72,15 @@ def _essence(value):
     return [name, _essence(value["config"])]
 
 
-def _idle(name):
+def _idle(name: Any) -> bool:
     return name in BOOKKEEPING or str(name).endswith(START_OF_WEIGHTS)
 
 
 # --- tables of latencies, by key ---
 
 
-def load_table(path):
-    """The measure (layer, input shape) → milliseconds that a table holds.
+def load_table(path: str | os.PathLike[str]) -> Callable[["keras.layers.Layer", Sequence[int]], float]:
+    """Read a table of latencies as a measure: (layer, input shape) → milliseconds.
 
     It raises a ConfigError for a part that is not in the table.
 
@@ -94,7 +100,7 @@ def load_table(path):
     if not isinstance(table, dict) or not table:
         raise _no_table(f"{path}: table", type(table).__name__, "an object of parts")
     for part, row in table.items():
-        milliseconds = row.get("ms") if isinstance(row, dict) else None
+        milliseconds: Any = row.get("ms") if isinstance(row, dict) else None
         if type(milliseconds) not in (int, float) or milliseconds < 0:
             where = f"{path}: table[{printable(repr(part), 100)}].ms"
             raise _no_table(where, milliseconds, "a number of milliseconds, 0 or more")
@@ -105,10 +111,12 @@ def load_table(path):
     return lookup(table, path)
 
 
-def lookup(table, path):
-    """(layer, input shape) → the milliseconds that a table holds; raises ConfigError for a part that it has not."""
+def lookup(
+    table: dict[str, dict[str, Any]], path: str | os.PathLike[str]
+) -> Callable[["keras.layers.Layer", Sequence[int]], float]:
+    """The measure (layer, input shape) → milliseconds of a table; it raises ConfigError for a part that is missing."""
 
-    def milliseconds(layer, input_shape):
+    def milliseconds(layer: "keras.layers.Layer", input_shape: Sequence[int]) -> float:
         part = key(layer, input_shape)
         if part not in table:
             raise ConfigError(
@@ -123,18 +131,18 @@ def lookup(table, path):
     return milliseconds
 
 
-def _no_table(where, seen, allowed):
+def _no_table(where: str, seen: Any, allowed: Any) -> ConfigError:
     step = "sharpkeras benchmark --primitives --out latencies.json"
     return ConfigError("is no table of latencies", where=where, seen=seen, allowed=allowed, next_step=step)
 
 
-def words(key):
+def words(key: str) -> str:
     """A key for readers: "SharpSepConv(filters=16, strides=2) on 32×32×16"."""
     name, config, shape = json.loads(key)
     return f"{_name(name, config)} on {'×'.join(map(str, shape))}"
 
 
-def _name(name, config):
+def _name(name: str, config: dict[str, Any]) -> str:
     if "layers" in config:
         return " + ".join(_name(*layer) for layer in config["layers"])
     arguments = ", ".join(f"{name}={value}" for name, value in config.items() if value is not None)

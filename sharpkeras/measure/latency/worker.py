@@ -15,6 +15,8 @@ import statistics
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -27,7 +29,7 @@ LOOKS_S = 1.0  # between two looks for the parent, where the system does not tel
 WARMUP_FACTOR = 10  # how many times as long as it should a warm-up lasts at most
 
 
-def serve(open_engine):
+def serve(open_engine: Callable[..., tuple[Callable[[], int], dict[str, Any]]]) -> None:
     """Open an engine, warm it up and time it as stdin says, until that ends.
 
     Args:
@@ -40,7 +42,7 @@ def serve(open_engine):
     os.dup2(2, 1)
     sys.stdout = sys.stderr  # at once, so that an error's own line stays the last
 
-    def reply(value):
+    def reply(value: Any) -> None:
         replies.write(json.dumps(value) + "\n")
         replies.flush()
 
@@ -60,7 +62,7 @@ def serve(open_engine):
 
 
 @contextlib.contextmanager
-def _told_in_a_line():
+def _told_in_a_line() -> Iterator[None]:
     """End the process on an error that is known, with its message as the last line of stderr."""
     try:
         yield
@@ -73,7 +75,7 @@ def _told_in_a_line():
         sys.exit(ResourceError.exit_code)
 
 
-def end_with(parent):
+def end_with(parent: int) -> None:
     """End this process as soon as its parent, of process id `parent`, is gone, even if that was killed.
 
     Linux sends SIGKILL; elsewhere a thread looks every LOOKS_S seconds.
@@ -85,7 +87,7 @@ def end_with(parent):
     except (AttributeError, OSError):  # Linux alone has it
         told = False
 
-    def look():
+    def look() -> None:
         while os.getppid() == parent:
             time.sleep(LOOKS_S)
         os._exit(1)
@@ -96,13 +98,14 @@ def end_with(parent):
         threading.Thread(target=look, daemon=True).start()
 
 
-def warm_up(one_run, seconds, window=10, tolerance=0.05):
-    """Runs for `seconds`, then until the median of ten runs is within 5 % of the ten before; ten times as long at most.
+def warm_up(one_run: Callable[[], int], seconds: float, window: int = 10, tolerance: float = 0.05) -> int:
+    """Warm up for `seconds`, then until the median of ten runs is within 5 % of the ten before, at most ten times that.
 
     Returns:
         The number of runs it took.
     """
-    start, times = time.monotonic(), []
+    start = time.monotonic()
+    times: list[int] = []
     while (elapsed := time.monotonic() - start) < WARMUP_FACTOR * seconds or not times:
         times.append(one_run())
         last, before = times[-window:], times[-2 * window : -window]
@@ -112,10 +115,10 @@ def warm_up(one_run, seconds, window=10, tolerance=0.05):
     return len(times)
 
 
-def timed(call):
+def timed(call: Callable[[], Any]) -> Callable[[], int]:
     """A function that calls `call` once and returns the nanoseconds that it took."""
 
-    def one_run():
+    def one_run() -> int:
         start = time.perf_counter_ns()
         call()
         return time.perf_counter_ns() - start
@@ -123,14 +126,16 @@ def timed(call):
     return one_run
 
 
-def noise(shape, dtype):
+def noise(shape: Sequence[int], dtype: str) -> np.ndarray:
     """Images of noise, since zeros would be faster than real ones; integers up to 127, which fits every type."""
     generator = np.random.default_rng(0)
     images = generator.standard_normal(shape) if dtype.startswith("float") else generator.integers(0, 128, size=shape)
     return images.astype(dtype)
 
 
-def open_onnx(path, input, shape, dtype, threads, providers):
+def open_onnx(
+    path: str, input: str, shape: Sequence[int], dtype: str, threads: int, providers: Sequence[str]
+) -> tuple[Callable[[], int], dict[str, Any]]:
     """An ONNX file in ONNX Runtime, for `serve`; arrays of NumPy go in and come out.
 
     The facts are `providers` (those used), `available` (those there are) and `versions`.

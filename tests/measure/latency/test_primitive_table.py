@@ -93,7 +93,7 @@ def test_a_key_is_short_json_that_a_reader_understands():
 def test_a_key_is_the_same_in_another_process():
     code = (
         "from sharpkeras.layers import SharpSepConv; from sharpkeras.measure.latency import primitive_table; "
-        "SharpSepConv(2); print(parts.key(SharpSepConv(4), (8, 8, 4)))"
+        "SharpSepConv(2); print(primitive_table.key(SharpSepConv(4), (8, 8, 4)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.stdout.strip() == primitive_table.key(SharpSepConv(4), SHAPE), done.stderr
