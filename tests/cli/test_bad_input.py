@@ -32,7 +32,7 @@ if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
 
 import sharpkeras as sk
 from sharpkeras.backend import precision
-from sharpkeras.engine import training_state
+from sharpkeras.engine import epochs, training_state
 from sharpkeras.engine.epochs import NullProgress
 from sharpkeras.errors import NumericalError, ResourceError
 from sharpkeras.experiment import builders, export, forecast, run_options, setup
