@@ -84,6 +84,6 @@ $(VENV)/.locked: requirements.lock
 	@touch $@
 
 # The project itself, editable: `sharpkeras` in .venv/bin follows what is edited here.
-$(VENV)/.ready: $(VENV)/.locked pyproject.toml cli/building.py
+$(VENV)/.ready: $(VENV)/.locked pyproject.toml cli/build_backend.py
 	@$(PIP) install --no-deps --no-build-isolation --editable .
 	@touch $@

@@ -21,8 +21,8 @@ from sharpkeras.errors import ConfigError
 from sharpkeras.primitives import PRIMITIVES, SHARP_OPS
 from sharpkeras.recipes import SEARCHES, TRAININGS, SearchRecipe
 from sharpkeras.spaces import ARCHITECTURES, SPACES, of_recipe
-from sharpkeras.spaces.hypercuboid.graph import STRATEGIES
 from sharpkeras.spaces.hypercuboid.multichannel import MultiChannelNet
+from sharpkeras.spaces.hypercuboid.path_search import STRATEGIES
 from sharpkeras.weighting import WEIGHTINGS
 
 TABLES = (SPACES, ARCHITECTURES, DATASETS, SEARCHES, TRAININGS, PRIMITIVES, SHARP_OPS, WEIGHTINGS, STRATEGIES)

@@ -64,7 +64,7 @@ ONLY_IMPORTED_BY = {
 HEAVY = {"tensorflow", "tensorflow_datasets", "keras", "jax", "onnx", "onnx_ir", "onnxruntime", "matplotlib", "sklearn"}
 SHARED_BY_SPACES = {
     f"sharpkeras.spaces.{name}"
-    for name in ("architecture", "budget", "cached_state", "final_network", "mixing", "search_space", "state_dict")
+    for name in ("architecture", "best_within", "cached_state", "final_network", "mixing", "search_space", "state_dict")
 }
 UNSAFE_MODULES = {"pickle", "yaml", "marshal", "shelve", "dill", "joblib"}
 
@@ -212,7 +212,7 @@ def test_no_file_holds_what_belongs_to_a_machine():
     assert not found, "\n".join(found)
 
 
-BUILD = "import sys; sys.path.insert(0, ''); from cli import building; building.build_editable(sys.argv[1])"
+BUILD = "import sys; sys.path.insert(0, ''); from cli import build_backend; build_backend.build_editable(sys.argv[1])"
 IMPORT = """
 import site, sys
 site.addsitedir(sys.argv[1])

@@ -13,9 +13,9 @@ from sharpkeras_cli import options
 
 def strategies() -> Iterable[str]:
     """The names in graph.STRATEGIES, "longest" first."""
-    from sharpkeras.spaces.hypercuboid import graph
+    from sharpkeras.spaces.hypercuboid import path_search
 
-    return graph.STRATEGIES
+    return path_search.STRATEGIES
 
 
 @click.command("extract")

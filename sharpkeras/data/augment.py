@@ -11,7 +11,7 @@ import keras
 from keras import ops
 
 from sharpkeras.data import autoaugment as policies
-from sharpkeras.data.image_ops import FILL
+from sharpkeras.data.autoaugment_ops import FILL
 from sharpkeras.errors import UsageError
 
 # What each column of `draws` decides.

@@ -13,7 +13,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from sharpkeras.data.image_ops import OPERATIONS, transform
+from sharpkeras.data.autoaugment_ops import OPERATIONS, transform
 from sharpkeras.errors import UsageError
 from sharpkeras.io import json_files
 

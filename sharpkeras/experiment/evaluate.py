@@ -21,7 +21,7 @@ from sharpkeras.experiment.builders import image_options
 from sharpkeras.experiment.paper_tables import trained_network
 from sharpkeras.io import atomic_writes, kinds
 from sharpkeras.io.hashes import sha256
-from sharpkeras.measure.accuracy import ErrorRate, top_k_errors
+from sharpkeras.measure.error_rate import ErrorRate, top_k_errors
 from sharpkeras.optimizers import SGD
 from sharpkeras.recipes.rows import Recipe
 from sharpkeras.runs import RunDirectory, files

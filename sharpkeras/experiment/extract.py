@@ -9,10 +9,10 @@ import numpy as np
 
 from sharpkeras import spaces
 from sharpkeras.errors import ConfigError, RunError, UsageError
-from sharpkeras.experiment.budgets import Budget
 from sharpkeras.experiment.inherited_settings import training_recipe
 from sharpkeras.experiment.plots import last_epoch
 from sharpkeras.experiment.sample import refuse_to_lose
+from sharpkeras.experiment.search_budget import Budget
 from sharpkeras.io import atomic_writes
 from sharpkeras.measure.cost import Cost
 from sharpkeras.recipes import SearchRecipe, TrainRecipe
@@ -38,7 +38,7 @@ def extract(
     Args:
         run: a search run.
         out: the file.
-        strategy: for a path, a name in `graph.STRATEGIES`; under a budget only "longest".
+        strategy: for a path, a name in `path_search.STRATEGIES`; under a budget only "longest".
         routes: of a path, by min-cost flow (§5); under a budget the most that fit, up to this number.
         epoch: whose alphas, from 1; None is the last.
         changes: settings of the recipe that are other now, such as max_addmults or skip_none.

@@ -16,8 +16,8 @@ from sharpkeras.engine.epochs import CHECKPOINTS_ON_DISK, NullProgress
 from sharpkeras.engine.step_model import backend_step
 from sharpkeras.errors import ResourceError
 from sharpkeras.experiment import setup, weights
-from sharpkeras.experiment.budgets import Budget
 from sharpkeras.experiment.run_options import DEFAULT_OPTIONS, RunOptions
+from sharpkeras.experiment.search_budget import Budget
 from sharpkeras.measure import cost
 from sharpkeras.measure.memory import available_bytes
 from sharpkeras.recipes import SearchRecipe, TrainRecipe

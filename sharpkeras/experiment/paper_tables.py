@@ -8,7 +8,7 @@ from typing import Any
 import keras
 
 from sharpkeras.errors import ConfigError, RunError
-from sharpkeras.experiment import budgets, weights
+from sharpkeras.experiment import search_budget, weights
 from sharpkeras.measure import cost
 from sharpkeras.measure.cost import Cost
 from sharpkeras.paper import published
@@ -102,7 +102,7 @@ def sizes_of_run(path: str | os.PathLike[str]) -> NetworkSpec | None:
             contents.images(run),
             SearchRecipe.from_dict(contents.settings(run), str(run.path / files.RECIPE)),
         )
-        return budgets.costed_network(recipe.priced(), facts["shape"], len(facts["class_names"]))
+        return search_budget.costed_network(recipe.priced(), facts["shape"], len(facts["class_names"]))
     recipe, facts = _recipe_and_facts(run)
     return NetworkSpec(recipe, facts["shape"], len(facts["class_names"]))
 

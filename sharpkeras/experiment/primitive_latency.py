@@ -25,8 +25,8 @@ from sharpkeras import spaces
 from sharpkeras.data import DATASETS
 from sharpkeras.data import load as load_dataset
 from sharpkeras.errors import RunError, SharpKerasError
-from sharpkeras.experiment.budgets import costed_network, mean_cost
 from sharpkeras.experiment.builders import image_options
+from sharpkeras.experiment.search_budget import costed_network, mean_cost
 from sharpkeras.io import atomic_writes, kinds
 from sharpkeras.layers import Identity
 from sharpkeras.measure.latency import primitive_table

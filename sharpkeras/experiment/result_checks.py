@@ -8,7 +8,7 @@ import numpy as np
 
 from sharpkeras import spaces
 from sharpkeras.experiment import plots
-from sharpkeras.measure.accuracy import clopper_pearson
+from sharpkeras.measure.error_rate import clopper_pearson
 from sharpkeras.recipes import SearchRecipe
 from sharpkeras.runs import RunDirectory, architectures, contents, files
 from sharpkeras.searching import collapse

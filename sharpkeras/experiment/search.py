@@ -12,8 +12,8 @@ from sharpkeras import spaces
 from sharpkeras.engine.epochs import NullProgress
 from sharpkeras.errors import SharpKerasError
 from sharpkeras.experiment import plots, result_checks, setup, shared_steps
-from sharpkeras.experiment.budgets import Budget
 from sharpkeras.experiment.run_options import DEFAULT_OPTIONS, RunOptions
+from sharpkeras.experiment.search_budget import Budget
 from sharpkeras.io import json_files, kinds
 from sharpkeras.recipes import SearchRecipe
 from sharpkeras.runs import RunDirectory, architectures, files

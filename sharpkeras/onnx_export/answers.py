@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sharpkeras.errors import NumericalError
-from sharpkeras.measure.accuracy import ErrorRate
+from sharpkeras.measure.error_rate import ErrorRate
 from sharpkeras.measure.statistics import mcnemar
 from sharpkeras.onnx_export.verification import logits
 

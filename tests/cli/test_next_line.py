@@ -16,7 +16,7 @@ if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
 
 import sharpkeras as sk
 from sharpkeras.data import load
-from sharpkeras.experiment import budgets, builders
+from sharpkeras.experiment import builders, search_budget
 from sharpkeras.recipes import SEARCHES, TRAININGS, SearchRecipe, training_of
 from sharpkeras.runs import RunDirectory
 from sharpkeras.spaces.network_spec import NetworkSpec
@@ -138,7 +138,7 @@ def test_python_and_the_command_mean_the_same_budget(place):
     assert row.priced().cost_of == "sharpdarts"
     assert dataclasses.replace(SEARCHES["multichannel-max-w"].settings, max_addmults=1).priced().cost_of is None
     settings = {**IMAGES["digits"], **CELLS}
-    spec = budgets.costed_network(SearchRecipe(**settings, max_addmults=1).priced(), (8, 8, 1), 10)
+    spec = search_budget.costed_network(SearchRecipe(**settings, max_addmults=1).priced(), (8, 8, 1), 10)
     expected = TRAININGS["digits"].settings
     assert (spec.recipe.init_channels, spec.recipe.num_cells, spec.input_shape, spec.num_classes) == (
         expected.init_channels,

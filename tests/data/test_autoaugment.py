@@ -14,7 +14,7 @@ from support.pillow_autoaugment import PAPER, pillow, pillow_policy, to_array, t
 
 from sharpkeras.data import augment, batches
 from sharpkeras.data.autoaugment import NUM_DRAWS, POLICIES, AutoAugment, chosen_steps, read_policy
-from sharpkeras.data.image_ops import OPERATIONS, transform
+from sharpkeras.data.autoaugment_ops import OPERATIONS, transform
 from sharpkeras.errors import UsageError
 
 # Where Pillow's C compiler fuses multiplication and addition, its blending skips a rounding.

@@ -15,7 +15,7 @@ if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
 from sharpkeras.experiment import evaluate as evaluation
 from sharpkeras.experiment.compare import compare
 from sharpkeras.io import atomic_writes
-from sharpkeras.measure.accuracy import ErrorRate
+from sharpkeras.measure.error_rate import ErrorRate
 from sharpkeras.measure.statistics import mcnemar, mean_interval, median_half_range
 from sharpkeras.recipes import SearchRecipe, TrainRecipe
 from sharpkeras.runs import RunDirectory

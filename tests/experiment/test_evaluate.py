@@ -25,7 +25,7 @@ from sharpkeras.data.arrays import CIFAR10_CLASSES
 from sharpkeras.errors import DataError, NumericalError, RunError
 from sharpkeras.experiment import evaluate, paper_tables
 from sharpkeras.io import atomic_writes
-from sharpkeras.measure.accuracy import clopper_pearson
+from sharpkeras.measure.error_rate import clopper_pearson
 from sharpkeras.optimizers import SGD
 from sharpkeras.paper import published
 from sharpkeras.recipes import TrainRecipe

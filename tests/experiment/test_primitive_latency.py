@@ -11,7 +11,7 @@ from support.command_line import sharpkeras
 
 from sharpkeras import spaces
 from sharpkeras.errors import ConfigError, RunError, UsageError
-from sharpkeras.experiment import budgets, primitive_latency
+from sharpkeras.experiment import primitive_latency, search_budget
 from sharpkeras.layers import ConvBN, FactorizedReduce, Identity, MaxPool, ReLUConvBN, SharpSepConv
 from sharpkeras.measure.latency import primitive_table
 from sharpkeras.measure.machine import device_name
@@ -53,7 +53,7 @@ def measured(tmp_path_factory):
 def test_every_part_is_measured(measured):
     written = json.loads(measured.read_text())
     recipe = SearchRecipe(**TINY).priced()  # as `measure` takes it: the network that is trained next
-    network, table = budgets.costed_network(recipe, IMAGES, CLASSES, spaces.of_recipe(recipe)), written["table"]
+    network, table = search_budget.costed_network(recipe, IMAGES, CLASSES, spaces.of_recipe(recipe)), written["table"]
     assert list(table) == list(primitive_latency.parts_of(network))
     assert all(math.isfinite(row["ms"]) and row["ms"] >= 0 for row in table.values())
     assert sum(row["ms"] for row in table.values()) > 0 and written["call_ms"] > 0
@@ -62,7 +62,7 @@ def test_every_part_is_measured(measured):
 
 def test_a_search_counts_with_the_table(measured):
     recipe = SearchRecipe(**TINY, max_latency_ms=1.0, latency_table=str(measured)).priced()
-    budget = budgets.Budget.of(recipe, spaces.of_recipe(recipe), IMAGES, CLASSES)
+    budget = search_budget.Budget.of(recipe, spaces.of_recipe(recipe), IMAGES, CLASSES)
     alphas = [np.zeros_like(a) for a in budget.space.init_alphas(0)]
     assert float(budget.expected_cost(alphas)) == pytest.approx(json.loads(measured.read_text())["random_ms"])
 
@@ -77,7 +77,7 @@ def test_the_command_measures_what_the_next_one_needs(counted, tmp_path):
     space = spaces.of_recipe(SearchRecipe(space=TINY["space"], num_nodes=1))
     budget = {"max_latency_ms": random_ms, "latency_table": str(out)}
     recipe = SearchRecipe(space=TINY["space"], num_nodes=1, **budget).priced()
-    assert budgets.Budget.of(recipe, space, IMAGES, CLASSES).costs.fixed > 0
+    assert search_budget.Budget.of(recipe, space, IMAGES, CLASSES).costs.fixed > 0
 
 
 def test_a_cuboid_is_measured_too(counted, tmp_path):

@@ -21,7 +21,7 @@ from sharpkeras.recipes.rows import RecipeEntry
 from sharpkeras.spaces import ARCHITECTURES, SPACES, Architecture, ArchitectureEntry, SearchSpace, SpaceEntry
 from sharpkeras.spaces.architecture import SCHEMA_VERSION, check_fields, check_name
 from sharpkeras.spaces.final_network import FinalNetwork, classify, image_input
-from sharpkeras.spaces.hypercuboid import graph as graphs
+from sharpkeras.spaces.hypercuboid import path_search as graphs
 from sharpkeras.spaces.hypercuboid.space import HyperCuboid
 from sharpkeras.weighting import WEIGHTINGS
 

@@ -2,7 +2,7 @@
 
 from sharpkeras import spaces
 from sharpkeras.data import load
-from sharpkeras.experiment import budgets, builders, search
+from sharpkeras.experiment import builders, search, search_budget
 from sharpkeras.runs import RunDirectory, files
 
 
@@ -13,7 +13,7 @@ def make_found(path, recipe, spread=0.3, backend="tensorflow", accuracy=0.9, **m
     shape, classes = dataset.images.shape[1:], len(dataset.class_names)
     space = spaces.of_recipe(recipe)
     alphas = [a * spread / 1e-3 for a in space.init_alphas(recipe.seed)]
-    budget = budgets.Budget.of(recipe, space, shape, classes)
+    budget = search_budget.Budget.of(recipe, space, shape, classes)
     architecture = budget.extract(alphas)
     rows = search._description(budget)(architecture, alphas)
     row = {"epoch": 0, "train_loss": 1.0, "train_accuracy": 0.9, "seconds": 1.0, "held_out_images": 400, **rows}

@@ -12,7 +12,7 @@ from scipy.special import softmax
 
 from sharpkeras import primitives, weighting
 from sharpkeras.errors import ConfigError, UsageError
-from sharpkeras.spaces import CELL, SPACES, Costs, SearchSpace, budget
+from sharpkeras.spaces import CELL, SPACES, Costs, SearchSpace, best_within
 from sharpkeras.spaces.architecture import Place
 from sharpkeras.spaces.cell import topology
 from sharpkeras.spaces.cell.costs import costs as cell_costs
@@ -187,12 +187,12 @@ class CellSpace(SearchSpace[Genotype]):
         for cell, table in zip(weights, costs.choices):
             for node in topology.all_edges(self.num_nodes):
                 edges = [edge for edge, _ in node]
-                sources, names, scores, added = budget.pair_options(cell[edges], table[edges])
+                sources, names, scores, added = best_within.pair_options(cell[edges], table[edges])
                 options.append((sources, names, cell[edges]))
                 nowhere = np.zeros(len(scores), int)
-                slabs.append(budget.Slab(nowhere, nowhere, scores, added))
+                slabs.append(best_within.Slab(nowhere, nowhere, scores, added))
         slabs[0] = slabs[0]._replace(costs=slabs[0].costs + costs.fixed)
-        chosen = budget.best_within(slabs, limit)
+        chosen = best_within.best_within(slabs, limit)
         nodes = [self._node(*option, index) for option, index in zip(options, chosen)]
         return tuple(sum(cell, ()) for cell in (nodes[: self.num_nodes], nodes[self.num_nodes :]))
 

@@ -9,7 +9,7 @@ import numpy as np
 from keras import ops
 
 from sharpkeras.layers import CHANNELS_LAST
-from sharpkeras.spaces import Costs, budget
+from sharpkeras.spaces import Costs, best_within
 from sharpkeras.spaces.search_space import Measure
 
 if TYPE_CHECKING:
@@ -87,9 +87,9 @@ def longest_within(
     slabs = []
     for scores, table, outcomes in zip(weights, _tables(space, costs), space.lattice[1]):
         sources = np.repeat(np.arange(len(scores)), space.num_choices)
-        slabs.append(budget.Slab(sources, outcomes.ravel(), scores.ravel(), table.ravel()))
+        slabs.append(best_within.Slab(sources, outcomes.ravel(), scores.ravel(), table.ravel()))
     slabs[0] = slabs[0]._replace(costs=slabs[0].costs + costs.fixed)
-    return [divmod(option, space.num_choices) for option in budget.best_within(slabs, limit)]
+    return [divmod(option, space.num_choices) for option in best_within.best_within(slabs, limit)]
 
 
 def _tables(space, costs):

@@ -18,7 +18,7 @@ from sharpkeras.layers import ConvBN, ReLUConvBN
 from sharpkeras.spaces import Costs, SearchSpace
 from sharpkeras.spaces.architecture import Place, check_name
 from sharpkeras.spaces.hypercuboid import costs as cuboid_costs
-from sharpkeras.spaces.hypercuboid import graph, network
+from sharpkeras.spaces.hypercuboid import network, path_search
 from sharpkeras.spaces.hypercuboid.path import MAX_AXES, MAX_STEPS, Path, is_label
 from sharpkeras.spaces.hypercuboid.supernet import CuboidSupernet
 from sharpkeras.spaces.search_space import Measure
@@ -93,8 +93,8 @@ class HyperCuboid(SearchSpace[Path]):
 
     @property
     def strategies(self) -> tuple[str, ...]:
-        """The names in `graph.STRATEGIES`."""
-        return tuple(graph.STRATEGIES)
+        """The names in `path_search.STRATEGIES`."""
+        return tuple(path_search.STRATEGIES)
 
     def as_dict(self) -> dict[str, Any]:
         axes, stem_axes = ({axis: list(values) for axis, values in a.items()} for a in (self.axes, self.stem_axes))
@@ -213,8 +213,8 @@ class HyperCuboid(SearchSpace[Path]):
         return [softmax(np.asarray(a, "float64")).reshape(-1, self.num_choices) for a in alphas]
 
     def graph(self, alphas: Sequence[np.ndarray]) -> nx.DiGraph:
-        """The graph of all paths, with the softmax weights on its edges; see `graph.build`."""
-        return graph.build(self.weights(alphas), self.lattice[1])
+        """The graph of all paths, with the softmax weights on its edges; see `path_search.build`."""
+        return path_search.build(self.weights(alphas), self.lattice[1])
 
     def extract(
         self,
@@ -228,22 +228,22 @@ class HyperCuboid(SearchSpace[Path]):
 
         Args:
             alphas: L arrays (S_l, *sizes of the axes).
-            strategy: a name in `graph.STRATEGIES`.
+            strategy: a name in `path_search.STRATEGIES`.
             costs, limit: Costs and the most that the network may cost; of all paths within it, the longest.
 
         Raises:
             ConfigError: when no path is within the limit, for an unknown strategy or alphas of another shape, or for
                 a limit with a strategy that knows none.
         """
-        if strategy not in graph.STRATEGIES:
-            allowed = ", ".join(graph.STRATEGIES)
+        if strategy not in path_search.STRATEGIES:
+            allowed = ", ".join(path_search.STRATEGIES)
             raise ConfigError("unknown strategy", where="strategy", seen=strategy, allowed=allowed)
         if limit is not None and strategy != "longest":
             problem = "within a limit the longest path is found, and no other strategy can be chosen"
             raise ConfigError(problem, where="strategy", seen=strategy, allowed="longest")
         if limit is not None:
             return self.path([cuboid_costs.longest_within(self, self.weights(alphas), costs, limit)], name)
-        return self.path([graph.choices(graph.STRATEGIES[strategy](self.graph(alphas)))], name)
+        return self.path([path_search.choices(path_search.STRATEGIES[strategy](self.graph(alphas)))], name)
 
     def extract_routes(
         self,
@@ -264,12 +264,14 @@ class HyperCuboid(SearchSpace[Path]):
         """
         paths = self.graph(alphas)
         if limit is None:
-            return self._of_nodes(graph.flow_paths(paths, routes))
-        return self._of_nodes(graph.within_budget(paths, lambda found: cost(self._of_nodes(found)), limit, routes))
+            return self._of_nodes(path_search.flow_paths(paths, routes))
+        return self._of_nodes(
+            path_search.within_budget(paths, lambda found: cost(self._of_nodes(found)), limit, routes)
+        )
 
     def _of_nodes(self, found):
         """The Path of paths as lists of nodes."""
-        return self.path([graph.choices(nodes) for nodes in found])
+        return self.path([path_search.choices(nodes) for nodes in found])
 
     def decisions(self, alphas: Sequence[np.ndarray]) -> dict[str, list]:
         """Each position: the logits of its grid (S_l·K,), and the kinds of the choices."""
@@ -346,7 +348,7 @@ class HyperCuboid(SearchSpace[Path]):
     # --- paths as indices ---
 
     def path(self, routes: Sequence[Sequence[tuple[int, int]]], name: str | None = None) -> Path:
-        """The Path of routes as lists of (state, choice) indices, one per position, as `graph.choices` gives them."""
+        """The Path of routes: lists of (state, choice) indices, one per position, as `path_search.choices` gives them."""
         named = tuple((self.stem_choices[route[0][0]], *(self.choices[k] for _, k in route)) for route in routes)
         return Path(self.name, named, name)
 

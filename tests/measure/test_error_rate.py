@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from sharpkeras.errors import DataError, NumericalError, UsageError
-from sharpkeras.measure.accuracy import ErrorRate, clopper_pearson, top_k_errors
+from sharpkeras.measure.error_rate import ErrorRate, clopper_pearson, top_k_errors
 
 
 def test_interval_quoted_for_cifar_10_1():

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from scipy import optimize
 
 from sharpkeras.errors import ConfigError, ResourceError
-from sharpkeras.spaces import budget
-from sharpkeras.spaces.budget import Slab, best_within, cheapest, pair_options
+from sharpkeras.spaces import best_within as budget
+from sharpkeras.spaces.best_within import Slab, best_within, cheapest, pair_options
 
 WHOLE = st.integers(0, 12)  # few values, for many ties
 MILLISECONDS = st.floats(0, 10, allow_subnormal=False)

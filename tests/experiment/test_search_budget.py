@@ -18,7 +18,7 @@ if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
 import sharpkeras as sk
 from sharpkeras import recipes, spaces
 from sharpkeras.errors import ConfigError, RunError, UsageError
-from sharpkeras.experiment.budgets import Budget
+from sharpkeras.experiment.search_budget import Budget
 from sharpkeras.layers import SharpSepConv
 from sharpkeras.paper import published
 from sharpkeras.recipes import SearchRecipe, TrainRecipe

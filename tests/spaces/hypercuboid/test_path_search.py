@@ -11,7 +11,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from sharpkeras.errors import ConfigError
-from sharpkeras.spaces.hypercuboid import graph as graphs
+from sharpkeras.spaces.hypercuboid import path_search as graphs
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "multichannel_scalar.npz"
 FOUND = [name for name in graphs.STRATEGIES if name != "exhaustive"]
