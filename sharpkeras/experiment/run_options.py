@@ -66,10 +66,8 @@ DEFAULT_OPTIONS = RunOptions()
 
 def _machine() -> dict[str, Any]:
     """What the last bits depend on that a container of the same machine can have otherwise."""
-    cores, allowed = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        available_cores(),
-    )
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    allowed = available_cores()
     return {
         "processor": device_name(),
         "devices": ", ".join(keras.distribution.list_devices()),

@@ -348,7 +348,7 @@ class HyperCuboid(SearchSpace[Path]):
     # --- paths as indices ---
 
     def path(self, routes: Sequence[Sequence[tuple[int, int]]], name: str | None = None) -> Path:
-        """The Path of routes: lists of (state, choice) indices, one per position, as `path_search.choices` gives them."""
+        """The Path of routes, each a list of (state, choice) indices, one per position; see `path_search.choices`."""
         named = tuple((self.stem_choices[route[0][0]], *(self.choices[k] for _, k in route)) for route in routes)
         return Path(self.name, named, name)
 
