@@ -200,7 +200,10 @@ def test_other_data_stand_beside_the_own(train):
     (name,) = (path.stem for path in train.glob("evaluation-*.json"))
     assert re.fullmatch(r"evaluation-folder-photos-[0-9a-f]{8}", name)
     report, arrays, meta = answers(train, name.removeprefix("evaluation"))
-    assert report == {"kind": "evaluation", **result.json} and report["n"] == len(arrays["labels"]) == 40
+    printed = {"kind": "evaluation", **result.json, "findings": report["findings"]}  # whose settings print as flags
+    assert report == printed and report["n"] == len(arrays["labels"]) == 40
+    assert [text.replace("`epochs`", "--epochs") for text in report["findings"]] != report["findings"]
+    assert "--epochs" in result.json["findings"][0] and "`" not in result.json["findings"][0]
     assert report["fingerprint"] == meta["fingerprint"] != json.loads(before["evaluation.json"])["fingerprint"]
 
 
