@@ -125,7 +125,7 @@ def test_runs_and_reports_are_the_same(place, tmp_path):
         **cost._asdict(),
     }
     report = sk.evaluate(tmp_path / "train")
-    kept = atomic_writes.dump_file({**report, "run": "train"}, "evaluation")
+    kept = atomic_writes.dump_file({"kind": "evaluation", **report, "run": "train"}, "evaluation")
     assert kept == (place / "train" / "evaluation.json").read_bytes()
 
 
