@@ -5,7 +5,7 @@
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from sharpkeras import primitives, weighting
 from sharpkeras.errors import ConfigError
@@ -49,7 +49,7 @@ class Recipe(Settings):
         if self.power <= 0:
             raise ConfigError("expected a positive power (p in Eq. 2)", where="power", seen=self.power, allowed="x > 0")
 
-    def smoke(self):
+    def smoke(self) -> Self:
         """The same at the smallest size: two steps on generated images of the right size, in a narrow network."""
         family = self.dataset.removeprefix("generated:").partition(":")[0]
         dataset = f"generated:{family if family in ('digits', 'imagenet') else 'cifar10'}"
@@ -127,17 +127,17 @@ class SearchRecipe(Recipe):
             raise ConfigError("unknown training recipe", where="cost_of", seen=self.cost_of, allowed=allowed)
 
     @property
-    def cost(self):
+    def cost(self) -> str:
         """What is in the loss or has a limit: a name in COSTS, or "none"."""
         limited = [name for name, of in COST_LIMITS.items() if getattr(self, f"max_{of}") is not None]
         return limited[0] if limited else self.penalty
 
     @property
-    def limit_of_cost(self):
+    def limit_of_cost(self) -> float | None:
         """The budget, None where there is none."""
         return None if self.cost == "none" else getattr(self, f"max_{COST_LIMITS[self.cost]}")
 
-    def priced(self):
+    def priced(self) -> Self:
         """The same, its costs and budgets those of the network that is trained next.
 
         That is the network of `cost_of`, by default the training recipe of the row's name; where the search decides

@@ -6,14 +6,15 @@ A field carries its help and its range; the command line makes its options from 
 import dataclasses
 import difflib
 import math
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, Self
 
 from sharpkeras.errors import ConfigError, printable
 
 SUFFIXES = {"K": 10**3, "M": 10**6, "B": 10**9, "G": 10**9}
 
 
-def setting(default, help, low=None, high=None, choices=None):
+def setting(default: Any, help: str, low: float | None = None, high: float | None = None, choices: Any = None) -> Any:
     """A field of settings: its default, its help, and the values it may have (`low` and `high` included).
 
     Choices that are a table are read when they are used: a row that is added to it later is one of them.
@@ -29,19 +30,19 @@ class Settings:
             _check(field, getattr(self, field.name))
 
     @classmethod
-    def fields(cls):
+    def fields(cls) -> list[dataclasses.Field]:
         """The fields that are settings: what else a recipe knows of itself is neither an option nor in its JSON."""
         return [field for field in dataclasses.fields(cls) if "help" in field.metadata]
 
-    def as_dict(self):
+    def as_dict(self) -> dict[str, Any]:
         return {field.name: getattr(self, field.name) for field in self.fields()}
 
-    def changes(self, other):
+    def changes(self, other: "Settings") -> dict[str, Any]:
         """What `other` has otherwise, name → its value there."""
         return {name: value for name, value in other.as_dict().items() if value != getattr(self, name)}
 
     @classmethod
-    def from_dict(cls, settings, where="recipe", base=None):
+    def from_dict(cls, settings: Any, where: str = "recipe", base: Self | None = None) -> Self:
         """Settings from JSON values; what is missing comes from `base` (default: the defaults).
 
         Raises:
@@ -61,7 +62,7 @@ class Settings:
         return dataclasses.replace(base or cls(), **settings)
 
     @classmethod
-    def parse(cls, assignments, where="--set"):
+    def parse(cls, assignments: Iterable[str], where: str = "--set") -> dict[str, Any]:
         """Values by name from texts such as "epochs=60"; `none` is no value.
 
         Raises:
@@ -119,7 +120,7 @@ def _is_finite(number):
         return False
 
 
-def count(text):
+def count(text: str) -> int:
     """600_000_000 of "600M"; raises ValueError for what is no whole number with K, M or B (or G) behind it."""
     number = float(text[:-1]) * SUFFIXES.get(text[-1:].upper(), math.nan)
     if not number.is_integer():

@@ -6,12 +6,17 @@ edges weigh 1. Every path is equally long, so that these constants favour none.
 
 import heapq
 from collections import Counter
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import pairwise
+from typing import Any
 
 import networkx as nx
+import numpy as np
 
 from sharpkeras.errors import ConfigError
+
+Node = Any  # SOURCE, ("stem", s), ("choice", position, s, k), ("add", position, s) or SINK
 
 SOURCE = "Source"
 SINK = "Linear"
@@ -23,7 +28,7 @@ MAX_PATHS = 200_000  # which `exhaustive` tries in seconds
 COST_SCALE = 2**53
 
 
-def build(weights, outcomes):
+def build(weights: Sequence[np.ndarray], outcomes: Sequence[np.ndarray]) -> nx.DiGraph:
     """The graph of a HyperCuboid (Fig. 6), frozen.
 
     Nodes are SOURCE, ("stem", s), ("choice", position, s, k), ("add", position, s) and SINK. A state that no choice
@@ -34,10 +39,10 @@ def build(weights, outcomes):
         outcomes: per position the state after it that a choice leads to, integers, (S, K).
     """
     graph = nx.DiGraph()
-    states = {state: ("stem", state) for state in range(len(weights[0]))}
+    states: dict[int, Node] = {state: ("stem", state) for state in range(len(weights[0]))}
     graph.add_edges_from(((SOURCE, stem) for stem in states.values()), weight=1.0)
     for position, (slab, targets) in enumerate(zip(weights, outcomes)):
-        reached = {}
+        reached: dict[int, Node] = {}
         for state, node in states.items():
             for k, (weight, target) in enumerate(zip(slab[state].tolist(), targets[state].tolist())):
                 choice, reached[target] = ("choice", position, state, k), ("add", position, target)
@@ -48,20 +53,20 @@ def build(weights, outcomes):
     return nx.freeze(graph)
 
 
-def score(graph, nodes):
+def score(graph: nx.DiGraph, nodes: Sequence[Node]) -> float:
     """The sum of the softmax weights along a path (§4.1), or along a part of one."""
     edges = (graph.edges[edge] for edge in pairwise(nodes))
     return sum(edge["weight"] for edge in edges if "alpha" in edge)
 
 
-def choices(nodes):
+def choices(nodes: Sequence[tuple]) -> list[tuple[int, int]]:
     """What a path picks: (state, choice) per position."""
     return [node[2:] for node in nodes if node[0] == "choice"]
 
 
-def count_paths(graph):
+def count_paths(graph: nx.DiGraph) -> int:
     """How many paths lead from SOURCE to SINK."""
-    counts = {}
+    counts: dict[Node, int] = {}
     for node in nx.topological_sort(graph):
         counts[node] = sum(counts[before] for before in graph.predecessors(node)) or 1
     return counts[SINK]
@@ -70,12 +75,12 @@ def count_paths(graph):
 # --- one path ---
 
 
-def longest_path(graph):
+def longest_path(graph: nx.DiGraph) -> list[Node]:
     """The path of the highest score: "an optimal path … which maximizes the total path score" (§4.1)."""
     return nx.dag_longest_path(graph)
 
 
-def beam_search(graph, width=BEAM_WIDTH, start=SOURCE, end=SINK):
+def beam_search(graph: nx.DiGraph, width: int = BEAM_WIDTH, start: Node = SOURCE, end: Node = SINK) -> list[Node]:
     """The best path that is left if after each position only the `width` best beginnings are kept.
 
     Raises:
@@ -91,7 +96,7 @@ def beam_search(graph, width=BEAM_WIDTH, start=SOURCE, end=SINK):
     return max(beam, key=partial(score, graph))
 
 
-def greedy_top_down(graph):
+def greedy_top_down(graph: nx.DiGraph) -> list[Node]:
     """At every position the strongest choice for the state that the ones before led to; the first one picks the stem.
 
     The official greedy paths are other ones: that routine compares the constants too and takes the first of a tie.
@@ -99,12 +104,12 @@ def greedy_top_down(graph):
     return beam_search(graph, width=1)
 
 
-def greedy_bottom_up(graph):
+def greedy_bottom_up(graph: nx.DiGraph) -> list[Node]:
     """From the last position back: the strongest choice that leads to the state which the ones after it start from."""
     return beam_search(graph.reverse(copy=False), width=1, start=SINK, end=SOURCE)[::-1]
 
 
-def exhaustive(graph):
+def exhaustive(graph: nx.DiGraph) -> list[Node]:
     """The path of the highest score, by trying each: what tests hold the other strategies to.
 
     Raises:
@@ -120,7 +125,7 @@ def exhaustive(graph):
     return max(nx.all_simple_paths(graph, SOURCE, SINK), key=partial(score, graph))
 
 
-STRATEGIES = {
+STRATEGIES: dict[str, Callable[[nx.DiGraph], list[Node]]] = {  # name → graph → the nodes of a path
     "longest": longest_path,
     "greedy_top_down": greedy_top_down,
     "greedy_bottom_up": greedy_bottom_up,
@@ -132,7 +137,7 @@ STRATEGIES = {
 # --- several paths ---
 
 
-def flow_paths(graph, demand):
+def flow_paths(graph: nx.DiGraph, demand: int) -> list[list[Node]]:
     """The `demand` paths of the highest total score of which no two share a choice: a multi-path sub-graph (§5).
 
     A flow of minimal cost: each choice carries one unit at most and costs its negative softmax weight. The paths may
@@ -166,12 +171,14 @@ def flow_paths(graph, demand):
     return paths
 
 
-def most_flow_paths(graph):
+def most_flow_paths(graph: nx.DiGraph) -> int:
     """How many paths can be had of which no two share a choice."""
     return nx.maximum_flow_value(_flow_network(graph), SOURCE, SINK)
 
 
-def within_budget(graph, cost_of, limit, max_demand=None):
+def within_budget(
+    graph: nx.DiGraph, cost_of: Callable[[list[list[Node]]], float], limit: float, max_demand: int | None = None
+) -> list[list[Node]]:
     """The largest multi-path sub-graph within a budget, by iterative search (§5): one path, two, … while they fit.
 
     Args:
