@@ -180,30 +180,25 @@ def with_preprocessing(model: keras.Model, mean: Sequence[float], std: Sequence[
     return keras.Model(images, model(keras.layers.Rescaling(scale, offset)(images)), name=model.name)
 
 
-def _erfc(ctx: Any, node: Any, name: str, args: Any) -> None:
-    """1 − Erf: of the exact gelu, and not known to tf2onnx 1.17."""
-    (values,), (result,) = node.input, node.output
-    shape, dtype = ctx.get_shape(result), ctx.get_dtype(result)
-    ctx.remove_node(node.name)
-    erf = ctx.make_node("Erf", [values], shapes=[shape], dtypes=[dtype]).output[0]
-    one = ctx.make_const(f"{name}/one", np.ones((), "float32")).output[0]
-    ctx.make_node("Sub", [one, erf], outputs=[result], shapes=[shape], dtypes=[dtype])
+def _beside_one(operation: str, one_first: bool) -> Callable[..., None]:
+    """A handler of tf2onnx for 1 − operation, or with `one_first` False for operation − 1."""
+
+    def convert_node(ctx: Any, node: Any, name: str, args: Any) -> None:
+        (values,), (result,) = node.input, node.output
+        shape, dtype = ctx.get_shape(result), ctx.get_dtype(result)
+        ctx.remove_node(node.name)
+        computed = ctx.make_node(operation, [values], shapes=[shape], dtypes=[dtype]).output[0]
+        one = ctx.make_const(f"{name}/one", np.ones((), "float32")).output[0]
+        terms = [one, computed] if one_first else [computed, one]
+        ctx.make_node("Sub", terms, outputs=[result], shapes=[shape], dtypes=[dtype])
+
+    return convert_node
 
 
-def _expm1(ctx: Any, node: Any, name: str, args: Any) -> None:
-    """Exp − 1: of celu, and not known to tf2onnx 1.17."""
-    (values,), (result,) = node.input, node.output
-    shape, dtype = ctx.get_shape(result), ctx.get_dtype(result)
-    ctx.remove_node(node.name)
-    exponential = ctx.make_node("Exp", [values], shapes=[shape], dtypes=[dtype]).output[0]
-    one = ctx.make_const(f"{name}/one", np.ones((), "float32")).output[0]
-    ctx.make_node("Sub", [exponential, one], outputs=[result], shapes=[shape], dtypes=[dtype])
-
-
-# TensorFlow's operation → what makes ONNX of it
+# TensorFlow's operation, not known to tf2onnx 1.17 → what makes ONNX of it
 HANDLERS: dict[str, tuple[Callable[..., None], list[Any]]] = {
-    "Erfc": (_erfc, []),
-    "Expm1": (_expm1, []),
+    "Erfc": (_beside_one("Erf", one_first=True), []),  # of the exact gelu
+    "Expm1": (_beside_one("Exp", one_first=False), []),  # of celu
 }
 
 
