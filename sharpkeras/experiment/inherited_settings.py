@@ -41,7 +41,7 @@ def named_search(recipe: str | SearchRecipe | None) -> SearchRecipe:
     """
     if isinstance(recipe, str) or recipe is None:
         return _row(SEARCHES, recipe).settings
-    return _of_kind(recipe, SearchRecipe)
+    return of_kind(recipe, SearchRecipe)
 
 
 def training_recipe(
@@ -158,7 +158,7 @@ def _found(source: str) -> Architecture:
 def _named_training(recipe: str | TrainRecipe | None) -> TrainRecipe:
     if isinstance(recipe, str) or recipe is None:
         return _row(TRAININGS, recipe).settings
-    return _of_kind(recipe, TrainRecipe)
+    return of_kind(recipe, TrainRecipe)
 
 
 def _row(rows: dict, name: str | None) -> Any:
@@ -171,7 +171,8 @@ def _row(rows: dict, name: str | None) -> Any:
     return rows[name]
 
 
-def _of_kind(recipe: Any, kind: type) -> Any:
+def of_kind(recipe: Any, kind: type) -> Any:
+    """The recipe; raises UsageError where it is not of the class that is needed."""
     if not isinstance(recipe, kind):
         raise UsageError("another recipe", where="recipe", seen=type(recipe).__name__, allowed=kind.__name__)
     return recipe

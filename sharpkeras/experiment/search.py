@@ -12,6 +12,7 @@ from sharpkeras import spaces
 from sharpkeras.engine.epochs import NullProgress
 from sharpkeras.errors import SharpKerasError
 from sharpkeras.experiment import plots, result_checks, setup, shared_steps
+from sharpkeras.experiment.inherited_settings import of_kind
 from sharpkeras.experiment.run_options import DEFAULT_OPTIONS, RunOptions
 from sharpkeras.experiment.search_budget import Budget
 from sharpkeras.io import json_files, kinds
@@ -42,7 +43,7 @@ def search(
     Returns:
         The Architecture, such as a Genotype or a Path.
     """
-    shared_steps.check_recipe(recipe, SearchRecipe)
+    of_kind(recipe, SearchRecipe)
     recipe = _priced(recipe, out) if space is None else recipe
     settings = {"settings": recipe.as_dict(), "backend": keras.backend.backend(), **shared_steps.space_entry(space)}
     space, progress = space or spaces.of_recipe(recipe), progress or NullProgress()

@@ -8,7 +8,7 @@ from typing import Any
 
 from sharpkeras.data import Dataset
 from sharpkeras.engine.epochs import NullProgress, refuse_full_disk
-from sharpkeras.errors import ResourceError, RunError, UsageError, is_out_of_memory, printable
+from sharpkeras.errors import ResourceError, RunError, is_out_of_memory, printable
 from sharpkeras.experiment import forecast, setup
 from sharpkeras.experiment.run_options import RunOptions
 from sharpkeras.io import kinds
@@ -29,12 +29,6 @@ def warn(texts: Iterable[str]) -> None:
     """Log each text as a warning."""
     for text in texts:
         logger.warning("%s", text)
-
-
-def check_recipe(recipe: Any, kind: type[Recipe]) -> None:
-    """Raise UsageError where a recipe is not of the class that is needed."""
-    if not isinstance(recipe, kind):
-        raise UsageError("another recipe", where="recipe", seen=type(recipe).__name__, allowed=kind.__name__)
 
 
 def space_entry(space: SearchSpace | None) -> dict[str, Any]:

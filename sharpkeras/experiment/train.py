@@ -10,6 +10,7 @@ import numpy as np
 from sharpkeras.engine.epochs import NullProgress
 from sharpkeras.errors import UsageError
 from sharpkeras.experiment import plots, result_checks, setup, shared_steps, weights
+from sharpkeras.experiment.inherited_settings import of_kind
 from sharpkeras.experiment.run_options import DEFAULT_OPTIONS, RunOptions
 from sharpkeras.measure import cost
 from sharpkeras.measure.cost import Cost
@@ -46,7 +47,7 @@ def train(
     Returns:
         The cost of the network (see `measure.cost`).
     """
-    shared_steps.check_recipe(recipe, TrainRecipe)
+    of_kind(recipe, TrainRecipe)
     if getattr(architecture, "kind", None) not in ARCHITECTURES:
         step = "sharpkeras.architecture(…) reads one from a run or a file, or has the published ones"
         allowed = " or ".join(f"a {kind.capitalize()}" for kind in ARCHITECTURES)
