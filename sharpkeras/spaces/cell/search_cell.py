@@ -10,7 +10,8 @@ Tested equal to the clear form; `benchmarks/search_step.py` measures it.
 """
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import keras
 from keras import ops
@@ -48,28 +49,28 @@ class CellState(CachedState):
     """A state of a search cell with what the edges that leave it share."""
 
     @property
-    def rectified(self):
+    def rectified(self) -> Any:
         return self.shared("rectified", lambda: ops.relu(self.tensor))
 
     @property
-    def even(self):
+    def even(self) -> bool:
         """Whether the image falls into four equal interleaved quarters."""
         return not any(side % 2 for side in self.tensor.shape[1:3])
 
     @property
-    def quarters(self):
+    def quarters(self) -> Any:
         """The ReLU as four interleaved quarters side by side in the channels, (B, H/2, W/2, 4·C); even images only."""
         return self.shared("quarters", lambda: ops.space_to_depth(self.rectified, 2))
 
     @property
-    def every_second(self):
+    def every_second(self) -> Any:
         """Every second pixel of the ReLU, for stride 2: the first quarter (cutting it out of those is faster)."""
         if self.even:
             return self.shared("every_second", lambda: self.quarters[..., : self.tensor.shape[-1]])
         return self.shared("every_second", lambda: self.rectified[:, ::2, ::2])
 
     @property
-    def every_second_shifted(self):
+    def every_second_shifted(self) -> Any:
         """The other half of FactorizedReduce, every second pixel from the second on: the last quarter."""
         if self.even:
             return self.shared("shifted", lambda: self.quarters[..., -self.tensor.shape[-1] :])
@@ -79,18 +80,18 @@ class CellState(CachedState):
 class StackedBatchNorm:
     """One BatchNorm position on several edges of a cell: moving mean and variance, (E, C) each, no scale, no offset."""
 
-    def __init__(self, cell, name, num_edges, channels, epsilon=EPSILON):
+    def __init__(self, cell: "SearchCell", name: str, num_edges: int, channels: int, epsilon: float = EPSILON) -> None:
         self.epsilon, shape = epsilon, (num_edges, channels)
         settings = {"shape": shape, "trainable": False, "autocast": False}
         self.mean = cell.add_weight(initializer="zeros", name=f"{name}.running_mean", **settings)
         self.variance = cell.add_weight(initializer="ones", name=f"{name}.running_var", **settings)
 
-    def normalize_moving(self, inputs, row, weight):
+    def normalize_moving(self, inputs: Any, row: int, weight: Any) -> Any:
         """`weight` · inputs normalised by the moving statistics of one edge."""
         factor = ops.rsqrt(self.variance[row] + self.epsilon) * weight
         return ops.cast(ops.cast(inputs, factor.dtype) * factor - self.mean[row] * factor, inputs.dtype)
 
-    def update(self, seen):
+    def update(self, seen: Mapping[int, tuple[Any, Any]]) -> None:
         """Moves the averages towards the statistics of the batch: `seen` is row → (mean, variance)."""
         for variable, index in ((self.mean, 0), (self.variance, 1)):
             batch = ops.stop_gradient(ops.stack([seen[row][index] for row in sorted(seen)]))  # (E, C)
@@ -105,16 +106,16 @@ class StackedBatchNorm:
 class ForwardPass:
     """One run of a cell: its kernels unstacked, and the batch statistics that its BatchNorms saw."""
 
-    def __init__(self, training, dtype):
+    def __init__(self, training: bool | None, dtype: str) -> None:
         self.training, self.dtype = training, dtype
         self._kernels, self._seen, self._constants = {}, {}, {}
 
-    def kernel(self, variable, row):
+    def kernel(self, variable: Any, row: int) -> Any:
         if id(variable) not in self._kernels:
             self._kernels[id(variable)] = ops.unstack(ops.cast(variable, self.dtype), num=variable.shape[0])
         return self._kernels[id(variable)][row]
 
-    def quartered_kernel(self, variable, row):
+    def quartered_kernel(self, variable: Any, row: int) -> Any:
         """A depthwise kernel repeated for the four quarters, (k, k, 4·C, 1)."""
         key = id(variable), "quarters"
         if key not in self._kernels:
@@ -122,7 +123,7 @@ class ForwardPass:
             self._kernels[key] = ops.unstack(repeated, num=variable.shape[0])
         return self._kernels[key][row]
 
-    def normalize(self, norm, inputs, row, weight=None):
+    def normalize(self, norm: StackedBatchNorm, inputs: Any, row: int, weight: Any = None) -> Any:
         """`weight` (C,) · BatchNorm(inputs); None is 1."""
         weight = self._constant(ops.ones, inputs.shape[-1]) if weight is None else weight
         if not self.training:
@@ -131,21 +132,21 @@ class ForwardPass:
         self.remember(norm, row, statistics)
         return outputs
 
-    def normalize_batch(self, norm, inputs, weight=None):
+    def normalize_batch(self, norm: StackedBatchNorm, inputs: Any, weight: Any = None) -> tuple[Any, tuple[Any, Any]]:
         channels = inputs.shape[-1]
         weight = self._constant(ops.ones, channels) if weight is None else weight
         offset = self._constant(ops.zeros, channels)
         outputs, mean, variance = kernels.batch_normalization(inputs, weight, offset, norm.epsilon)
         return outputs, (mean, variance)
 
-    def remember(self, norm, row, statistics):
+    def remember(self, norm: StackedBatchNorm, row: int, statistics: tuple[Any, Any]) -> None:
         self._seen.setdefault(norm, {})[row] = statistics
 
-    def update_moving_statistics(self):
+    def update_moving_statistics(self) -> None:
         for norm, seen in self._seen.items():
             norm.update(seen)
 
-    def _constant(self, make, channels):
+    def _constant(self, make: Callable[..., Any], channels: int) -> Any:
         key = make, channels
         if key not in self._constants:
             self._constants[key] = make(channels, kernels.at_least_float32(self.dtype))
@@ -164,7 +165,7 @@ class StackedSequence:
         num_edges: E.
     """
 
-    def __init__(self, cell, name, layers, num_edges):
+    def __init__(self, cell: "SearchCell", name: str, layers: Mapping[int, LayerSequence], num_edges: int) -> None:
         self.layers, self.variables, channels = layers, {}, cell.filters
         for position, step in enumerate(layers[1].steps):
             place = f"{name}.{position}"
@@ -174,7 +175,7 @@ class StackedSequence:
             elif isinstance(step, BatchNormalization):
                 self.variables[position] = StackedBatchNorm(cell, place, num_edges, channels, step.epsilon)
 
-    def apply(self, run, state, edge, strides, weight):
+    def apply(self, run: ForwardPass, state: CellState, edge: int, strides: int, weight: Any) -> Any:
         """weight · primitive(state) on one edge; a BatchNorm at the end takes the weight as its scale."""
         steps, outputs, quartered = self.layers[strides].steps, state.tensor, False
         weighted = isinstance(steps[-1], BatchNormalization)
@@ -206,7 +207,9 @@ class StackedSequence:
                 yield f"{place}.weight", Slot(variable, DEPTHWISE if depthwise else CONV, edge)
 
     @staticmethod
-    def _from_state(run, state, step, variable, edge):
+    def _from_state(
+        run: ForwardPass, state: CellState, step: Conv2D | DepthwiseConv2D, variable: Any, edge: int
+    ) -> tuple[Any, bool]:
         """The first depthwise convolution, on what the edges of a state share; and whether it left quarters apart."""
         dilated, strided = max(step.dilation_rate) == 2, max(step.strides) == 2
         if dilated and strided:
@@ -218,14 +221,14 @@ class StackedSequence:
         return convolve(step, state.rectified, run.kernel(variable, edge)), False
 
 
-def convolve(step, inputs, kernel):
+def convolve(step: Conv2D | DepthwiseConv2D, inputs: Any, kernel: Any) -> Any:
     """The convolution of a layer with a kernel that is not its own."""
     if isinstance(step, DepthwiseConv2D) and max(step.strides) == max(step.dilation_rate) == 1:
         return kernels.depthwise_conv(inputs, kernel)
     return step.convolve(inputs, kernel)
 
 
-def together(outputs, quartered):
+def together(outputs: Any, quartered: bool) -> Any:
     """(B, H/2, 4·W/2, C), the quarters side by side → (B, H, W, C)."""
     if not quartered:
         return outputs
@@ -236,11 +239,11 @@ def together(outputs, quartered):
 class SharedPool:
     """A pool and its BatchNorm. They are the same on all edges that leave a state, so each state has them once."""
 
-    def __init__(self, cell, name, layers, num_edges):
+    def __init__(self, cell: "SearchCell", name: str, layers: Mapping[int, keras.layers.Layer], num_edges: int) -> None:
         self.layers, self.name = layers, name
         self.norm = StackedBatchNorm(cell, f"{name}.1", num_edges, cell.filters)
 
-    def apply(self, run, state, edge, strides, weight):
+    def apply(self, run: ForwardPass, state: CellState, edge: int, strides: int, weight: Any) -> Any:
         # `call`, for the layer itself would cast to the policy it was made under (see `precision.full_precision`).
         pooled = state.shared((self.name, strides), lambda: self.layers[strides].call(state.tensor))
         if not run.training:
@@ -257,7 +260,7 @@ class SharedPool:
 class StackedSkip:
     """skip_connect: the state itself, and at stride 2 a FactorizedReduce with the kernels of those edges stacked."""
 
-    def __init__(self, cell, name, rows):
+    def __init__(self, cell: "SearchCell", name: str, rows: Mapping[int, int]) -> None:
         self.rows = rows  # edge of stride 2 → row of the stacks
         if rows:
             half = Conv2D(cell.filters // 2)
@@ -266,7 +269,7 @@ class StackedSkip:
             ]
             self.norm = StackedBatchNorm(cell, f"{name}.bn", len(rows), cell.filters)
 
-    def apply(self, run, state, edge, strides, weight):
+    def apply(self, run: ForwardPass, state: CellState, edge: int, strides: int, weight: Any) -> Any:
         if strides == 1:
             return weigh(state.tensor, weight)
         row, halves = self.rows[edge], (state.every_second, state.every_second_shifted)
@@ -290,10 +293,10 @@ class LayerPerEdge:
         norms: edge → its built BatchNormalization, for a pool; empty without.
     """
 
-    def __init__(self, layers, norms):
+    def __init__(self, layers: Mapping[int, keras.layers.Layer], norms: Mapping[int, BatchNormalization]) -> None:
         self.layers, self.norms = layers, norms
 
-    def apply(self, run, state, edge, strides, weight):
+    def apply(self, run: ForwardPass, state: CellState, edge: int, strides: int, weight: Any) -> Any:
         outputs = self.layers[edge](state.tensor, training=run.training)
         norm = self.norms.get(edge)
         return weigh(outputs if norm is None else norm(outputs, training=run.training), weight)
@@ -304,7 +307,9 @@ class LayerPerEdge:
             yield from layer_slots(self.norms[edge], f"{name}.1")
 
 
-def stacked_kernel(cell, layer, num_edges, channels, name):
+def stacked_kernel(
+    cell: "SearchCell", layer: Conv2D | DepthwiseConv2D, num_edges: int, channels: int, name: str
+) -> Any:
     """A variable (E, k_h, k_w, C, …) for `layer` on E edges, drawn as PyTorch draws it."""
     shape = layer.kernel_shape(channels)
     fan_in = shape[0] * shape[1] * (1 if isinstance(layer, DepthwiseConv2D) else channels)
@@ -325,7 +330,15 @@ class SearchCell(Composite):
     Inputs: the states of the two cells before, (B, H, W, C) each, and the mixing weights (E, P).
     """
 
-    def __init__(self, plan, primitive_names, num_nodes=4, num_concatenated=4, ops="sharp", **kwargs):
+    def __init__(
+        self,
+        plan: topology.CellPlan,
+        primitive_names: Sequence[str],
+        num_nodes: int = 4,
+        num_concatenated: int = 4,
+        ops: str = "sharp",
+        **kwargs: Any,
+    ) -> None:
         super().__init__(autocast=False, **kwargs)  # the mixing weights come as they are
         self.plan, self.filters, self.primitive_names, self.ops = plan, plan.filters, tuple(primitive_names), ops
         self.nodes = topology.all_edges(num_nodes)
@@ -336,13 +349,13 @@ class SearchCell(Composite):
         adopt(self, self.followers())
         self.edge_layers = []  # of primitives that no branch knows how to compute on all edges at once
 
-    def build(self, older_shape, newer_shape):
+    def build(self, older_shape: tuple[int | None, ...], newer_shape: tuple[int | None, ...]) -> None:
         self.preprocess0.build(older_shape)
         self.preprocess1.build(newer_shape)
         inputs = (*newer_shape[:-1], self.filters)
         self.branches = [self._branch(p, name, inputs) for p, name in enumerate(self.primitive_names)]
 
-    def _branch(self, p, name, inputs):
+    def _branch(self, p: int, name: str, inputs: tuple[int | None, ...]) -> Any:
         """What computes a primitive on all edges; None for `none`, which adds nothing."""
         primitive, place = primitives.lookup(name, self.ops), f"{p}.{name}"
         if primitive.kind == "none":
@@ -359,7 +372,7 @@ class SearchCell(Composite):
             return StackedSequence(self, place, layers, len(self.strides))
         return self._layer_per_edge(p, name, inputs, primitive.kind == "pool")
 
-    def _layer_per_edge(self, p, name, inputs, is_pool):
+    def _layer_per_edge(self, p: int, name: str, inputs: tuple[int | None, ...], is_pool: bool) -> LayerPerEdge:
         """The branch of a primitive whose layer is none of those above."""
         inner = strided_shape(inputs, (2, 2) if self.plan.reduction else (1, 1), self.filters)
         make = functools.partial(primitives.build, name, self.ops, self.filters, affine=False)
@@ -373,7 +386,7 @@ class SearchCell(Composite):
                 norms[edge](outputs)
         return LayerPerEdge(layers, norms)
 
-    def call(self, older, newer, mixing_weights, training=None):
+    def call(self, older: Any, newer: Any, mixing_weights: Any, training: bool | None = None) -> Any:
         training = training and self.trainable  # a frozen cell normalises by its moving statistics, and keeps them
         run, scales = ForwardPass(training, self.compute_dtype), self._scales(mixing_weights)
 
@@ -388,7 +401,7 @@ class SearchCell(Composite):
             run.update_moving_statistics()
         return outputs
 
-    def _scales(self, mixing_weights):
+    def _scales(self, mixing_weights: Any) -> list[list[Any]]:
         """The mixing weights as BatchNorm takes a scale: E lists of P vectors (C,), cut once for the whole cell."""
         shape = (len(self.strides) * len(self.branches), self.filters)
         weights = ops.cast(mixing_weights, kernels.at_least_float32(self.compute_dtype))
@@ -403,6 +416,8 @@ class SearchCell(Composite):
             for edge in self.strides if branch is not None else ():
                 yield from branch.state_slots(f"{name}._ops.{edge}._ops.{p}", edge)
 
-    def compute_output_shape(self, older_shape, newer_shape):
+    def compute_output_shape(
+        self, older_shape: tuple[int | None, ...], newer_shape: tuple[int | None, ...]
+    ) -> tuple[int | None, ...]:
         strides = 2 if self.plan.reduction else 1
         return strided_shape(newer_shape, (strides, strides), len(self.concat) * self.filters)
