@@ -103,7 +103,7 @@ def clear_supernet(space, fast, shape):
     import keras
 
     from sharpkeras.spaces.cell import topology
-    from sharpkeras.spaces.cell.supernet import MixedOp
+    from sharpkeras.spaces.cell.mixed_op import MixedOp
 
     images = keras.Input(shape)
     weights = [keras.Input(batch_shape=(space.num_edges, len(space.primitive_names))) for _ in range(2)]

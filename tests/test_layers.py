@@ -12,9 +12,9 @@ from support.keras_settings import hostile_keras
 
 from sharpkeras import layers, primitives
 from sharpkeras.backend import fused_ops
+from sharpkeras.spaces.cell.mixed_op import MixedOp
 from sharpkeras.spaces.cell.network import AuxiliaryHead
 from sharpkeras.spaces.cell.space import CellSpace
-from sharpkeras.spaces.cell.supernet import MixedOp
 
 CHANNELS = 4
 SIZES = ((8, 8), (7, 7), (7, 8))

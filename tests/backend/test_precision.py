@@ -15,9 +15,9 @@ from sharpkeras.optimizers import SGD, Adam
 from sharpkeras.searching.search_model import SearchModel
 from sharpkeras.spaces.cell import search_cell
 from sharpkeras.spaces.cell.genotype import Genotype
+from sharpkeras.spaces.cell.mixed_op import MixedOp
 from sharpkeras.spaces.cell.network import Network
 from sharpkeras.spaces.cell.space import CellSpace
-from sharpkeras.spaces.cell.supernet import MixedOp
 from sharpkeras.training.training_model import TrainingModel
 
 HALF = ("bfloat16", "float16")

@@ -7,52 +7,12 @@ from typing import Any
 import keras
 from keras import ops
 
-from sharpkeras import primitives
-from sharpkeras.backend import fused_ops
 from sharpkeras.backend.rematerialization import recomputed
-from sharpkeras.layers import BatchNormalization, Composite, Conv2D, adopt
+from sharpkeras.layers import BatchNormalization, Conv2D
 from sharpkeras.spaces.cell import network, topology
 from sharpkeras.spaces.cell.search_cell import SearchCell
 from sharpkeras.spaces.final_network import dense
-from sharpkeras.spaces.mixing import weigh
 from sharpkeras.spaces.state_dict import Slot, layer_slots
-
-
-@keras.saving.register_keras_serializable("sharpkeras")
-class MixedOp(Composite):
-    """The mixed operation of DARTS on one edge: Σ_p w_p · primitive_p(x) (§2).
-
-    In the search every pool is followed by a BatchNorm, and no BatchNorm has scale or offset.
-
-    Args:
-        primitive_names: P published names, in the order of the weights.
-        filters: channels of input and output.
-        strides: 1 or 2.
-        ops: op table.
-
-    Inputs: (B, H, W, C) and the edge's mixing weights (P,). Output: (B, H', W', C).
-    """
-
-    def __init__(self, primitive_names, filters, strides=1, ops="sharp", **kwargs):
-        super().__init__(autocast=False, **kwargs)  # the mixing weights come as they are
-        self.primitive_names, self.filters, self.strides, self.ops = tuple(primitive_names), filters, strides, ops
-        self.layers = [primitives.build(name, ops, filters, strides, affine=False) for name in self.primitive_names]
-        is_pool = [primitives.lookup(name, ops).kind == "pool" for name in self.primitive_names]
-        self.norms = [BatchNormalization(center=False, scale=False) if pool else None for pool in is_pool]
-        adopt(self, self.followers())
-
-    def call(self, inputs, mixing_weights, training=None):
-        weights = ops.cast(mixing_weights, fused_ops.at_least_float32(self.compute_dtype))
-        weights = ops.unstack(weights, num=len(self.layers))
-        return topology.add([weigh(self._branch(p, inputs, training), w) for p, w in enumerate(weights)])
-
-    def _branch(self, p, inputs, training):
-        outputs = self.layers[p](inputs, training=training)
-        return outputs if self.norms[p] is None else self.norms[p](outputs, training=training)
-
-    def get_config(self):
-        arguments = dict(primitive_names=self.primitive_names, filters=self.filters, strides=self.strides, ops=self.ops)
-        return {**super().get_config(), **arguments}
 
 
 @keras.saving.register_keras_serializable("sharpkeras")

@@ -11,10 +11,10 @@ from sharpkeras.primitives import OPS, PRIMITIVES
 from sharpkeras.spaces import state_dict
 from sharpkeras.spaces.cell import topology
 from sharpkeras.spaces.cell.genotype import Genotype
+from sharpkeras.spaces.cell.mixed_op import MixedOp
 from sharpkeras.spaces.cell.network import Network
 from sharpkeras.spaces.cell.search_cell import SearchCell
 from sharpkeras.spaces.cell.space import CellSpace
-from sharpkeras.spaces.cell.supernet import MixedOp
 
 FILTERS, NODES, BATCH = 4, 2, 3
 
