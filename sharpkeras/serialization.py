@@ -35,14 +35,15 @@ CLASSES = {
     "schedule": ("CosinePowerAnnealing",),
     "optimizers": ("SGD", "Adam"),
     "spaces.final_network": ("FinalNetwork",),
-    "spaces.cell.network": ("AuxiliaryHead", "Network"),
+    "spaces.cell.network": ("AuxiliaryHead", "CellNetwork"),
     "spaces.cell.mixed_op": ("MixedOp",),
-    "spaces.cell.supernet": ("Supernet",),
+    "spaces.cell.supernet": ("CellSupernet",),
     "spaces.hypercuboid.network": ("PathNetwork",),
     "data.augment": ("Cutout",),
     "data.autoaugment": ("AutoAugment",),
     "experiment.load": ("ImageClassifier",),
 }
+NAMES_IN_FILES = {"CellNetwork": "Network", "CellSupernet": "Supernet"}  # of classes that files know by another name
 
 
 class Later:
@@ -95,4 +96,4 @@ def _announce() -> None:
     known = sys.modules["keras"].saving.get_custom_objects()
     for module, names in CLASSES.items():
         for name in names:
-            known.setdefault(f"{PACKAGE}>{name}", Later(module, name))
+            known.setdefault(f"{PACKAGE}>{NAMES_IN_FILES.get(name, name)}", Later(module, name))

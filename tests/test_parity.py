@@ -24,7 +24,7 @@ from sharpkeras.searching import bilevel
 from sharpkeras.searching.search_model import SearchModel
 from sharpkeras.spaces import state_dict
 from sharpkeras.spaces.cell import genotype as genotypes
-from sharpkeras.spaces.cell.network import Network
+from sharpkeras.spaces.cell.network import CellNetwork
 from sharpkeras.spaces.cell.space import CellSpace
 from sharpkeras.spaces.hypercuboid import multichannel
 from sharpkeras.spaces.hypercuboid.multichannel import MultiChannelNet
@@ -125,7 +125,7 @@ def final_network(meta, golden):
     else:
         genotype = published.genotype(meta["genotype"])
     x, y = golden["x"], golden["y"].astype("int32")
-    network = Network(
+    network = CellNetwork(
         genotype,
         ops=meta["ops"],
         stem=meta["input"],
@@ -236,7 +236,7 @@ CHECKS = {
 
 def check_cost(row):
     input_shape, num_classes = COST_SETTINGS[row["kind"]]
-    network = Network(
+    network = CellNetwork(
         genotypes.Genotype.from_dict(row["genotype"]),
         ops=row.get("ops", "sharp"),
         stem=row["kind"],

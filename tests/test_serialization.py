@@ -1,6 +1,7 @@
 """`.keras` files of models that use sharpkeras: what loads them, and what comes back."""
 
 import importlib
+import re
 import subprocess
 import sys
 import zipfile
@@ -14,7 +15,8 @@ from sharpkeras.data.autoaugment import NUM_DRAWS, AutoAugment
 from sharpkeras.optimizers import SGD, Adam
 from sharpkeras.schedule import CosinePowerAnnealing
 from sharpkeras.spaces.cell.genotype import Genotype
-from sharpkeras.spaces.cell.network import Network
+from sharpkeras.spaces.cell.network import CellNetwork
+from sharpkeras.spaces.cell.supernet import CellSupernet
 from sharpkeras.spaces.hypercuboid.multichannel import MultiChannelNet
 from sharpkeras.training.training_model import TrainingModel
 
@@ -27,7 +29,7 @@ def images(size=32, batch=4):
 
 
 def cell_network(**sizes):
-    return Network(GENOTYPE, num_classes=3, **{"init_channels": 4, "num_cells": 3, "auxiliary": True, **sizes})
+    return CellNetwork(GENOTYPE, num_classes=3, **{"init_channels": 4, "num_cells": 3, "auxiliary": True, **sizes})
 
 
 def path_network(**sizes):
@@ -42,7 +44,8 @@ def test_every_class_that_keras_saves_is_in_the_table():
     found = {}
     for module, names in serialization.CLASSES.items():
         for name in names:
-            found[f"sharpkeras>{name}"] = getattr(importlib.import_module(f"sharpkeras.{module}"), name)
+            known_as = serialization.NAMES_IN_FILES.get(name, name)
+            found[f"sharpkeras>{known_as}"] = getattr(importlib.import_module(f"sharpkeras.{module}"), name)
     known = keras.saving.get_custom_objects()
     assert {name: known[name] for name in known if name.startswith("sharpkeras>")} == found
 
@@ -157,6 +160,21 @@ def test_a_network_within_a_model_and_a_clone(kind, tmp_path):
             if old.dtype != "uint32":  # the state of drop path
                 np.testing.assert_array_equal(old, new)
     np.testing.assert_array_equal(clone(x)["logits"], network(x)["logits"])
+
+
+def test_files_know_the_classes_of_the_cell_space_by_their_first_names():
+    supernet = CellSupernet(("none", "skip_connect"), num_cells=2, init_channels=4)
+    for model, name in ((cell_network(), "Network"), (supernet, "Supernet")):
+        config = keras.saving.serialize_keras_object(model)
+        assert config["registered_name"] == f"sharpkeras>{name}"
+        assert re.fullmatch(rf"{name.lower()}(_\d+)?", config["config"]["name"])
+        config["class_name"] = name  # which was the name of the class
+        assert type(keras.saving.deserialize_keras_object(config)) is type(model)
+
+
+def test_a_network_without_a_name_has_the_next_number():
+    keras.backend.clear_session()
+    assert [cell_network().name for _ in range(2)] == ["network", "network_1"]
 
 
 def test_a_network_for_images_of_unknown_size(tmp_path):

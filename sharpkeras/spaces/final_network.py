@@ -82,6 +82,15 @@ def _run_part(part, *tensors):
     return keras.tree.flatten(part(list(tensors), training=True))
 
 
+def default_name(word: str) -> str:
+    """The name that Keras gives to the next layer without one: `word`, then `word_1`, …
+
+    For classes whose default name, which files hold, is not that of the class.
+    """
+    number = keras.backend.get_uid(word) - 1
+    return f"{word}_{number}" if number else word
+
+
 def classify(features: Any, num_classes: int) -> Any:
     """Global average pooling and the dense layer: (B, H, W, C) → logits (B, num_classes).
 

@@ -1,8 +1,8 @@
 """Official state dicts into sharpkeras models: arrays by official key names, never torch itself.
 
-Positions in PyTorch's `nn.Sequential` are positions in `layers.LayerSequence`, and layers of a Network carry the names
-of the official modules, so that little is left to say here. What has weights elsewhere says so itself: a supernet by
-its method `state_slots()`, a layer by `state_slots(name)`.
+Positions in PyTorch's `nn.Sequential` are positions in `layers.LayerSequence`, and layers of a CellNetwork carry the
+names of the official modules, so that little is left to say here. What has weights elsewhere says so itself: a supernet
+by its method `state_slots()`, a layer by `state_slots(name)`.
 """
 
 from collections.abc import Iterator, Mapping

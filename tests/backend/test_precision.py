@@ -16,7 +16,7 @@ from sharpkeras.searching.search_model import SearchModel
 from sharpkeras.spaces.cell import search_cell
 from sharpkeras.spaces.cell.genotype import Genotype
 from sharpkeras.spaces.cell.mixed_op import MixedOp
-from sharpkeras.spaces.cell.network import Network
+from sharpkeras.spaces.cell.network import CellNetwork
 from sharpkeras.spaces.cell.space import CellSpace
 from sharpkeras.training.training_model import TrainingModel
 
@@ -49,7 +49,7 @@ def training_model(dtype, stem="cifar", side=8, auxiliary=False, optimizer=None)
     random.seed(0)
     with policy(dtype):
         sizes = dict(input_shape=(side, side, 3), num_classes=5, init_channels=4, num_cells=3)
-        network = Network(GENOTYPE, "darts", stem, auxiliary=auxiliary, **sizes)
+        network = CellNetwork(GENOTYPE, "darts", stem, auxiliary=auxiliary, **sizes)
         return TrainingModel(network, optimizer or SGD(0.05))
 
 

@@ -18,7 +18,7 @@ from sharpkeras.layers import SharpSepConv
 from sharpkeras.measure import cost
 from sharpkeras.optimizers import SGD
 from sharpkeras.spaces.cell.genotype import Genotype
-from sharpkeras.spaces.cell.network import Network
+from sharpkeras.spaces.cell.network import CellNetwork
 from sharpkeras.spaces.hypercuboid.multichannel import MultiChannelNet
 from sharpkeras.spaces.hypercuboid.space import HyperCuboid
 from sharpkeras.training.training_model import TrainingModel
@@ -98,8 +98,8 @@ def results(folder):
 
 
 NETWORKS = {
-    "cells": lambda: Network(GENOTYPE, num_classes=3, init_channels=4, num_cells=3, auxiliary=True),
-    "ImageNet": lambda: Network(GENOTYPE, stem="imagenet", input_shape=(224, 224, 3), init_channels=4, num_cells=3),
+    "cells": lambda: CellNetwork(GENOTYPE, num_classes=3, init_channels=4, num_cells=3, auxiliary=True),
+    "ImageNet": lambda: CellNetwork(GENOTYPE, stem="imagenet", input_shape=(224, 224, 3), init_channels=4, num_cells=3),
     "path": lambda: path_network(),
 }
 

@@ -19,7 +19,7 @@ from sharpkeras.measure.memory import available_bytes
 from sharpkeras.optimizers import SGD, Adam
 from sharpkeras.searching.search_model import SearchModel
 from sharpkeras.spaces.cell.genotype import Genotype
-from sharpkeras.spaces.cell.network import Network
+from sharpkeras.spaces.cell.network import CellNetwork
 from sharpkeras.spaces.cell.space import CellSpace
 from sharpkeras.spaces.hypercuboid import multichannel
 from sharpkeras.training.training_model import TrainingModel
@@ -51,7 +51,7 @@ def search_model(space, supernet):
 def cell_training():
     """With drop path, so that the second run of a cell has to draw what the first one drew."""
     random.seed(0)
-    network = Network(GENOTYPE, "darts", input_shape=SHAPE, num_classes=CLASSES, init_channels=4, num_cells=2)
+    network = CellNetwork(GENOTYPE, "darts", input_shape=SHAPE, num_classes=CLASSES, init_channels=4, num_cells=2)
     network.drop_path_rate.assign(0.3)
     return TrainingModel(network, SGD(0.05))
 

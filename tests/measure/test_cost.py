@@ -13,13 +13,13 @@ from sharpkeras.errors import ConfigError
 from sharpkeras.measure import cost as cost_rules
 from sharpkeras.measure.cost import Cost, count, of_layer, per_layer
 from sharpkeras.paper import published
-from sharpkeras.spaces.cell.network import Network
+from sharpkeras.spaces.cell.network import CellNetwork
 
 
 def network_of(reproduce, auxiliary=False):
     input_shape = tuple(reproduce["input"])
     imagenet = input_shape[0] == 224
-    return Network(
+    return CellNetwork(
         published.genotype(reproduce["genotype"]),
         ops=reproduce["ops"],
         stem="imagenet" if imagenet else "cifar",

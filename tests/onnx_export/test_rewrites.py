@@ -18,7 +18,7 @@ from sharpkeras.measure import cost  # noqa: E402
 from sharpkeras.onnx_export import conversion, export_onnx, rewrites  # noqa: E402
 from sharpkeras.onnx_export.verification import structural_problems  # noqa: E402
 from sharpkeras.spaces.cell.genotype import Genotype  # noqa: E402
-from sharpkeras.spaces.cell.network import Network  # noqa: E402
+from sharpkeras.spaces.cell.network import CellNetwork  # noqa: E402
 
 GENOTYPE = {
     "normal": [["sep_conv_3x3", 0], ["sep_conv_3x3", 1], ["sep_conv_3x3", 0], ["dil_conv_3x3", 0]],
@@ -32,7 +32,8 @@ GENOTYPE = {
 def converted(request):
     """A network of cells that has all that is rewritten, at an even and at an odd number of pixels."""
     side = request.param
-    network = Network(Genotype.from_dict(GENOTYPE), "sharp", input_shape=(side, side, 3), init_channels=6, num_cells=4)
+    sizes = {"input_shape": (side, side, 3), "init_channels": 6, "num_cells": 4}
+    network = CellNetwork(Genotype.from_dict(GENOTYPE), "sharp", **sizes)
     return conversion.convert(randomize(network.inference_model()), (side, side, 3), 17)
 
 

@@ -8,13 +8,14 @@ from sharpkeras.errors import RunError
 from sharpkeras.paper import published
 from sharpkeras.primitives import OPS, PRIMITIVES
 from sharpkeras.spaces import state_dict
-from sharpkeras.spaces.cell.network import Network
+from sharpkeras.spaces.cell.network import CellNetwork
 from sharpkeras.spaces.cell.space import CellSpace
 
 
 def network(**changes):
     sizes = dict(input_shape=(32, 32, 3), num_classes=4, init_channels=4, num_cells=4, auxiliary=True)
-    return Network(changes.pop("genotype", published.genotype("SHARP_DARTS")), "sharp", "cifar", **{**sizes, **changes})
+    genotype = changes.pop("genotype", published.genotype("SHARP_DARTS"))
+    return CellNetwork(genotype, "sharp", "cifar", **{**sizes, **changes})
 
 
 def supernet(ops="darts"):
@@ -24,7 +25,7 @@ def supernet(ops="darts"):
 
 MODELS = {
     "cifar": network,
-    "imagenet": lambda: Network(
+    "imagenet": lambda: CellNetwork(
         published.genotype("NASNet-A"),
         "darts",
         "imagenet",

@@ -4,7 +4,7 @@ import numpy as np
 
 from sharpkeras.primitives import OPS
 from sharpkeras.spaces.cell.genotype import Genotype
-from sharpkeras.spaces.cell.network import Network
+from sharpkeras.spaces.cell.network import CellNetwork
 
 
 def randomize(model, seed=0):
@@ -41,5 +41,5 @@ def random_network(seed, image_size=8, init_channels=4, num_cells=3):
     (normal, normal_concat), (reduce, reduce_concat) = cell(), cell()
     fields = {"normal": normal, "normal_concat": normal_concat, "reduce": reduce, "reduce_concat": reduce_concat}
     sizes = {"init_channels": init_channels, "num_cells": num_cells, "num_classes": 5}
-    network = Network(Genotype.from_dict(fields, ops=ops), ops, input_shape=(image_size, image_size, 3), **sizes)
+    network = CellNetwork(Genotype.from_dict(fields, ops=ops), ops, input_shape=(image_size, image_size, 3), **sizes)
     return randomize(network, seed).inference_model()

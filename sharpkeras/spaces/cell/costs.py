@@ -31,7 +31,7 @@ def costs(
     Args:
         space: CellSpace.
         measure: (layer, input shape (H, W, C)) → its cost, a number.
-        input_shape, num_classes, init_channels, num_cells, stem, mid_filters: of the final Network.
+        input_shape, num_classes, init_channels, num_cells, stem, mid_filters: of the final CellNetwork.
     """
 
     @functools.cache

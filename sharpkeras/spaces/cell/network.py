@@ -19,14 +19,14 @@ from sharpkeras.layers import (
 )
 from sharpkeras.spaces.cell import topology
 from sharpkeras.spaces.cell.genotype import Genotype
-from sharpkeras.spaces.final_network import FinalNetwork, classify, dense, image_input
+from sharpkeras.spaces.final_network import FinalNetwork, classify, default_name, dense, image_input
 from sharpkeras.spaces.state_dict import Slot, layer_slots
 
 AUXILIARY_STRIDES = {"cifar": 3, "imagenet": 2}
 
 
-@keras.saving.register_keras_serializable("sharpkeras")
-class Network(FinalNetwork):
+@keras.saving.register_keras_serializable("sharpkeras", name="Network")  # as files name it
+class CellNetwork(FinalNetwork):
     """A stack of cells with one classifier, and in training an auxiliary one (Fig. 2).
 
     Images (B, H, W, C), normalised → {"logits": (B, classes), "auxiliary": (B, classes) if asked, "unread": states that
@@ -81,7 +81,7 @@ class Network(FinalNetwork):
         stages.append((states[1:], (outputs["logits"],)))
         if unread:
             outputs["unread"] = unread
-        super().__init__(images, outputs, stages, name=name)
+        super().__init__(images, outputs, stages, name=name or default_name("network"))
 
 
 def cell(states, plan, genotype, ops, mid_filters, drop_path, concat=None):

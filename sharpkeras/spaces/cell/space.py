@@ -17,8 +17,8 @@ from sharpkeras.spaces.architecture import Place
 from sharpkeras.spaces.cell import topology
 from sharpkeras.spaces.cell.costs import costs as cell_costs
 from sharpkeras.spaces.cell.genotype import Genotype
-from sharpkeras.spaces.cell.network import Network, check_size
-from sharpkeras.spaces.cell.supernet import Supernet
+from sharpkeras.spaces.cell.network import CellNetwork, check_size
+from sharpkeras.spaces.cell.supernet import CellSupernet
 from sharpkeras.spaces.search_space import Measure
 
 ALPHA_DEVIATION = 1e-3
@@ -131,12 +131,12 @@ class CellSpace(SearchSpace[Genotype]):
         num_classes: int = 10,
         init_channels: int = 16,
         num_cells: int = 8,
-    ) -> Supernet:
-        """The built Supernet of this space for images (H, W, C)."""
+    ) -> CellSupernet:
+        """The built CellSupernet of this space for images (H, W, C)."""
         check_size(input_shape, "cifar", auxiliary=False)
         sizes = dict(num_classes=num_classes, init_channels=init_channels, num_cells=num_cells)
         nodes = dict(num_nodes=self.num_nodes, num_concatenated=self.num_concatenated)
-        supernet = Supernet(self.primitive_names, self.ops, **sizes, **nodes)
+        supernet = CellSupernet(self.primitive_names, self.ops, **sizes, **nodes)
         supernet.build((None, *input_shape))
         return supernet
 
@@ -202,7 +202,7 @@ class CellSpace(SearchSpace[Genotype]):
         return tuple((self.primitive_names[name], int(source)) for source, name in pairs)
 
     def costs(self, measure: Measure, input_shape: tuple[int, int, int], num_classes: int, **options: Any) -> Costs:
-        """What each choice adds to the final Network; see `costs.costs`."""
+        """What each choice adds to the final CellNetwork; see `costs.costs`."""
         return cell_costs(self, measure, input_shape, num_classes, **options)
 
     def cost_of(self, architecture: Genotype, costs: Costs) -> float:
@@ -253,9 +253,9 @@ class CellSpace(SearchSpace[Genotype]):
         input_shape: tuple[int, int, int] = (32, 32, 3),
         num_classes: int = 10,
         **options: Any,
-    ) -> Network:
-        """The final Network of a Genotype, with this space's op table; see `network.Network`."""
-        return Network(architecture, self.ops, input_shape=input_shape, num_classes=num_classes, **options)
+    ) -> CellNetwork:
+        """The CellNetwork of a Genotype, with this space's op table."""
+        return CellNetwork(architecture, self.ops, input_shape=input_shape, num_classes=num_classes, **options)
 
     # --- pictures ---
 

@@ -11,12 +11,12 @@ from sharpkeras.backend.rematerialization import recomputed
 from sharpkeras.layers import BatchNormalization, Conv2D
 from sharpkeras.spaces.cell import network, topology
 from sharpkeras.spaces.cell.search_cell import SearchCell
-from sharpkeras.spaces.final_network import dense
+from sharpkeras.spaces.final_network import default_name, dense
 from sharpkeras.spaces.state_dict import Slot, layer_slots
 
 
-@keras.saving.register_keras_serializable("sharpkeras")
-class Supernet(keras.Model):
+@keras.saving.register_keras_serializable("sharpkeras", name="Supernet")  # as files name it
+class CellSupernet(keras.Model):
     """The network of the search: a stack of search cells (Fig. 2) that takes its mixing weights as an input.
 
     Args:
@@ -42,9 +42,11 @@ class Supernet(keras.Model):
         num_cells: int = 8,
         num_nodes: int = 4,
         num_concatenated: int = 4,
+        name: str | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(autocast=False, **kwargs)  # the mixing weights reach the cells as they are
+        # The mixing weights reach the cells as they are.
+        super().__init__(autocast=False, name=name or default_name("supernet"), **kwargs)
         network.check_channels(init_channels, "init_channels")
         self._arguments = dict(primitive_names=tuple(primitive_names), ops=ops, num_classes=num_classes)
         self._arguments |= dict(init_channels=init_channels, num_cells=num_cells)

@@ -12,7 +12,7 @@ from sharpkeras.spaces import state_dict
 from sharpkeras.spaces.cell import topology
 from sharpkeras.spaces.cell.genotype import Genotype
 from sharpkeras.spaces.cell.mixed_op import MixedOp
-from sharpkeras.spaces.cell.network import Network
+from sharpkeras.spaces.cell.network import CellNetwork
 from sharpkeras.spaces.cell.search_cell import SearchCell
 from sharpkeras.spaces.cell.space import CellSpace
 
@@ -161,7 +161,7 @@ def test_a_network_is_a_supernet_with_one_hot_weights(ops):
     # offset, here still at 1 and 0.
     space = CellSpace(PRIMITIVES["darts"], ops, num_nodes=2, num_concatenated=2)
     supernet = space.supernet((8, 8, 3), 5, init_channels=4, num_cells=3)
-    network = Network(COMPARABLE, ops, "cifar", (8, 8, 3), 5, init_channels=4, num_cells=3)
+    network = CellNetwork(COMPARABLE, ops, "cifar", (8, 8, 3), 5, init_channels=4, num_cells=3)
     hot, edges = one_hot(space, COMPARABLE)
     copy_weights(supernet, network, space, edges)
 
