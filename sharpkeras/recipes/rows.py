@@ -4,8 +4,9 @@
 """
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, ClassVar, Generic, Self, TypeVar
 
 from sharpkeras import primitives, weighting
 from sharpkeras.errors import ConfigError
@@ -26,10 +27,36 @@ SPECS = "digits, cifar10, imagenet or folder:PATH; `sharpkeras list datasets` ha
 class Recipe(Settings):
     """What SearchRecipe and TrainRecipe share: the rules between settings, and the size of a trial."""
 
-    # What only a training can set.
-    resize_size, random_resized_crop, autoaugment = None, False, "none"
+    # Each of the two defines these as settings, with help, range and default of its own.
+    dataset: str
+    limit: int | None
+    image_size: int | None
+    ops: str
+    init_channels: int
+    num_cells: int
+    final_filters: int
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    min_learning_rate: float
+    power: float
+    warmup_epochs: int
+    momentum: float
+    l2: float
+    clip_norm: float
+    crop_padding_px: int
+    cutout_px: int
+    precision: str
+    seed: int
 
-    def __post_init__(self):
+    # What only a training can set.
+    resize_size: int | None = None
+    random_resized_crop: bool = False
+    autoaugment: str = "none"
+
+    smoke_sizes: ClassVar[dict[str, int]]  # further sizes of a trial
+
+    def __post_init__(self) -> None:
         super().__post_init__()
         if self.min_learning_rate > self.learning_rate:
             raise ConfigError(
@@ -53,8 +80,9 @@ class Recipe(Settings):
         """The same at the smallest size: two steps on generated images of the right size, in a narrow network."""
         family = self.dataset.removeprefix("generated:").partition(":")[0]
         dataset = f"generated:{family if family in ('digits', 'imagenet') else 'cifar10'}"
-        sizes = dict(init_channels=4, num_cells=3, batch_size=4, epochs=1, warmup_epochs=0)
-        return dataclasses.replace(self, dataset=dataset, **sizes, **self.smoke_sizes)
+        changes: dict[str, Any] = {"dataset": dataset, **self.smoke_sizes}
+        changes |= dict(init_channels=4, num_cells=3, batch_size=4, epochs=1, warmup_epochs=0)
+        return dataclasses.replace(self, **changes)
 
 
 @dataclass(frozen=True)
@@ -114,7 +142,7 @@ class SearchRecipe(Recipe):
     # Two batches of four in either half.
     smoke_sizes = {"limit": 16, "num_nodes": 2, "num_scales": 2, "final_filters": 32}
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         budgets = [f"max_{name}" for name in COST_LIMITS.values() if getattr(self, f"max_{name}") is not None]
         if len(budgets) > 1:
@@ -199,8 +227,11 @@ class TrainRecipe(Recipe):
     smoke_sizes = {"limit": 10}  # two batches of four, and what is held out
 
 
+R = TypeVar("R", bound=Recipe)
+
+
 @dataclass(frozen=True)
-class RecipeEntry:
+class RecipeEntry(Generic[R]):
     """A recipe by name.
 
     Args:
@@ -211,7 +242,7 @@ class RecipeEntry:
         note: where paper, official code and published command differ, and what was taken.
     """
 
-    settings: Recipe
+    settings: R
     summary: str
     architecture: str | None = None
     printed: tuple | None = None
@@ -233,7 +264,7 @@ _SEARCH = SearchRecipe(
 _SEARCH_NOTE = "60 epochs as the paper says; the published commands have 120, and batch 48 (darts) or 24 (sharp)"
 
 
-def _search(**settings):
+def _search(**settings: Any) -> SearchRecipe:
     return dataclasses.replace(_SEARCH, **settings)
 
 
@@ -245,7 +276,7 @@ _MULTICHANNEL_NOTE = (
 )
 
 
-def _multichannel(**settings):
+def _multichannel(**settings: Any) -> SearchRecipe:
     sizes = {"space": "multichannel", "init_channels": 32, "num_scales": 4, "num_cells": 4}
     return _search(**sizes, cutout_px=16, **settings)
 
@@ -357,7 +388,7 @@ _IMAGENET_NOTE = (
 )
 
 
-def _imagenet(mid_channels=None):
+def _imagenet(mid_channels: int | None = None) -> TrainRecipe:
     return dataclasses.replace(_IMAGENET, mid_channels=mid_channels)
 
 
@@ -457,7 +488,9 @@ DATA = ("dataset", "limit", "image_size")  # settings that say which images are 
 AUXILIARY_SIDES = range(29, 41)  # pixels that the auxiliary head of the cifar stem is made for
 
 
-def training_of(search, name=None, shape=None, images=None):
+def training_of(
+    search: SearchRecipe, name: str | None = None, shape: Sequence[int] | None = None, images: int | None = None
+) -> TrainRecipe:
     """The TrainRecipe by which the find of a SearchRecipe is trained: it reads the images of the search.
 
     A recipe of ImageNet keeps its own images, as costs and budgets that name it mean ImageNet, unless the search read
@@ -471,7 +504,8 @@ def training_of(search, name=None, shape=None, images=None):
         images: how many these are.
     """
     row = TRAININGS[name or search.cost_of or search.training].settings
-    changes, space = {"ops": search.ops}, find_space(search.space)
+    space = find_space(search.space)
+    changes: dict[str, Any] = {"ops": search.ops}
     changes |= dict.fromkeys(ARCHITECTURES[space.architecture].without, 0.0)
     changes |= {} if search.cost_of else {name: getattr(search, name) for name in space.searched_sizes}
     if row.stem == IMAGENET and search.dataset.partition(":")[0] != IMAGENET:
@@ -481,9 +515,9 @@ def training_of(search, name=None, shape=None, images=None):
     return _fitting(dataclasses.replace(row, **changes), search, shape, images)
 
 
-def _fitting(recipe, search, shape, images):
+def _fitting(recipe: TrainRecipe, search: SearchRecipe, shape: Sequence[int] | None, images: int | None) -> TrainRecipe:
     """The TrainRecipe with what images of that shape and number leave no room for made smaller."""
-    changes = {}
+    changes: dict[str, Any] = {}
     if shape and recipe.stem != IMAGENET:
         side = min(shape[:2])
         changes |= {"cutout_px": side // 2} if recipe.cutout_px > side else {}
@@ -507,7 +541,7 @@ def network_sizes(
 ) -> NetworkSpec:
     """The NetworkSpec of a row of NETWORKS, by default the first, with what is given instead."""
     stem, pixels, classes, channels, cells = NETWORKS[name or next(iter(NETWORKS))]
-    sizes = {"stem": stem, "init_channels": channels, "num_cells": cells}
+    sizes: dict[str, Any] = {"stem": stem, "init_channels": channels, "num_cells": cells}
     recipe = TrainRecipe(auxiliary_weight=0.0, **(sizes | settings))
     side = input_size or pixels
     return NetworkSpec(recipe, (side, side, 3), num_classes or classes)

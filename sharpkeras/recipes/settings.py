@@ -22,10 +22,11 @@ def setting(default: Any, help: str, low: float | None = None, high: float | Non
     return dataclasses.field(default=default, metadata=dict(help=help, low=low, high=high, choices=choices))
 
 
+@dataclasses.dataclass(frozen=True)
 class Settings:
     """A frozen dataclass of `setting`s: range checks, and the way from and to JSON."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for field in self.fields():
             _check(field, getattr(self, field.name))
 
@@ -94,7 +95,7 @@ class Settings:
         return {name: read(name, value) for name, value in values.items()}
 
 
-def _check(field, value, where=None):
+def _check(field: dataclasses.Field, value: Any, where: str | None = None) -> None:
     """Raises ConfigError unless `value` has the field's type and lies in its range."""
     rule, kind, optional = field.metadata, _kind(field), "None" in str(field.type)
     path = f"{where}: {field.name}" if where else field.name
@@ -112,7 +113,7 @@ def _check(field, value, where=None):
         raise ConfigError("unknown value", where=path, seen=value, allowed=", ".join(choices))
 
 
-def _is_finite(number):
+def _is_finite(number: float) -> bool:
     """Whether it is finite as a float too, which an integer of 400 digits is not."""
     try:
         return math.isfinite(number)
@@ -128,12 +129,12 @@ def count(text: str) -> int:
     return int(number)
 
 
-def _kind(field):
+def _kind(field: dataclasses.Field) -> type[bool | int | float | str]:
     """bool, int, float or str."""
     return next(kind for kind in (bool, int, float, str) if kind.__name__ in str(field.type))
 
 
-def _value(text, kind):
+def _value(text: str, kind: type[bool | int | float | str]) -> Any:
     """The text as a value of that kind, or as it is where it cannot be read so: the check then says what is wrong."""
     if text.lower() == "none" and kind is not str:
         return None
