@@ -129,13 +129,19 @@ def _typed(arguments: Sequence[str]) -> str | None:
     return next((word for before, word in pairs if word in COMMANDS and before != "--import"), None)
 
 
+class OnStderr(logging.Handler):
+    """What the library warns of, as a line on stderr."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        click.echo(f"warning: {printable(flags.rendered(record.getMessage()))}", err=True)
+
+
 def _show_warnings() -> None:
     """Puts the library's warnings on stderr, once per process; they also go into a run's log.txt."""
     logger = logging.getLogger("sharpkeras")
     if not any(handler.name == "stderr" for handler in logger.handlers):
-        handler = logging.Handler(logging.WARNING)
+        handler = OnStderr(logging.WARNING)
         handler.name = "stderr"
-        handler.emit = lambda record: click.echo(f"warning: {printable(flags.rendered(record.getMessage()))}", err=True)
         logger.addHandler(handler)
 
 

@@ -103,7 +103,7 @@ def backend(function: Callable[..., Any], of_run: str | None = None) -> Callable
     @functools.wraps(function)
     def command(*arguments: Any, backend: str | None, device: str, **options: Any) -> Any:
         named = backend or os.environ.get("KERAS_BACKEND")
-        choose_backend(named or backend_of(options.get(of_run)), device)
+        choose_backend(named or (backend_of(options.get(of_run)) if of_run else None), device)
         return function(*arguments, **options)
 
     return command
@@ -118,7 +118,7 @@ def backend_to_be(arguments: Sequence[str]) -> str | None:
     command, *words = arguments
     if command in ("quickstart", "export") or command == "benchmark" and "--primitives" in words:
         return BACKENDS[0]  # as these say
-    named = [after for word, after in zip(words, words[1:]) if word == "--backend"]
+    named: list[str | None] = [after for word, after in zip(words, words[1:]) if word == "--backend"]
     named += [word.partition("=")[2] for word in words if word.startswith("--backend=")]
     named = [name for name in named if name in BACKENDS] or [os.environ.get("KERAS_BACKEND")]
     of_run = map(recorded_backend, words) if command == "train" else ()
@@ -151,7 +151,7 @@ def choose_backend(name: str | None = None, device: str = "auto") -> None:
         allowed = ", ".join(BACKENDS)
         raise ConfigError("unsupported Keras backend", where="KERAS_BACKEND", seen=name, allowed=allowed)
     context = click.get_current_context(silent=True)
-    refuse_old(allowed=bool(context) and context.find_root().params.get("allow_old_deps", False))
+    refuse_old(allowed=context is not None and context.find_root().params.get("allow_old_deps", False))
     require_backend(name)
     _forget_settings_of_keras()
     os.environ["KERAS_BACKEND"] = name
@@ -244,7 +244,7 @@ def recipe_options(recipe_class: type[Recipe]) -> Callable[[Callable[..., Any]],
 
             return function(*arguments, recipe_of=recipe_of, smoke=smoke, **options)
 
-        command = settings(recipe_class, *[field.name for field in fields])(command)
+        decorated = settings(recipe_class, *[field.name for field in fields])(command)
         for option in (
             click.option("--smoke", is_flag=True, help="Take two steps on generated images in a narrow network."),
             click.option("--strict", is_flag=True, help="Refuse a flag that contradicts --config."),
@@ -257,8 +257,8 @@ def recipe_options(recipe_class: type[Recipe]) -> Callable[[Callable[..., Any]],
                 help="Take settings from a JSON or TOML file.",
             ),
         ):
-            command = option(command)
-        return command
+            decorated = option(decorated)
+        return decorated
 
     return decorate
 
@@ -311,7 +311,7 @@ class RowNames(click.Choice):
         self.table, self.case_sensitive = table, True
 
     @property
-    def choices(self) -> tuple[str, ...]:
+    def choices(self) -> tuple[str, ...]:  # type: ignore[override]  # an attribute there
         return tuple(self.table() if callable(self.table) else self.table)
 
 
@@ -375,7 +375,7 @@ def tell_forecast(forecast: "Forecast", as_json: bool) -> None:
 def tell_printed(row: RecipeEntry) -> None:
     """Says what the paper prints for a recipe, and what was decided where its sources differ."""
     entry = published.printed(row)
-    if entry:
+    if entry and row.printed:
         errors = ", ".join(errors_printed(entry))
         size = f"{entry['params_m']} M parameters, {addmults_printed(entry)} AddMults"
         click.echo(f"the paper's table {row.printed[0]}, {entry['name']}: {errors}; {size}", err=True)
@@ -437,12 +437,11 @@ def _option(field: dataclasses.Field, names: Iterable[str]) -> Callable[[Callabl
         text += f"  [digits: {field.default}]"
     if "bool" in str(field.type):
         return click.option(f"{flag}/--no-{flag[2:]}", field.name, default=None, help=text)
+    kind: click.ParamType | type[str] = str
     if rule["choices"]:
         kind = RowNames(rule["choices"])
     elif "int" in str(field.type):
         kind = CountRange(rule["low"], rule["high"])
     elif "float" in str(field.type):
         kind = FiniteRange(rule["low"], rule["high"])
-    else:
-        kind = str
     return click.option(flag, field.name, type=kind, help=text)

@@ -5,7 +5,9 @@ import json
 import os
 import re
 import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -70,18 +72,18 @@ SPACE = ("dataset", "image_size", "space", "ops", "num_nodes", "init_channels", 
 @options.overwrite
 @options.as_json
 def command(
-    models,
-    batch_sizes,
-    threads,
-    runs,
-    percentiles,
-    providers,
-    timeout_s,
-    max_memory_gib,
-    fail_on_noise,
-    primitives,
-    as_json,
-    **others,
+    models: tuple[str, ...],
+    batch_sizes: tuple[int, ...],
+    threads: int | None,
+    runs: int | None,
+    percentiles: tuple[int, ...],
+    providers: str,
+    timeout_s: float,
+    max_memory_gib: float | None,
+    fail_on_noise: bool,
+    primitives: bool,
+    as_json: bool,
+    **others: Any,
 ) -> None:
     """Latency of networks side by side, or of the --primitives of a search.
 
@@ -98,7 +100,11 @@ def command(
     if primitives and len(batch_sizes) > 1:
         raise click.UsageError("--primitives takes one --batch-size.")
     if primitives:
-        timing = {"threads": threads, "providers": api.provider_names(providers), "timeout_s": timeout_s}
+        timing: dict[str, Any] = {
+            "threads": threads,
+            "providers": api.provider_names(providers),
+            "timeout_s": timeout_s,
+        }
         timing |= {"memory_bytes": max_memory_gib and int(max_memory_gib * 2**30)}
         timing |= {"runs": runs or RUNS_OF_PART, "batch_size": batch_sizes[0]}
         unstable = _time_primitives(given, as_json, timing)
@@ -114,7 +120,9 @@ def command(
         raise VerificationError("the machine is too noisy", where=" ".join(models) or "--primitives", seen=unstable)
 
 
-def _time_models(models, as_json, timing, percentiles):
+def _time_models(
+    models: tuple[str, ...], as_json: bool, timing: Mapping[str, Any], percentiles: tuple[int, ...]
+) -> str:
     """Prints the latencies of networks that take turns; returns what makes them unstable, in words."""
     import sharpkeras as sk
 
@@ -142,7 +150,7 @@ def _time_models(models, as_json, timing, percentiles):
     return "; ".join(doubts)
 
 
-def _next(models, timing):
+def _next(models: tuple[str, ...], timing: Mapping[str, Any]) -> Sequence[Any]:
     """The command that tells more: the same with the runs that a 99th percentile needs, or one on the first network."""
     if timing["runs"] < MANY_RUNS:
         sizes = [word for size in timing["batch_size"] for word in ("--batch-size", size)]
@@ -154,7 +162,7 @@ def _next(models, timing):
     return ["export", in_keras[1]] if in_keras else ["inspect", models[0]]
 
 
-def _ready_backend(model):
+def _ready_backend(model: str) -> None:
     """Chooses the backend of Keras for a training run; nothing for an ONNX file."""
     if in_keras := api.backend_and_run(model):
         require_backend(in_keras[0])
@@ -163,16 +171,16 @@ def _ready_backend(model):
 
 
 @contextlib.contextmanager
-def _turns_shown(batch_sizes):
+def _turns_shown(batch_sizes: Sequence[int]) -> Iterator[Callable[[int, int], None]]:
     """What tells `latency.benchmark` the turns that are done, as a bar for each batch size on a terminal."""
     from rich.console import Console
-    from rich.progress import Progress
+    from rich.progress import Progress, TaskID
 
     console = Console(stderr=True)
     with Progress(console=console, disable=not console.is_terminal, transient=True) as bars:
-        tasks = []
+        tasks: list[TaskID] = []
 
-        def show(done, turns):
+        def show(done: int, turns: int) -> None:
             if done == 1:
                 tasks.append(bars.add_task(f"batch size {batch_sizes[len(tasks)]}", total=turns))
             bars.update(tasks[-1], completed=done)
@@ -180,17 +188,17 @@ def _turns_shown(batch_sizes):
         yield show
 
 
-def _noisy(report):
+def _noisy(report: dict[str, Any]) -> list[dict[str, Any]]:
     return [row for row in report["models"] if row["unstable"]]
 
 
-def _engine(row):
+def _engine(row: Mapping[str, Any]) -> str:
     """ "ONNX Runtime (onnxruntime 1.32.0): CPUExecutionProvider"."""
     versions = ", ".join(f"{name} {version}" for name, version in row["versions"].items())
     return f"{row['engine']} ({versions}): {', '.join(row['providers'])}"
 
 
-def _records(report):
+def _records(report: dict[str, Any]) -> list[dict[str, Any]]:
     """The figures of a report of `latency.benchmark` as lines of a table, for each batch size and network."""
     rows, pairs = report["models"], {(pair["model"], pair["batch_size"]): pair for pair in report["comparisons"]}
     percentiles = [name.removesuffix("_ms") for name in rows[0] if re.fullmatch(r"p\d+_ms", name)]
@@ -212,16 +220,16 @@ def _records(report):
     return records
 
 
-def _between(interval):
+def _between(interval: Sequence[float]) -> str:
     return "–".join(map(_short, interval))
 
 
-def _short(value):
+def _short(value: float) -> str:
     """Three digits, without an exponent where there are more: "0.0523", "18.0", "5,146"."""
     return f"{value:,.0f}" if value >= 100 else f"{value:#.3g}".rstrip(".")
 
 
-def _time_primitives(given, as_json, timing):
+def _time_primitives(given: dict[str, Any], as_json: bool, timing: Mapping[str, Any]) -> str | None:
     """Writes the table of latencies and prints what it is about; returns what makes it unstable, in words."""
     if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
         click.echo("primitives are exported on TensorFlow", err=True)
@@ -248,7 +256,7 @@ def _time_primitives(given, as_json, timing):
     return "more than half of the parts" if result["unstable"] else None
 
 
-def _shown(parts):
+def _shown(parts: Sequence[Any]) -> Iterable[Any]:
     """The parts one at a time, with a bar on a terminal."""
     from rich.console import Console
     from rich.progress import track

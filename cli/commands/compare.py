@@ -1,7 +1,9 @@
 """`sharpkeras compare`"""
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -30,7 +32,7 @@ WATCH = {  # words with the unit, scale, digits
 @click.option("--picture", type=click.Path(path_type=Path), help="Draw the collapse watch of searches as this PNG.")
 @options.overwrite
 @options.as_json
-def command(runs, force, picture, overwrite, as_json) -> None:
+def command(runs: tuple[Path, ...], force: bool, picture: Path | None, overwrite: bool, as_json: bool) -> None:
     """Runs side by side: errors, seeds, collapse watch.
 
     Trainings by their test error: groups of seeds as median ± range/2 and as a mean with its t-interval, and exact
@@ -39,7 +41,7 @@ def command(runs, force, picture, overwrite, as_json) -> None:
     options.choose_backend()
     import sharpkeras as sk
 
-    def tell(report):
+    def tell(report: dict[str, Any]) -> None:
         _tell(report, picture, as_json)
 
     report = sk.compare(runs, force=force, picture=picture, overwrite=overwrite, tell=tell)
@@ -50,7 +52,7 @@ def command(runs, force, picture, overwrite, as_json) -> None:
     options.say_next(*_next(report))
 
 
-def _tell(report, picture, as_json):
+def _tell(report: dict[str, Any], picture: Path | None, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({**report, "picture": picture and str(picture)}))
         return
@@ -64,7 +66,7 @@ def _tell(report, picture, as_json):
         click.echo("Trainings and searches stand in tables of their own: nothing of one compares with the other.")
 
 
-def _print_trainings(report):
+def _print_trainings(report: dict[str, Any]) -> None:
     labelled = any(row["labels"] for row in report["trainings"])
     tables.show(
         [
@@ -100,7 +102,7 @@ def _print_trainings(report):
         click.echo(f"{first} against {second}, {dataset}: {pair['text']}")
 
 
-def _errors(row):
+def _errors(row: Mapping[str, Any]) -> str:
     """A line for each dataset that a training was evaluated on, or why there is none."""
     if not row["evaluations"]:
         return "not evaluated" if row["status"] == "finished" else row["status"]
@@ -113,19 +115,19 @@ def _errors(row):
     return "\n".join(lines)
 
 
-def _labels(row):
+def _labels(row: Mapping[str, Any]) -> str:
     return tables.whole("\n".join(row["labels"]))
 
 
-def _print_searches(report):
+def _print_searches(report: dict[str, Any]) -> None:
     """A column for each search: its last epoch, and behind it the one with the most edges won without weights."""
     searches = report["searches"]
     lines = {"": [tables.whole(row["name"]) for row in searches]}
     lines |= {name: [row[name] for row in searches] for name in ("group", "weighting", "space", "seed", "status")}
     lines |= {"labels": [_labels(row) or None for row in searches]} if any(row["labels"] for row in searches) else {}
     watch = _watch([row["last"] or {} for row in searches])
-    for name, (words, *form) in {"epoch": ("epoch", 1, 0), **watch}.items():
-        lines[words] = [_last_and_worst(row, name, *form) for row in searches]
+    for name, (words, scale, digits) in {"epoch": ("epoch", 1, 0), **watch}.items():
+        lines[words] = [_last_and_worst(row, name, scale, digits) for row in searches]
     # The network that is trained next can be another: `sharpkeras cost RUN` counts that.
     counted = [(row["last"] or {}).get("found_parameters") is not None for row in searches]
     sizes = [row.get("cost_of") or "the search's size" for row in searches]
@@ -136,13 +138,13 @@ def _print_searches(report):
         _print_groups(groups)
 
 
-def _watch(rows):
+def _watch(rows: Sequence[Any]) -> dict[str, tuple[str, float, int]]:
     """WATCH, with the entropies of spaces that it does not know."""
     entropies = [name for row in rows for name in row if name.startswith("entropy_") and name not in WATCH]
     return WATCH | {name: (f"entropy, {printable(name[8:])}, nats", 1, 4) for name in entropies}
 
 
-def _print_groups(groups):
+def _print_groups(groups: Sequence[Any]) -> None:
     """A column for each group of seeds."""
     from sharpkeras.measure.statistics import Estimate
 
@@ -157,14 +159,14 @@ def _print_groups(groups):
     _show("Groups of seeds: last epoch", lines)
 
 
-def _show(title, lines):
+def _show(title: str, lines: dict[str, Any]) -> None:
     """A standing table of the values by heading, without the headings of nothing: a space has not all of them."""
     lines = {heading: values for heading, values in lines.items() if any(value is not None for value in values)}
     records = [dict(zip(lines, values)) for values in zip(*lines.values())]
     tables.show(records, title=title, standing=True, width=max(tables.WIDTH, 36 + 20 * len(records)))
 
 
-def _last_and_worst(row, name, scale, digits):
+def _last_and_worst(row: Mapping[str, Any], name: str, scale: float, digits: int) -> str | None:
     last, worst = ((row[epoch] or {}).get(name) for epoch in ("last", "worst"))
     if last is None:
         return None
@@ -173,14 +175,14 @@ def _last_and_worst(row, name, scale, digits):
     return " ".join([in_words[0], *[f"({words})" for words in in_words[1:]]])
 
 
-def _mean(mean, scale, digits, with_how):
+def _mean(mean: Any, scale: float, digits: int, with_how: bool) -> str | None:
     if mean is None:
         return None
     number = mean.number(scale, digits, unit="")
     return f"{number} ({mean.how})" if with_how else number
 
 
-def _next(report):
+def _next(report: dict[str, Any]) -> Sequence[Any]:
     """What a finished run is for; of those that have not ended, what they are."""
     done = {kind: [row for row in report[kind] if row["status"] == "finished"] for kind in ("trainings", "searches")}
     waiting = [row for row in done["trainings"] if not row["evaluations"]]
@@ -190,5 +192,5 @@ def _next(report):
     return "inspect", (report["trainings"] or report["searches"])[0]["run"]
 
 
-def _integer(value):
+def _integer(value: float) -> str | None:
     return None if value is None else f"{value:,}"

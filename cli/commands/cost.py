@@ -2,11 +2,18 @@
 
 import dataclasses
 import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from sharpkeras.recipes import DIGITS, TRAININGS
 from sharpkeras_cli import options, tables
+
+if TYPE_CHECKING:
+    from sharpkeras.experiment.cost import SizedNetwork
+    from sharpkeras.measure.cost import LayerCost
+    from sharpkeras.spaces.search_space import SearchSpace
 
 
 @click.command("cost")
@@ -14,7 +21,7 @@ from sharpkeras_cli import options, tables
 @options.network_sizes
 @click.option("--per-layer", is_flag=True, help="Every layer, in the order of computation.")
 @options.as_json
-def command(architecture, sizes, per_layer, as_json) -> None:
+def command(architecture: str, sizes: Mapping[str, Any], per_layer: bool, as_json: bool) -> None:
     """Parameters and AddMults of an ARCHITECTURE.
 
     A run, a genotype or path file, or a published name; exact integers. A training run has sizes of its own, a search
@@ -44,7 +51,7 @@ def command(architecture, sizes, per_layer, as_json) -> None:
     options.say_next(*following)
 
 
-def _training(architecture, network, space):
+def _training(architecture: str, network: "SizedNetwork", space: type["SearchSpace"]) -> list[Any]:
     """The command that trains the network that was counted: on images of its size and with as many classes."""
     if network.has_own_sizes:
         return ["train", architecture]  # which reads the images of its search
@@ -52,13 +59,13 @@ def _training(architecture, network, space):
     side, *_ = spec.input_shape
     dataset = {10: "cifar10", 1000: "imagenet"}.get(spec.num_classes, "folder:PATH")
     natural = {"cifar10": 32, "imagenet": 224}.get(dataset)
-    changes = {"dataset": dataset, "image_size": None if side == natural else side}
+    changes: dict[str, Any] = {"dataset": dataset, "image_size": None if side == natural else side}
     changes |= {name: getattr(spec.recipe, name) for name in space.network_settings}
     training = dataclasses.replace(TRAININGS[DIGITS].settings, **changes)
     return ["train", architecture, *options.trained_by(DIGITS, training)]
 
 
-def _print_layers(rows):
+def _print_layers(rows: Sequence["LayerCost"]) -> None:
     counted = {"parameters": "parameters", "AddMults (paper)": "addmults_paper"}
     counted["AddMults (conv, dense)"] = "addmults_conv_dense"
     tables.show(

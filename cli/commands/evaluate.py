@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -17,7 +18,7 @@ from sharpkeras_cli import flags, options
 @options.data
 @options.backend
 @options.as_json
-def command(run, dataset, batch_size, as_json, **data_options) -> None:
+def command(run: Path, dataset: str | None, batch_size: int, as_json: bool, **data_options: Any) -> None:
     """Test error of a training RUN, with its interval.
 
     Top-1 and top-5, with the 95 % interval of Clopper and Pearson and the number of images. The run keeps the report
@@ -30,7 +31,7 @@ def command(run, dataset, batch_size, as_json, **data_options) -> None:
     import sharpkeras as sk
     from sharpkeras_cli.progress import ConsoleProgress
 
-    def tell(report):
+    def tell(report: dict[str, Any]) -> None:
         texts = {name: [flags.rendered(text) for text in report[name]] for name in ("notes", "findings")}
         _tell({**report, **texts}, as_json)
 
@@ -40,7 +41,7 @@ def command(run, dataset, batch_size, as_json, **data_options) -> None:
         options.say_next("export", run, *options.reading(data_options))
 
 
-def _tell(report, as_json):
+def _tell(report: dict[str, Any], as_json: bool) -> None:
     for note in report["notes"]:
         click.echo(f"note: {note}", err=True)
     if as_json:

@@ -2,7 +2,9 @@
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -51,19 +53,19 @@ from sharpkeras_cli import options
 @options.overwrite
 @options.as_json
 def command(
-    source,
-    out,
-    opset,
-    pixels,
-    precision,
-    calibration_images,
-    weight_bits,
-    test_images,
-    no_optimize,
-    sizes,
-    overwrite,
-    as_json,
-    **data_options,
+    source: str,
+    out: Path | None,
+    opset: int,
+    pixels: str,
+    precision: str,
+    calibration_images: int,
+    weight_bits: str | None,
+    test_images: int,
+    no_optimize: bool,
+    sizes: Mapping[str, Any],
+    overwrite: bool,
+    as_json: bool,
+    **data_options: Any,
 ) -> None:
     """Write the network of SOURCE as ONNX.
 

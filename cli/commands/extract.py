@@ -3,12 +3,18 @@
 import json
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from sharpkeras.recipes import SearchRecipe
+from sharpkeras.recipes import SearchRecipe, TrainRecipe
 from sharpkeras.spaces import find_space
 from sharpkeras_cli import options
+
+if TYPE_CHECKING:
+    from sharpkeras.api import Extraction
+    from sharpkeras.measure.cost import Cost
+    from sharpkeras.spaces.architecture import Architecture
 
 
 def strategies() -> Iterable[str]:
@@ -36,7 +42,9 @@ def strategies() -> Iterable[str]:
 @click.option("--out", type=click.Path(path_type=Path), default="extracted.json", show_default=True, help="JSON file.")
 @options.overwrite
 @options.as_json
-def command(run, epoch, strategy, routes, out, overwrite, as_json, **settings) -> None:
+def command(
+    run: str, epoch: int | None, strategy: str, routes: int, out: Path, overwrite: bool, as_json: bool, **settings: Any
+) -> None:
     """Read another architecture off a search RUN.
 
     By other strategies than the search's own, with several routes, or within a budget that it had not: of all
@@ -46,18 +54,20 @@ def command(run, epoch, strategy, routes, out, overwrite, as_json, **settings) -
     import sharpkeras as sk
 
     given = {name: value for name, value in settings.items() if value is not None}
-    how = {"strategy": strategy, "routes": routes, "epoch": epoch, "overwrite": overwrite}
+    given |= {"strategy": strategy, "routes": routes, "epoch": epoch, "overwrite": overwrite}
 
-    def tell(found):
+    def tell(found: "Extraction") -> None:
         _tell(*found, out, as_json)
 
-    _, _, recipe, training = sk.extract(run, out, **how, tell=tell, **given)
+    _, _, recipe, training = sk.extract(run, out, tell=tell, **given)
     if not as_json:
-        training = options.trained_by(recipe.cost_of or recipe.training, training)
-        options.say_next("train", out, *training, *options.by_backend_of(run))
+        how = options.trained_by(recipe.cost_of or recipe.training, training)
+        options.say_next("train", out, *how, *options.by_backend_of(run))
 
 
-def _tell(found, cost, recipe, training, out, as_json):
+def _tell(
+    found: "Architecture", cost: "Cost", recipe: SearchRecipe, training: TrainRecipe, out: Path, as_json: bool
+) -> None:
     if as_json:
         names = {"file": str(out), found.kind: found.as_dict(), "cost_of": recipe.cost_of}
         click.echo(json.dumps({**names, **cost._asdict()}))

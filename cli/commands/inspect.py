@@ -2,11 +2,15 @@
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from sharpkeras.errors import LONGEST, printable
 from sharpkeras_cli import flags, options
+
+if TYPE_CHECKING:
+    from sharpkeras.inspection.report import Report
 
 LINES = 20  # of a fact with many parts
 FINDINGS = 3  # exit code of --strict
@@ -17,7 +21,7 @@ FINDINGS = 3  # exit code of --strict
 @click.option("--strict", is_flag=True, help="End with exit code 3 where anything was found.")
 @click.option("--repair", is_flag=True, help="Do what the plan for a run directory says.")
 @options.as_json
-def command(path, strict, repair, as_json) -> int:
+def command(path: Path, strict: bool, repair: bool, as_json: bool) -> int:
     """What a file or run directory at PATH is, and whether it is sound.
 
     Nothing in it is run, and nothing is changed without --repair. Knows architectures, recipes, configs, metrics,
@@ -37,7 +41,7 @@ def command(path, strict, repair, as_json) -> int:
     return FINDINGS if strict and report.findings else 0
 
 
-def _show(report):
+def _show(report: "Report") -> None:
     click.echo(f"{printable(report.path, LONGEST)}: {report.kind}")
     facts = {printable(name, 60): fact for name, fact in report.facts.items() if fact not in (None, "", [], {})}
     width = max(map(len, facts), default=0)
@@ -57,7 +61,7 @@ def _show(report):
         click.echo(f"Next: {report.next}")
 
 
-def _lines(fact):
+def _lines(fact: Any) -> list[str]:
     """A fact as lines: many parts one below the other, of very many the first."""
     if isinstance(fact, dict):
         lines = [f"{printable(name, LONGEST)}: {printable(part, LONGEST)}" for name, part in fact.items()]

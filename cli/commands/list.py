@@ -1,25 +1,32 @@
 """`sharpkeras list`"""
 
 import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from sharpkeras.paper import published
 from sharpkeras.recipes import SEARCHES, TRAININGS
+from sharpkeras.recipes.rows import RecipeEntry
 from sharpkeras.spaces import CELL, SPACES
 from sharpkeras_cli import flags, options, tables
 
+if TYPE_CHECKING:
+    from sharpkeras.spaces.cell.genotype import Genotype
+    from sharpkeras.spaces.hypercuboid.path import Path
+
 TOPICS = ("genotypes", "paths", "spaces", "datasets", "recipes")
-COMMANDS = {"search": SEARCHES, "train": TRAININGS}
+COMMANDS: Mapping[str, Mapping[str, RecipeEntry]] = {"search": SEARCHES, "train": TRAININGS}
 
 
 @click.command("list")
 @click.argument("topic", type=click.Choice(TOPICS), required=False)
 @options.as_json
-def command(topic, as_json) -> None:
+def command(topic: str | None, as_json: bool) -> None:
     """Published genotypes and paths, spaces, datasets and recipes."""
     topics = (topic,) if topic else TOPICS
-    found = {name: _items(name) for name in topics}
+    found: dict[str, dict[str, Any]] = {name: _items(name) for name in topics}
     if as_json:
         click.echo(json.dumps(found))
         return
@@ -35,7 +42,7 @@ def command(topic, as_json) -> None:
     options.say_next("train", "sharpdarts", "--smoke")
 
 
-def _items(topic):
+def _items(topic: str) -> dict[str, Any]:
     """Name → one line of text, a list of names, or of a recipe everything."""
     if topic == "datasets":
         from sharpkeras.data import DATASETS
@@ -55,7 +62,7 @@ def _items(topic):
     return {name: _cells(published.genotype(name)) for name in published.names()}
 
 
-def _recipe(title, row):
+def _recipe(title: str, row: RecipeEntry) -> dict[str, Any]:
     return {
         "command": title,
         "summary": row.summary,
@@ -66,7 +73,7 @@ def _recipe(title, row):
     }
 
 
-def _print_recipes(title, items):
+def _print_recipes(title: str, items: Mapping[str, Any]) -> None:
     """A table of recipes with the figures that the paper prints for each."""
     records = []
     for key, item in items.items():
@@ -85,12 +92,12 @@ def _print_recipes(title, items):
     tables.show(records, title=f"sharpkeras {title} RECIPE", right=("parameters", "AddMults"), width=150)
 
 
-def _route(path):
+def _route(path: "Path") -> str:
     """The filters of a path, with a p where it pools."""
     choices = [dict(choice) for choice in path.routes[0]]
     return " ".join(f"{c['filters']}{'p' * (c.get('primitive') == 'ResizablePool')}" for c in choices)
 
 
-def _cells(genotype):
+def _cells(genotype: "Genotype") -> str:
     names = sorted({name for name, _ in genotype.normal + genotype.reduce})
     return f"{len(genotype.normal) // 2} nodes; {', '.join(names)}"

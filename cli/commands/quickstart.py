@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -12,7 +13,7 @@ from sharpkeras_cli import options, tables
 @click.option("--out", type=click.Path(path_type=Path), default="runs/demo", show_default=True, help="Directory.")
 @options.overwrite
 @options.as_json
-def command(out, overwrite, as_json) -> None:
+def command(out: Path, overwrite: bool, as_json: bool) -> None:
     """Search, train, evaluate, export, benchmark: digits.
 
     The whole path on real handwritten digits, in a few minutes on two cores.
@@ -53,7 +54,7 @@ def command(out, overwrite, as_json) -> None:
     click.echo(json.dumps(report, default=str)) if as_json else _print(report, out)
 
 
-def _print(report, out):
+def _print(report: dict[str, Any], out: Path) -> None:
     cost, latency, first = report["cost"], report["latency"], report["first_step_s"]
     noise = "  UNSTABLE, the machine is noisy" if latency["unstable"] else ""
     steps = [f"{name} {seconds:.1f} s" for name, seconds in first.items() if seconds is not None]

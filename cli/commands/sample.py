@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -20,7 +21,7 @@ from sharpkeras_cli import options
 )
 @options.overwrite
 @options.as_json
-def command(count, out, overwrite, as_json, **settings) -> None:
+def command(count: int, out: Path, overwrite: bool, as_json: bool, **settings: Any) -> None:
     """Draw random architectures: the baseline of a search.
 
     Every node of a genotype gets two different sources and two primitives but none; a path of multichannel gets a

@@ -1,15 +1,20 @@
 """`sharpkeras search`"""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from sharpkeras.recipes import SEARCHES, SearchRecipe
+from sharpkeras.recipes import SEARCHES, SearchRecipe, TrainRecipe
 from sharpkeras.runs import RunDirectory
 from sharpkeras.spaces import find_space
 from sharpkeras_cli import flags, options
 from sharpkeras_cli.groups import GroupedCommand
+
+if TYPE_CHECKING:
+    from sharpkeras.experiment.run_options import RunOptions
 
 UNITS = {"addmults": "AddMults", "parameters": "parameters", "latency": "ms"}
 
@@ -23,7 +28,17 @@ UNITS = {"addmults": "AddMults", "parameters": "parameters", "latency": "ms"}
 @options.backend
 @options.run_options
 @options.as_json
-def command(name, recipe_of, smoke, out, run_options, dry_run, fail_on_degenerate, as_json, **data_options) -> None:
+def command(
+    name: str,
+    recipe_of: Callable[[SearchRecipe], SearchRecipe],
+    smoke: bool,
+    out: Path | None,
+    run_options: "RunOptions",
+    dry_run: bool,
+    fail_on_degenerate: bool,
+    as_json: bool,
+    **data_options: Any,
+) -> None:
     """Search an architecture, on training images alone.
 
     RECIPE is a row of `sharpkeras list recipes`; every flag changes a setting of it. The run directory gets
@@ -62,7 +77,7 @@ def command(name, recipe_of, smoke, out, run_options, dry_run, fail_on_degenerat
         raise NumericalError("degenerate architecture", where=str(out), seen=warning)
 
 
-def _tell_cost(recipe, out, cost_of, training):
+def _tell_cost(recipe: SearchRecipe, out: Path, cost_of: str | None, training: TrainRecipe) -> None:
     """What the found network costs beside its budget, where the search had one or weighed costs."""
     if recipe.cost == "none":
         return

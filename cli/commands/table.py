@@ -10,7 +10,7 @@ from sharpkeras_cli import options, tables
 @click.command("table")
 @click.argument("number", type=click.Choice(("2", "3", "4")))
 @options.as_json
-def command(number, as_json) -> None:
+def command(number: str, as_json: bool) -> None:
     """Table 2, 3 or 4 of the paper: printed and measured.
 
     Parameters and AddMults on CIFAR-10 (2) and ImageNet (3), and of MultiChannelNet's paths (4). Every row whose
@@ -41,7 +41,7 @@ def command(number, as_json) -> None:
     options.say_next("list", "paths" if number == "4" else "genotypes")
 
 
-def _number(value, unit=""):
+def _number(value: float | None, unit: str = "") -> str | None:
     if value is None:
         return None
     return f"{value:,}" if isinstance(value, int) and not unit else f"{value} {unit}"

@@ -2,13 +2,18 @@
 
 import functools
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from sharpkeras.recipes import TRAININGS, TrainRecipe
 from sharpkeras_cli import flags, options
 from sharpkeras_cli.groups import GroupedCommand
+
+if TYPE_CHECKING:
+    from sharpkeras.experiment.run_options import RunOptions
 
 
 @click.command("train", cls=GroupedCommand)
@@ -21,7 +26,18 @@ from sharpkeras_cli.groups import GroupedCommand
 @functools.partial(options.backend, of_run="architecture")
 @options.run_options
 @options.as_json
-def command(architecture, name, init, recipe_of, smoke, out, run_options, dry_run, as_json, **data_options) -> None:
+def command(
+    architecture: str,
+    name: str | None,
+    init: str | None,
+    recipe_of: Callable[[TrainRecipe], TrainRecipe],
+    smoke: bool,
+    out: Path | None,
+    run_options: "RunOptions",
+    dry_run: bool,
+    as_json: bool,
+    **data_options: Any,
+) -> None:
     """Train the network of a recipe or of an architecture.
 
     RECIPE is a row of `sharpkeras list recipes` and brings its published architecture; ARCHITECTURE is a run, a
@@ -44,9 +60,16 @@ def command(architecture, name, init, recipe_of, smoke, out, run_options, dry_ru
         forecast = forecast_training(recipe, requested.architecture, run_options, data_options, init=init)
         return options.tell_forecast(forecast, as_json)
     out = inherited_settings.run_directory(out, "train", smoke)
-    how = {"options": run_options, "data": data_options}
     with ConsoleProgress("train") as progress:
-        cost = sk.train(requested.architecture, out, recipe=recipe, init=init, progress=progress, **how)
+        cost = sk.train(
+            requested.architecture,
+            out,
+            recipe=recipe,
+            init=init,
+            options=run_options,
+            progress=progress,
+            data=data_options,
+        )
     if as_json:
         findings = [flags.rendered(text) for text in what_was_not_learned(out)]
         click.echo(json.dumps({"run": str(out), **cost._asdict(), "findings": findings}))
