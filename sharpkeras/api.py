@@ -139,8 +139,9 @@ def train(
     from sharpkeras.experiment.run_options import DEFAULT_OPTIONS
     from sharpkeras.experiment.train import train as run_training
 
-    for note in requested.notes(chosen) if progress else ():
-        progress.note(note)
+    if progress:
+        for note in requested.notes(chosen):
+            progress.note(note)
     out = inherited_settings.run_directory(out, "train")
     return run_training(chosen, requested.architecture, out, options or DEFAULT_OPTIONS, progress, read, space, init)
 
@@ -411,7 +412,7 @@ def benchmark(
         runs=runs,
         percentiles=tuple(sorted({50, 90, *percentiles})) if percentiles else None,
         providers=provider_names(providers),
-        memory_bytes=max_memory_gib and int(max_memory_gib * 2**30),
+        memory_bytes=int(max_memory_gib * 2**30) if max_memory_gib else None,
         progress=progress,
         **({} if timeout_s is None else {"timeout_s": timeout_s}),
     )

@@ -277,11 +277,11 @@ def require_same_classes(
     if only_here or only_there:
         near = {alike(name): name for name in only_there}
         pairs = [f"{name} and {near[alike(name)]}" for name in only_here if alike(name) in near]
-        here, there = (names([Path(split).name]) for split in (folder, other))
+        one, another = (names([Path(split).name]) for split in (folder, other))
         raise DataError(
-            f"the classes of {here}/ and {there}/ differ\n"
-            f"    only in {here}/: {names(only_here)}\n"
-            f"    only in {there}/: {names(only_there)}",
+            f"the classes of {one}/ and {another}/ differ\n"
+            f"    only in {one}/: {names(only_here)}\n"
+            f"    only in {another}/: {names(only_there)}",
             where=printable(str(Path(folder).parent)),
             seen=f"names that differ in case or blanks alone: {names(pairs)}" if pairs else None,
             allowed="the same class folders in both",

@@ -35,22 +35,22 @@ def load_generated(split: str, options: Options, *, kind: str) -> LoadedSplit:
     Images of several sizes go through the same views as those that stay on disk. Of a thousand classes, only as many
     as there are images have one.
     """
-    kind = KINDS[kind]
+    row = KINDS[kind]
     number = NUMBERS[split]
-    labels = np.arange(number, dtype=np.int64) * kind.num_classes // number
-    class_names = tuple(f"class {label}" for label in range(kind.num_classes))
+    labels = np.arange(number, dtype=np.int64) * row.num_classes // number
+    class_names = tuple(f"class {label}" for label in range(row.num_classes))
     seed = list(NUMBERS).index(split)
-    if kind.smallest == kind.largest:
-        images = np.stack([_pixels(kind, seed, index, label) for index, label in enumerate(labels)])
+    if row.smallest == row.largest:
+        images = np.stack([_pixels(row, seed, index, label) for index, label in enumerate(labels)])
         return adapt(images, labels, class_names, options)
     chosen, notes = limited(labels, options.limit, class_names)
     indices = np.arange(number)[chosen]
     images = EncodedImages(
-        open_image=lambda i: Image.fromarray(_pixels(kind, seed, indices[i], labels[indices[i]])),
+        open_image=lambda i: Image.fromarray(_pixels(row, seed, indices[i], labels[indices[i]])),
         names=[f"generated {split} image {index}" for index in indices],
         byte_sizes=np.zeros(len(indices), np.int64),
         size=(options.image_size, options.image_size),
-        channels=options.channels or kind.channels,
+        channels=options.channels or row.channels,
         view=functools.partial(fit, image_size=options.image_size, resize_size=options.resize_size),
     )
     return LoadedSplit(images, labels[chosen], class_names, notes)

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from typing import Any
 
 import keras
 import numpy as np
@@ -33,7 +34,9 @@ class Checkpointer:
         interval_s: seconds between two checkpoints; 0 is one after each step.
     """
 
-    def __init__(self, run: RunDirectory, model: StepModel, compiled_step, interval_s: float = CHECKPOINT_S) -> None:
+    def __init__(
+        self, run: RunDirectory, model: StepModel, compiled_step: Any, interval_s: float = CHECKPOINT_S
+    ) -> None:
         self._run, self._model, self._compiled_step = run, model, compiled_step
         self._interval_s, self._saved, self._failures = interval_s, time.perf_counter(), 0
 
@@ -144,7 +147,7 @@ def _named_variables(model: StepModel) -> dict[str, keras.Variable]:
 def record_divergence(run: RunDirectory, state: TrainingState, divergence: DivergenceError) -> NumericalError:
     """Write `diverged.json` into the run directory; return the NumericalError to raise."""
     names, checkpoints = ", ".join(divergence.not_finite), run.checkpoints.names()
-    facts = {"epoch": state.epoch, "step": divergence.step, **EPOCHS_FROM_0, **STEPS_FROM_0}
+    facts: dict[str, Any] = {"epoch": state.epoch, "step": divergence.step, **EPOCHS_FROM_0, **STEPS_FROM_0}
     facts |= {"not_finite": divergence.not_finite}
     facts |= {"learning_rate": state.learning_rate, "checkpoint": checkpoints[-1] if checkpoints else None}
     run.write_json(files.DIVERGED, kinds.of_kind(kinds.DIVERGENCE, facts))

@@ -2,8 +2,9 @@
 
 import shutil
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -141,7 +142,7 @@ def accuracy_on(model: StepModel, batches: Iterable) -> tuple[float, int]:
     """
     labels = []
 
-    def noted():
+    def noted() -> Iterator[Any]:
         for batch in batches:
             signals.check()
             labels.append(batch[1][: batch[2]])

@@ -11,6 +11,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 from sharpkeras.errors import SharpKerasError
 
@@ -78,11 +79,11 @@ def ends_in_order() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _exit(number, _):
+def _exit(number: int, _: Any) -> None:
     raise SystemExit(128 + number)
 
 
-def _listen(reader):
+def _listen(reader: Any) -> None:
     """Note the first signal and end the process at the second, until the pipe is closed."""
     global _asked
     while numbers := os.read(reader, 1):

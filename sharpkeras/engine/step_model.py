@@ -107,9 +107,10 @@ class StepModel(keras.Model):
         if self.loss_scale is None:
             return self.update(gradient, data)
         variables = [variable for group in self.step_variables() for variable in group]
-        before, finite = [ops.copy(variable.value) for variable in variables], []
-        logs = self.update(self.loss_scale.scaled(gradient, finite), data)
-        finite = ops.all(ops.stack(finite))
+        before = [ops.copy(variable.value) for variable in variables]
+        each_finite: list[Any] = []
+        logs = self.update(self.loss_scale.scaled(gradient, each_finite), data)
+        finite = ops.all(ops.stack(each_finite))
         for variable, old in zip(variables, before):
             variable.assign(ops.where(finite, variable.value, old))
         return logs | self.loss_scale.adapt(finite)
@@ -168,6 +169,6 @@ def accuracy(labels: Any, logits: Any) -> Any:
     return ops.mean(ops.cast(right, "float32"))
 
 
-def _at_least_float32(tensor):
+def _at_least_float32(tensor: Any) -> Any:
     """`tensor` in the precision of losses and norms."""
     return ops.cast(tensor, at_least_float32(tensor.dtype))

@@ -88,8 +88,9 @@ def _sgd(recipe: Recipe, updates: float, **options: Any) -> SGD:
 
 def image_preparation(recipe: Recipe, dataset: Dataset) -> dict[str, Callable[..., Any]]:
     """What happens to images on the device: in training, and in evaluation."""
-    statistics = {"mean": dataset.mean, "deviation": dataset.std}
-    sizes = {"crop_padding_px": recipe.crop_padding_px, "cutout_px": recipe.cutout_px, "flip": dataset.flip}
+    statistics: dict[str, Any] = {"mean": dataset.mean, "deviation": dataset.std}
+    sizes: dict[str, Any] = {"crop_padding_px": recipe.crop_padding_px, "cutout_px": recipe.cutout_px}
+    sizes["flip"] = dataset.flip
     sizes["autoaugment"] = None if recipe.autoaugment == "none" else recipe.autoaugment
     if recipe.cutout_px > min(dataset.images.shape[1:3]):
         limit = f"0 to {min(dataset.images.shape[1:3])}, the side of the images"

@@ -54,15 +54,16 @@ def extract(
         RunError: no such run or epoch, or a file is in the way.
         ConfigError: when nothing is within the budget.
     """
-    run = RunDirectory.read(run, "search")
-    if "space" in run.recipe:
+    searched = RunDirectory.read(run, "search")
+    if "space" in searched.recipe:
         step = "alphas are in its epochs/: space.extract(alphas)"
-        raise RunError("has a space that only Python knows", where=str(run.path), next_step=step)
-    settings = {**contents.settings(run), **(changes or {})}
-    recipe, facts = SearchRecipe.from_dict(settings, str(run.path / files.RECIPE)).priced(), contents.data(run)
+        raise RunError("has a space that only Python knows", where=str(searched.path), next_step=step)
+    settings = {**contents.settings(searched), **(changes or {})}
+    recipe = SearchRecipe.from_dict(settings, str(searched.path / files.RECIPE)).priced()
+    facts = contents.data(searched)
     space = spaces.of_recipe(recipe)
-    name = _epoch_file(run, epoch)
-    alphas = contents.alphas(run, name, space)
+    name = _epoch_file(searched, epoch)
+    alphas = contents.alphas(searched, name, space)
     if not space.strategies and (strategy != DEFAULT or routes > 1):
         problem = f"a {spaces.find_space(recipe.space).architecture} is no path"
         raise UsageError(problem, where="`strategy`, `routes`", allowed="a search of multichannel")
@@ -75,7 +76,7 @@ def extract(
     else:
         found = (_several(budget, alphas, routes) if routes > 1 else None) or budget.extract(alphas)
     refuse_to_lose(Path(out), overwrite)
-    result = found, budget.network.cost(found), recipe, training_recipe(run.path, search=recipe)
+    result = found, budget.network.cost(found), recipe, training_recipe(searched.path, search=recipe)
     if tell:
         tell(*result)
     atomic_writes.write(Path(out), found.as_json().encode())

@@ -10,7 +10,7 @@ import dataclasses
 import difflib
 import os
 from pathlib import Path as FilePath
-from typing import Any
+from typing import Any, TypeVar
 
 from sharpkeras.errors import ConfigError, SharpKerasError, UsageError, printable
 from sharpkeras.recipes import DATA, DIGITS, SEARCHES, TRAININGS, SearchRecipe, TrainRecipe, training_of
@@ -23,8 +23,10 @@ BACKENDS = ("tensorflow", "jax")  # the first one is the default
 
 # ---- recipes ----
 
+S = TypeVar("S", bound=Settings)
 
-def changed(recipe: Settings, settings: dict[str, Any]) -> Settings:
+
+def changed(recipe: S, settings: dict[str, Any]) -> S:
     """The recipe with other values of some settings; texts are read as the command line reads them ("600M").
 
     Raises:
@@ -138,11 +140,12 @@ def requested_training(
 
 def _architecture_of_row(name: str, recipe: str | TrainRecipe) -> str:
     """The published architecture that a row of TRAININGS has."""
-    if TRAININGS[name].architecture is None:
+    architecture = TRAININGS[name].architecture
+    if architecture is None:
         problem = "this recipe has no architecture of its own"
         next_step = f"sharpkeras train RUN --recipe {recipe if isinstance(recipe, str) else name}"
         raise ConfigError(problem, where="RECIPE", seen=name, next_step=next_step)
-    return TRAININGS[name].architecture
+    return architecture
 
 
 def _found(source: str) -> Architecture:

@@ -98,11 +98,9 @@ def sizes_of_run(path: str | os.PathLike[str]) -> NetworkSpec | None:
     if run is None:
         return None
     if run.kind == "search":
-        facts, recipe = (
-            contents.images(run),
-            SearchRecipe.from_dict(contents.settings(run), str(run.path / files.RECIPE)),
-        )
-        return search_budget.costed_network(recipe.priced(), facts["shape"], len(facts["class_names"]))
+        facts = contents.images(run)
+        searched = SearchRecipe.from_dict(contents.settings(run), str(run.path / files.RECIPE))
+        return search_budget.costed_network(searched.priced(), facts["shape"], len(facts["class_names"]))
     recipe, facts = _recipe_and_facts(run)
     return NetworkSpec(recipe, facts["shape"], len(facts["class_names"]))
 

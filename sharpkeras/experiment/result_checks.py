@@ -79,8 +79,8 @@ def _answers(rows: Sequence[Mapping[str, Any]], name: str) -> tuple[int, int]:
     """(right answers, images) of the best of the epochs that were evaluated on the images of that name."""
     counts = [(row.get(f"{name}_accuracy"), row.get(f"{name}_images")) for row in rows]
     told = [(share, int(images)) for share, images in counts if share is not None and images and 0 <= share <= 1]
-    counts = [(round(share * images), images) for share, images in told if images > 0]
-    return max(counts, default=(0, 0))
+    right = [(round(share * images), images) for share, images in told if images > 0]
+    return max(right, default=(0, 0))
 
 
 def what_was_not_learned(out: str | os.PathLike[str]) -> list[str]:

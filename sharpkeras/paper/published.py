@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @functools.cache
-def _paper(name):
+def _paper(name: str) -> Any:
     return json.loads(resources.files("sharpkeras").joinpath("paper", name).read_text("utf-8"))
 
 
@@ -51,7 +51,7 @@ def path(name: str) -> "Path":
     return multichannel.from_node_names(_published("path_genotypes", name), name)
 
 
-def _published(kind, name):
+def _published(kind: str, name: str) -> Any:
     entries, known = _paper("genotypes.json")[kind], (*names(), *path_names())
     if name in entries:
         return entries[name]

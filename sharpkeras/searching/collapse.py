@@ -4,6 +4,7 @@
 Each epoch says how far that goes, so that a Scalar and a Max-W search can be laid side by side.
 """
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -48,7 +49,7 @@ def warning(row: dict[str, Any], decisions: dict[str, list]) -> str | None:
     return f"collapse: {free:.0%} of the edges are won by primitives without weights ({parts}; {sure})"
 
 
-def unlearned(decisions: dict[str, list]) -> str | None:
+def unlearned(decisions: Mapping[str, Sequence[Any]]) -> str | None:
     """Warning for alphas that have hardly moved since the beginning; None otherwise."""
     largest = np.mean([len(logits) * softmax(logits).max() for logits, _ in _all(decisions)])
     if largest >= LEARNED:
@@ -60,5 +61,5 @@ def unlearned(decisions: dict[str, list]) -> str | None:
     )
 
 
-def _all(decisions):
+def _all(decisions: Mapping[str, Sequence[Any]]) -> list[Any]:
     return [decision for made in decisions.values() for decision in made]

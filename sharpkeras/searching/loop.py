@@ -24,7 +24,7 @@ def search(
     held_out: Callable[[], Iterable],
     extract: Callable[[list[np.ndarray]], Any],
     describe: Callable[[Any, list[np.ndarray]], dict],
-    **options,
+    **options: Any,
 ) -> Any:
     """Run the bilevel search; the run directory gets alphas and architecture of every epoch.
 

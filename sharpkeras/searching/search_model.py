@@ -102,7 +102,7 @@ class SearchModel(StepModel):
             **penalty,
         }
 
-    def _architecture_gradient(self, gradient, training, validation):
+    def _architecture_gradient(self, gradient: Any, training: Any, validation: Any) -> Any:
         weights, alphas = values(self.supernet.trainable_variables), values(self.alphas)
         if self.order == 1:
             return bilevel.first_order(self.supernet_loss, gradient, weights, alphas, validation)

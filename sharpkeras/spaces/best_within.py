@@ -9,7 +9,7 @@ reaches at the same or a lower cost. It stays small unless scores are nearly pro
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -111,7 +111,7 @@ def pair_options(scores: np.ndarray, costs: np.ndarray) -> tuple[np.ndarray, np.
     return edges, primitives, scores[edges, primitives].sum(-1), costs[edges, primitives].sum(-1)
 
 
-def _check(slabs):
+def _check(slabs: Sequence[Any]) -> None:
     for number, (_, _, scores, costs) in enumerate(slabs):
         good = np.isfinite(scores) & np.isfinite(costs) & np.greater_equal(costs, 0)
         if not good.all():
@@ -124,7 +124,7 @@ def _check(slabs):
             )
 
 
-def _least_ahead(slabs):
+def _least_ahead(slabs: Sequence[Any]) -> Any:
     """The least cost from each state of each layer to the end: (L + 1, S), inf where no path leads there."""
     num_states = 1 + max(np.max(states, initial=0) for slab in slabs for states in (slab.sources, slab.targets))
     least = np.full((len(slabs) + 1, num_states), np.inf)
@@ -134,7 +134,7 @@ def _least_ahead(slabs):
     return least
 
 
-def _fronts(slabs, limit):
+def _fronts(slabs: Sequence[Any], limit: float) -> Any:
     """Labels behind each slab: the Pareto front of every state, of the paths that can still end within the limit."""
     least_ahead = _least_ahead(slabs)
     nothing = np.zeros(least_ahead.shape[1])
@@ -149,7 +149,7 @@ def _fronts(slabs, limit):
     return layers
 
 
-def _extended(labels, slab):
+def _extended(labels: "Labels", slab: Any) -> "Labels":
     """Every label, continued by every option of its state."""
     first = np.searchsorted(labels.states, slab.sources)
     counts = np.searchsorted(labels.states, slab.sources, side="right") - first  # (N,) labels that an option continues
@@ -168,7 +168,7 @@ def _extended(labels, slab):
     return Labels(slab.targets[options], costs, scores, parents, options)
 
 
-def _front(labels):
+def _front(labels: "Labels") -> np.ndarray:
     """The indices of the labels whose score no other of their state reaches at the same or a lower cost, by state."""
     order = np.lexsort((-labels.scores, labels.costs, labels.states))
     front = []
@@ -178,5 +178,5 @@ def _front(labels):
     return np.concatenate(front)
 
 
-def _taken(labels, which):
+def _taken(labels: "Labels", which: np.ndarray) -> "Labels":
     return Labels(*(column[which] for column in labels))

@@ -1,8 +1,8 @@
 """What the final networks of all spaces share: their outputs, their classifier, and the forms they are used in."""
 
 import functools
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Self
 
 import keras
 
@@ -41,13 +41,13 @@ class FinalNetwork(keras.Model):
         if rates:
             self.drop_path_rate = rates[0]
 
-    def call(self, inputs, training=None, mask=None):
+    def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
         if not training:
             return super().call(inputs, training=training, mask=mask)
         known = {id(self.inputs[0]): inputs}  # symbolic tensor → its value
         for (sources, targets), part in zip(self._stages, self._parts()):
             # By stages with `remat` or without: the order of layers decides which path gets which draw of drop path.
-            run = functools.partial(_run_part, part)
+            run: Callable[..., Any] = functools.partial(_run_part, part)
             run = recomputed(run, part.variables) if self.remat else run
             known |= dict(zip(map(id, targets), run(*[known[id(source)] for source in sources])))
         return keras.tree.map_structure(lambda tensor: known[id(tensor)], self.output)
@@ -60,13 +60,13 @@ class FinalNetwork(keras.Model):
         """The network without its auxiliary head: what the paper counts, states that nothing reads included."""
         return keras.Model(self.inputs[0], [self.output["logits"], *self.output.get("unread", [])], name=self.name)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """That of a functional model with the stages among its outputs, and the policy, from which training tells."""
         graph = keras.Model(self.inputs[0], [self.output, self._stages], name=self.name, trainable=self.trainable)
         return {**graph.get_config(), "dtype": keras.dtype_policies.serialize(self.dtype_policy)}
 
     @classmethod
-    def from_config(cls, config, custom_objects=None):
+    def from_config(cls, config: Mapping[str, Any], custom_objects: Mapping[str, Any] | None = None) -> Self:
         policy = keras.dtype_policies.get(config["dtype"])
         graph = keras.Model.from_config(
             {name: value for name, value in config.items() if name != "dtype"}, custom_objects
@@ -78,7 +78,7 @@ class FinalNetwork(keras.Model):
         return network
 
 
-def _run_part(part, *tensors):
+def _run_part(part: keras.Model, *tensors: Any) -> list[Any]:
     return keras.tree.flatten(part(list(tensors), training=True))
 
 

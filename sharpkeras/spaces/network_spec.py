@@ -70,7 +70,7 @@ class NetworkSpec:
         """What each choice of the space adds to the cost of the network."""
         return self._own_space().costs(measure, **self.cost_sizes())
 
-    def _own_space(self):
+    def _own_space(self) -> SearchSpace:
         if self.space is None:
             raise ValueError("costs are those of a space: NetworkSpec(…, space=…)")
         return self.space

@@ -6,7 +6,7 @@ by its method `state_slots()`, a layer by `state_slots(name)`.
 """
 
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -26,7 +26,7 @@ NAMED = 8  # keys in a message about many
 class Slot(NamedTuple):
     """Where an official array goes: a variable, or one row of a variable stacked over edges; axes None as they are."""
 
-    variable: object
+    variable: Any
     axes: tuple | None
     row: int | None = None
 
@@ -88,12 +88,12 @@ def state_slots(model: keras.Model) -> dict[str, Slot]:
     return slots
 
 
-def _is_random_state(variable):
+def _is_random_state(variable: Any) -> bool:
     """Drop path's rate and the states of random generators are no weights."""
     return variable.name in ("drop_path_rate", "seed_generator_state")
 
 
-def _network_slots(model):
+def _network_slots(model: Any) -> Iterator[tuple[str, Slot]]:
     for layer in model.layers:
         yield from layer_slots(layer, layer.name)
 
@@ -108,7 +108,7 @@ def layer_slots(layer: keras.Layer, name: str) -> Iterator[tuple[str, Slot]]:
             yield f"{name}.{number}.{variable.name}", Slot(variable, None)
 
 
-def _module_slots(layer, name):
+def _module_slots(layer: Any, name: str) -> Iterator[tuple[str, Slot]]:
     """The slots of what the official code has too."""
     if hasattr(layer, "state_slots"):
         yield from layer.state_slots(name)
@@ -137,6 +137,6 @@ def _module_slots(layer, name):
         yield from _bias(layer, name)
 
 
-def _bias(layer, name):
+def _bias(layer: Any, name: str) -> Iterator[tuple[str, Slot]]:
     if layer.use_bias:
         yield f"{name}.bias", Slot(layer.bias, VECTOR)

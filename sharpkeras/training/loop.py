@@ -1,6 +1,7 @@
 """Final training, from the first epoch to the selected weights."""
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import numpy as np
 
@@ -19,7 +20,7 @@ def train(
     weights: Callable[[], dict[str, np.ndarray]],
     selected_on: Callable[[], Iterable] | None = None,
     selection: str = "last",
-    **options,
+    **options: Any,
 ) -> tuple[dict[str, np.ndarray], dict]:
     """Train a network and select the weights of one epoch.
 

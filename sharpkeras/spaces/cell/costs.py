@@ -1,7 +1,7 @@
 """What a genotype costs, choice by choice: the cost of its network is a sum over its edges (§5: "a resource cost")."""
 
 import functools
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -11,6 +11,8 @@ from sharpkeras.layers import CHANNELS_LAST, ConvBN, strided_shape
 from sharpkeras.spaces import Costs
 from sharpkeras.spaces.cell import topology
 from sharpkeras.spaces.search_space import Measure
+
+Shape = tuple[Any, ...]  # (H, W, C)
 
 if TYPE_CHECKING:
     from sharpkeras.spaces.cell.space import CellSpace
@@ -35,7 +37,7 @@ def costs(
     """
 
     @functools.cache
-    def primitive(name, filters, strides, shape):
+    def primitive(name: str, filters: int, strides: int, shape: Shape) -> float:
         return measure(primitives.build(name, space.ops, filters, strides, mid_filters=mid_filters), shape)
 
     fixed, newer, older = STEMS[stem](measure, tuple(input_shape), init_channels)
@@ -57,16 +59,16 @@ def costs(
     return Costs(fixed + measure(classifier, newer), list(choices.values()))
 
 
-def _cifar_stem(measure, shape, init_channels):
+def _cifar_stem(measure: Measure, shape: Shape, init_channels: int) -> tuple[float, Shape, Shape]:
     """The cost of a stem, and the shapes of the newer and of the older state."""
     filters = topology.STEM_MULTIPLIER * init_channels
     state = (*shape[:2], filters)
     return measure(ConvBN(filters), shape), state, state
 
 
-def _imagenet_stem(measure, shape, init_channels):
+def _imagenet_stem(measure: Measure, shape: Shape, init_channels: int) -> tuple[float, Shape, Shape]:
     half, quarter, eighth = (ConvBN(filters, 3, 2) for filters in (init_channels // 2, init_channels, init_channels))
-    total = 0
+    total: float = 0
     for part in (half, keras.layers.ReLU(), quarter, keras.layers.ReLU(), eighth):
         older, total = shape, total + measure(part, shape)
         shape = tuple(part.compute_output_shape((None, *shape))[1:])

@@ -6,6 +6,7 @@ A node of a cell adds two (primitive, source) pairs; sources 0 and 1 are the out
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -91,14 +92,14 @@ def load(path: str | os.PathLike[str], ops: str | None = None) -> Genotype:
     return Genotype.from_dict(json_files.load(path), where=str(path), ops=ops)
 
 
-def _pairs(value, where, ops):
+def _pairs(value: Any, where: str, ops: str | None) -> tuple[tuple[str, int], ...]:
     if not isinstance(value, list) or not value or len(value) % 2 or len(value) > 2 * MAX_NODES:
         rule = f"a list of 2 pairs per node, for 1 to {MAX_NODES} nodes"
         raise ConfigError("wrong number of pairs", where=where, seen=value, allowed=rule)
     return tuple(_pair(pair, index, f"{where}[{index}]", ops) for index, pair in enumerate(value))
 
 
-def _pair(pair, index, where, ops):
+def _pair(pair: Any, index: int, where: str, ops: str | None) -> tuple[str, int]:
     if not (isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], str) and type(pair[1]) is int):
         raise ConfigError("expected [primitive, source]", where=where, seen=pair, allowed='["sep_conv_3x3", 0]')
     name, source = pair
@@ -111,7 +112,7 @@ def _pair(pair, index, where, ops):
     return name, source
 
 
-def _concat(value, pairs, where):
+def _concat(value: Any, pairs: Sequence[Any], where: str) -> tuple[int, ...]:
     states = 2 + len(pairs) // 2
     good = isinstance(value, list) and value and all(type(state) is int and 0 <= state < states for state in value)
     if not good or len(set(value)) != len(value):
@@ -123,12 +124,12 @@ def _concat(value, pairs, where):
 # --- what a genotype says of itself ---
 
 
-def _cell_words(nodes, concat):
+def _cell_words(nodes: Sequence[Any], concat: Sequence[int]) -> str:
     used = sorted({name for node in nodes for name, _ in node})
     return f"{len(nodes)} nodes, states {', '.join(map(str, concat))} together: {', '.join(used)}"
 
 
-def _cell_findings(name, nodes, concat):
+def _cell_findings(name: str, nodes: Sequence[Any], concat: Sequence[int]) -> list[str]:
     """What makes a cell degenerate: it can be built, but part of it does nothing or learns nothing."""
     kinds = {primitive: row.kind for table in primitives.OPS.values() for primitive, row in table.items()}
     pairs = [pair for node in nodes for pair in node]

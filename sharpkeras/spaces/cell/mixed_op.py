@@ -1,5 +1,8 @@
 """The mixed operation of DARTS as the paper writes it; `search_cell` computes the same fast."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -25,7 +28,9 @@ class MixedOp(Composite):
     Inputs: (B, H, W, C) and the edge's mixing weights (P,). Output: (B, H', W', C).
     """
 
-    def __init__(self, primitive_names, filters, strides=1, ops="sharp", **kwargs):
+    def __init__(
+        self, primitive_names: Sequence[str], filters: int, strides: int = 1, ops: str = "sharp", **kwargs: Any
+    ) -> None:
         super().__init__(autocast=False, **kwargs)  # the mixing weights come as they are
         self.primitive_names, self.filters, self.strides, self.ops = tuple(primitive_names), filters, strides, ops
         self.layers = [primitives.build(name, ops, filters, strides, affine=False) for name in self.primitive_names]
@@ -33,15 +38,16 @@ class MixedOp(Composite):
         self.norms = [BatchNormalization(center=False, scale=False) if pool else None for pool in is_pool]
         adopt(self, self.followers())
 
-    def call(self, inputs, mixing_weights, training=None):
+    def call(self, inputs: Any, mixing_weights: Any, training: bool | None = None) -> Any:
         weights = ops.cast(mixing_weights, fused_ops.at_least_float32(self.compute_dtype))
         weights = ops.unstack(weights, num=len(self.layers))
         return topology.add([weigh(self._branch(p, inputs, training), w) for p, w in enumerate(weights)])
 
-    def _branch(self, p, inputs, training):
+    def _branch(self, p: int, inputs: Any, training: bool | None) -> Any:
         outputs = self.layers[p](inputs, training=training)
-        return outputs if self.norms[p] is None else self.norms[p](outputs, training=training)
+        norm = self.norms[p]
+        return outputs if norm is None else norm(outputs, training=training)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         arguments = dict(primitive_names=self.primitive_names, filters=self.filters, strides=self.strides, ops=self.ops)
         return {**super().get_config(), **arguments}

@@ -1,6 +1,7 @@
 """The final network of a genotype, for images of CIFAR's and of ImageNet's size (§3.3, Fig. 2)."""
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import keras
 from keras import ops
@@ -65,8 +66,9 @@ class CellNetwork(FinalNetwork):
         check_channels(init_channels, "init_channels")
         drop_path = DropPath(0.0, drop_path_seed, assignable=True, name="drop_path")
         images = image_input(input_shape)
-        states, unread, outputs = STEMS[stem](images, init_channels), [], {}
-        stages = [((images,), states if states[0] is not states[1] else states[:1])]
+        states, outputs = STEMS[stem](images, init_channels), {}
+        unread: list[Any] = []
+        stages: list[tuple] = [((images,), states if states[0] is not states[1] else states[:1])]
         for plan in topology.plan_cells(num_cells, init_channels, after_reduction=stem == "imagenet"):
             # The official ImageNet network concatenates normal cells by `reduce_concat`; its checkpoints fit no other.
             concat = genotype.reduce_concat if stem == "imagenet" else None
@@ -84,7 +86,15 @@ class CellNetwork(FinalNetwork):
         super().__init__(images, outputs, stages, name=name or default_name("network"))
 
 
-def cell(states, plan, genotype, ops, mid_filters, drop_path, concat=None):
+def cell(
+    states: Sequence[Any],
+    plan: topology.CellPlan,
+    genotype: Genotype,
+    ops: str,
+    mid_filters: int | None,
+    drop_path: DropPath,
+    concat: Sequence[int] | None = None,
+) -> tuple[Any, list[Any]]:
     """One cell: preprocess both states to the cell's width, then add pairs of primitives at each node.
 
     Args:
@@ -99,7 +109,7 @@ def cell(states, plan, genotype, ops, mid_filters, drop_path, concat=None):
     prefix = f"cells.{plan.index}"
     pairs = [pair for node in nodes for pair in node]
 
-    def apply(edge, state):
+    def apply(edge: int, state: Any) -> Any:
         name, source = pairs[edge]
         strides = topology.edge_strides(plan.reduction, source)
         layer = primitives.build(
@@ -112,7 +122,7 @@ def cell(states, plan, genotype, ops, mid_filters, drop_path, concat=None):
     return topology.run_cell(inputs, edges, apply, own_concat if concat is None else concat)
 
 
-def preprocess(states, plan, prefix, affine=True):
+def preprocess(states: Sequence[Any], plan: topology.CellPlan, prefix: str, affine: bool = True) -> tuple[Any, Any]:
     """Both states at the cell's width and size; see `topology.preprocessing`."""
     older, newer = topology.preprocessing(plan)
     return (
@@ -121,14 +131,14 @@ def preprocess(states, plan, prefix, affine=True):
     )
 
 
-def cifar_stem(images, init_channels):
+def cifar_stem(images: Any, init_channels: int) -> tuple[Any, Any]:
     """3×3 convolution to 3C and BatchNorm; both states start from it."""
     features = Conv2D(topology.STEM_MULTIPLIER * init_channels, 3, name="stem.0")(images)
     features = BatchNormalization(name="stem.1")(features)
     return features, features
 
 
-def imagenet_stem(images, init_channels):
+def imagenet_stem(images: Any, init_channels: int) -> tuple[Any, Any]:
     """Three 3×3 convolutions of stride 2; the states are the outputs of the second and the third."""
     features = Conv2D(init_channels // 2, 3, 2, name="stem0.0")(images)
     features = BatchNormalization(name="stem0.1")(features)
@@ -154,7 +164,7 @@ class AuxiliaryHead(Composite):
     Input (B, H, W, C) that pools to 2×2, output (B, num_classes).
     """
 
-    def __init__(self, num_classes, strides, **kwargs):
+    def __init__(self, num_classes: int, strides: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.strides = strides
         features = [
@@ -177,7 +187,7 @@ class AuxiliaryHead(Composite):
         self.classifier = dense(num_classes, 768, self.dtype_policy)
         self.classifier.trainable = self.trainable
 
-    def followers(self):
+    def followers(self) -> list[keras.layers.Layer]:
         return self.features
 
     def state_slots(self, name: str) -> Iterator[tuple[str, Slot]]:
@@ -186,24 +196,24 @@ class AuxiliaryHead(Composite):
             yield from layer_slots(step, f"{name}.features.{position}")
         yield from layer_slots(self.classifier, f"{name}.classifier")
 
-    def build(self, input_shape):
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
         for layer in self.features:
             layer.build(input_shape)
             input_shape = layer.compute_output_shape(input_shape)
         self.classifier.build((input_shape[0], 768))
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
         for layer in self.features:
             inputs = layer(inputs, training=training) if isinstance(layer, BatchNormalization) else layer(inputs)
         return self.classifier(ops.reshape(inputs, (-1, 768)))
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return (input_shape[0], self.classifier.units)
 
-    def compute_output_spec(self, inputs, training=None):
+    def compute_output_spec(self, inputs: Any, training: bool | None = None) -> keras.KerasTensor:
         return keras.KerasTensor(self.compute_output_shape(inputs.shape), dtype=self.classifier.compute_dtype)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "num_classes": self.classifier.units, "strides": self.strides}
 
 

@@ -134,9 +134,8 @@ class CellSpace(SearchSpace[Genotype]):
     ) -> CellSupernet:
         """The built CellSupernet of this space for images (H, W, C)."""
         check_size(input_shape, "cifar", auxiliary=False)
-        sizes = dict(num_classes=num_classes, init_channels=init_channels, num_cells=num_cells)
-        nodes = dict(num_nodes=self.num_nodes, num_concatenated=self.num_concatenated)
-        supernet = CellSupernet(self.primitive_names, self.ops, **sizes, **nodes)
+        nodes = (self.num_nodes, self.num_concatenated)
+        supernet = CellSupernet(self.primitive_names, self.ops, num_classes, init_channels, num_cells, *nodes)
         supernet.build((None, *input_shape))
         return supernet
 
@@ -167,21 +166,21 @@ class CellSpace(SearchSpace[Genotype]):
             normal, reduce = self._strongest_within(weights, costs, limit)
         return Genotype(normal, concat, reduce, concat, name)
 
-    def _weights(self, alphas, skip_none):
+    def _weights(self, alphas: Any, skip_none: bool) -> Any:
         """Softmax (E, P); -1 for what is never chosen."""
         weights = softmax(alphas, axis=-1)
         if skip_none and "none" in self.primitive_names:
             weights[:, self.primitive_names.index("none")] = -1.0
         return weights
 
-    def _strongest(self, weights):
+    def _strongest(self, weights: Any) -> Any:
         pairs = []
         for node in topology.all_edges(self.num_nodes):
             strongest = sorted(node, key=lambda edge: -weights[edge[0]].max())[:2]  # stable: ties to the earlier source
             pairs += [(self.primitive_names[int(weights[edge].argmax())], source) for edge, source in strongest]
         return tuple(pairs)
 
-    def _strongest_within(self, weights, costs, limit):
+    def _strongest_within(self, weights: Any, costs: Any, limit: float) -> Any:
         """Both cells at once, since they share the budget: a slab of options for each node of each."""
         slabs, options = [], []
         for cell, table in zip(weights, costs.choices):
@@ -196,7 +195,7 @@ class CellSpace(SearchSpace[Genotype]):
         nodes = [self._node(*option, index) for option, index in zip(options, chosen)]
         return tuple(sum(cell, ()) for cell in (nodes[: self.num_nodes], nodes[self.num_nodes :]))
 
-    def _node(self, sources, names, weights, index):
+    def _node(self, sources: np.ndarray, names: np.ndarray, weights: Any, index: int) -> Any:
         """The two (primitive, source) pairs of an option, the stronger one first."""
         pairs = sorted(zip(sources[index], names[index]), key=lambda pair: -weights[pair])
         return tuple((self.primitive_names[name], int(source)) for source, name in pairs)
@@ -240,7 +239,7 @@ class CellSpace(SearchSpace[Genotype]):
         normal, reduce = (self._sample_cell(generator) for _ in KINDS)
         return Genotype(normal, concat, reduce, concat, name)
 
-    def _sample_cell(self, generator):
+    def _sample_cell(self, generator: Any) -> Any:
         names, pairs = [name for name in self.primitive_names if name != "none"], []
         for node in range(self.num_nodes):
             sources = sorted(generator.permutation(2 + node)[:2].tolist())

@@ -59,7 +59,7 @@ class CellSupernet(keras.Model):
         ]
         self.classifier = dense(num_classes, self.cells[-1].filters * num_concatenated)
 
-    def build(self, images_shape):
+    def build(self, images_shape: tuple[int | None, ...]) -> None:
         """Makes all variables for images of shape (None, H, W, C); nothing is traced."""
         self.stem[0].build(images_shape)
         older = newer = self.stem[0].compute_output_shape(images_shape)
@@ -69,7 +69,7 @@ class CellSupernet(keras.Model):
             older, newer = newer, cell.compute_output_shape(older, newer)
         self.classifier.build((None, newer[-1]))
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: Sequence[Any], training: bool | None = None) -> Any:
         images, mixing_weights = inputs
         normal, reduce = mixing_weights
         older = newer = self.stem[1](self.stem[0](images), training=training)
@@ -84,5 +84,5 @@ class CellSupernet(keras.Model):
         for layer in (*self.stem, self.classifier, *self.cells):
             yield from layer_slots(layer, layer.name)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {"name": self.name, **self._arguments}

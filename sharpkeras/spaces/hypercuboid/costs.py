@@ -92,6 +92,6 @@ def longest_within(
     return [divmod(option, space.num_choices) for option in best_within.best_within(slabs, limit)]
 
 
-def _tables(space, costs):
+def _tables(space: Any, costs: Any) -> list[Any]:
     """What the choices cost, L arrays (S_l, K)."""
     return [table.reshape(-1, space.num_choices) for table in costs.choices]

@@ -23,7 +23,7 @@ STEM = re.compile(r"Conv3x3_(\d+)")
 CHOICE = re.compile(r"layer_(\d+)_stride_([12])_c_in_(\d+)_c_out_(\d+)_op_type_(\w+)")
 
 
-def _layer(filters, primitive, strides):
+def _layer(filters: int, primitive: str, strides: int) -> Any:
     return PRIMITIVES[primitive](filters, strides=strides)
 
 

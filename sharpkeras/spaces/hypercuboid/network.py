@@ -1,6 +1,7 @@
 """The final network of a path: the layers that it chose, and nothing else (§4.1)."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import keras
 
@@ -52,16 +53,18 @@ class PathNetwork(FinalNetwork):
         super().__init__(images, {"logits": logits}, stages, name=name)
 
 
-def _stems(cuboid, routes, images):
+def _stems(cuboid: "HyperCuboid", routes: Sequence[Any], images: Any) -> dict[int, Any]:
     """The states of the first position that the routes begin with."""
     begun = sorted({route[0][0] for route in routes})
     stems = {s: cuboid.make_stem(cuboid.stem_choices[s], name=f"stem.{i}") for i, s in enumerate(begun)}
     return {s: _applied(stem, images) for s, stem in stems.items()}
 
 
-def _position(cuboid, position, steps, states):
+def _position(
+    cuboid: "HyperCuboid", position: int, steps: Sequence[tuple[int, int]], states: Mapping[int, Any]
+) -> dict[int, Any]:
     """The states after a position, index → tensor. A layer that stands alone has the official name."""
-    terms = {}
+    terms: dict[int, list[Any]] = {}
     for number, (state, choice) in enumerate(steps):
         name = f"op_grid.{position}" if len(steps) == 1 else f"op_grid.{position}.{number}"
         layer = cuboid.make_layer(position, cuboid.choices[choice], name=name)
@@ -70,12 +73,12 @@ def _position(cuboid, position, steps, states):
     return {target: _add(outputs) for target, outputs in terms.items()}
 
 
-def _applied(layer, state):
+def _applied(layer: keras.layers.Layer, state: Any) -> Any:
     """What a layer makes of a state, with all its weights made."""
     outputs = layer(state)
     build_parts(layer, state.shape)
     return outputs
 
 
-def _add(tensors):
+def _add(tensors: Sequence[Any]) -> Any:
     return sum(tensors[1:], tensors[0])

@@ -44,8 +44,8 @@ class Path(Architecture):
         See `Architecture.from_dict`; a path names no primitive of an op table.
         """
         check_fields(fields, where, FIELDS, EXPECTED)
-        routes = _list(fields["routes"], f"{where}: routes", 1, MAX_ROUTES, "routes")
-        routes = tuple(_route(route, f"{where}: routes[{index}]") for index, route in enumerate(routes))
+        listed = _list(fields["routes"], f"{where}: routes", 1, MAX_ROUTES, "routes")
+        routes = tuple(_route(route, f"{where}: routes[{index}]") for index, route in enumerate(listed))
         if len({len(route) for route in routes}) > 1:
             seen, where = [len(route) for route in routes], f"{where}: routes"
             raise ConfigError("routes of different lengths", where=where, seen=seen, allowed="equal lengths")
@@ -77,12 +77,12 @@ def load(path: str | os.PathLike[str]) -> Path:
     return Path.from_dict(json_files.load(path), where=str(path))
 
 
-def _route(value, where):
+def _route(value: Any, where: str) -> tuple[Any, ...]:
     steps = _list(value, where, 2, MAX_STEPS, "choices: that of the stem, and one per position")
     return tuple(_choice(choice, f"{where}[{index}]") for index, choice in enumerate(steps))
 
 
-def _choice(value, where):
+def _choice(value: Any, where: str) -> tuple[Any, ...]:
     if not isinstance(value, dict) or len(value) > MAX_AXES:
         rule = f"an object of at most {MAX_AXES} axes, such as " + '{"filters": 32}'
         raise ConfigError("expected a choice", where=where, seen=value, allowed=rule)
@@ -93,12 +93,12 @@ def _choice(value, where):
     return tuple(value.items())
 
 
-def is_label(value):
+def is_label(value: Any) -> bool:
     """Whether JSON has a word for a value: text, a finite number, true, false, null."""
     return isinstance(value, (str, int, type(None))) or isinstance(value, float) and math.isfinite(value)
 
 
-def _list(value, where, low, high, what):
+def _list(value: Any, where: str, low: int, high: int, what: str) -> list[Any]:
     if not isinstance(value, list) or not low <= len(value) <= high:
         raise ConfigError(f"expected {what}", where=where, seen=value, allowed=f"a list of {low} to {high}")
     return value

@@ -204,7 +204,7 @@ def within_budget(
     return paths
 
 
-def _flow_network(graph):
+def _flow_network(graph: Any) -> Any:
     """The graph's edges as pipes; those without a capacity hold any flow, at no cost."""
     network = nx.DiGraph()
     for before, after, edge in graph.edges(data=True):

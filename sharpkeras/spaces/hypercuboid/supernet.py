@@ -1,7 +1,7 @@
 """The supernet of a HyperCuboid: every choice at every position, mixed by weights that come in as an input."""
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
@@ -51,12 +51,20 @@ class CuboidSupernet(keras.Model):
 
     remat = False
 
-    def __init__(self, stems, grids, outcomes, heads, num_classes, **kwargs):
+    def __init__(
+        self,
+        stems: Sequence[keras.layers.Layer],
+        grids: Sequence[Sequence[Sequence[keras.layers.Layer]]],
+        outcomes: Sequence[Any],
+        heads: Sequence[keras.layers.Layer],
+        num_classes: int,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(autocast=False, **kwargs)  # the mixing weights reach the sums as they are
         self.stems, self.grids, self.heads = stems, grids, heads
         self.outcomes, self.num_classes = [np.asarray(outcome).tolist() for outcome in outcomes], num_classes
 
-    def build(self, images_shape):
+    def build(self, images_shape: tuple[int | None, ...]) -> None:
         """Makes all variables for images of shape (None, H, W, C); nothing is traced."""
         shapes = [_built(stem, images_shape) for stem in self.stems]
         for grid, outcomes in zip(self.grids, self.outcomes):
@@ -65,11 +73,11 @@ class CuboidSupernet(keras.Model):
                 for layer, target in zip(layers, targets):
                     after[target] = _built(layer, shape)
             shapes = [after[target] for target in sorted(after)]
-        features = [_built(head, shape)[-1] for head, shape in zip(self.heads, shapes)]
+        features: list[Any] = [_built(head, shape)[-1] for head, shape in zip(self.heads, shapes)]
         self.classifier = dense(self.num_classes, features[0])
         self.classifier.build((None, features[0]))
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: Sequence[Any], training: bool | None = None) -> Any:
         images, mixing_weights = inputs
         states = [stem(images, training=training) for stem in self.stems]
         for grid, outcomes, weights in zip(self.grids, self.outcomes, mixing_weights):
@@ -87,10 +95,17 @@ class CuboidSupernet(keras.Model):
         for layer in (*self.stems, *layers, *self.heads, self.classifier):
             yield from layer_slots(layer, layer.name)
 
-    def _position(self, states, grid, outcomes, weights, training):
+    def _position(
+        self,
+        states: Sequence[CuboidState],
+        grid: Sequence[Sequence[keras.layers.Layer]],
+        outcomes: Sequence[Sequence[int]],
+        weights: Any,
+        training: bool | None,
+    ) -> list[Any]:
         """The states after a position: for each the sum of w · layer(state) over what leads to it."""
         weights = ops.cast(weights, fused_ops.at_least_float32(self.compute_dtype))
-        sums = {}
+        sums: dict[int, Any] = {}
         for state, layers, targets, row in zip(states, grid, outcomes, ops.unstack(weights, num=len(states))):
             for layer, target, weight in zip(layers, targets, ops.unstack(row, num=len(layers))):
                 add = _add_recomputed if self.remat and training else _add
@@ -98,7 +113,7 @@ class CuboidSupernet(keras.Model):
         return [sums[target] for target in sorted(sums)]
 
 
-def apply(layer, state, weight, training=None):
+def apply(layer: keras.layers.Layer, state: CuboidState, weight: Any, training: bool | None = None) -> Any:
     """weight · layer(state), with the state's shared first steps, and the weight in the scale of a last BatchNorm."""
     if not isinstance(layer, LayerSequence):
         return weigh(_call(layer, state.tensor, training), weight)
@@ -113,32 +128,34 @@ def apply(layer, state, weight, training=None):
     return weigh(outputs, weight)
 
 
-def _add(before, layer, state, weight, training):
+def _add(before: Any, layer: keras.layers.Layer, state: CuboidState, weight: Any, training: bool | None) -> Any:
     """`before`, which may be None, plus `apply`."""
     term = apply(layer, state, weight, training)
     return term if before is None else before + term
 
 
-def _add_recomputed(before, layer, state, weight, training):
+def _add_recomputed(
+    before: Any, layer: keras.layers.Layer, state: CuboidState, weight: Any, training: bool | None
+) -> Any:
     """`_add`, computed again for the gradient, so without what layers share. Sum by sum they go one after the other."""
 
-    def run(tensor, weight, before=None):
+    def run(tensor: Any, weight: Any, before: Any = None) -> Any:
         return _add(before, layer, CuboidState(tensor), weight, training)
 
     rest = () if before is None else (before,)
     return recomputed(run, layer.variables)(state.tensor, weight, *rest)
 
 
-def _call(layer, inputs, training):
+def _call(layer: keras.layers.Layer, inputs: Any, training: bool | None) -> Any:
     return layer(inputs, training=training) if takes_training(layer) else layer(inputs)
 
 
-def takes_training(layer):
+def takes_training(layer: keras.layers.Layer) -> bool:
     """Whether a layer behaves differently in training, and is told so when it is called."""
     return "training" in inspect.signature(layer.call).parameters
 
 
-def _built(layer, shape):
+def _built(layer: keras.layers.Layer, shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
     """The output shape of a layer that is now built for `shape`, both with the batch."""
     if not layer.built:
         if type(layer).build is keras.layers.Layer.build:
@@ -149,7 +166,7 @@ def _built(layer, shape):
     return layer.compute_output_shape(shape)
 
 
-def build_parts(layer, shape):
+def build_parts(layer: keras.layers.Layer, shape: tuple[int | None, ...]) -> None:
     """Builds the layers that a layer has made in its own `build`: as Keras does, by calling it once, symbolically.
 
     Else they would get their weights at the first step, of which no optimizer was told.
