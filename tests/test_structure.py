@@ -159,6 +159,24 @@ def test_nothing_is_evaluated_or_unpickled(module):
     assert not UNSAFE_MODULES & {name.split(".")[0] for name in imports(MODULES[module])}
 
 
+def public_functions(body):
+    """The functions of a module and of its classes whose names have no underscore in front, and `__init__`."""
+    for node in body:
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+            yield from public_functions(node.body)
+        if isinstance(node, ast.FunctionDef) and (not node.name.startswith("_") or node.name == "__init__"):
+            yield node
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_everything_public_has_type_hints(module):
+    for function in public_functions(ast.parse(MODULES[module].read_text(encoding="utf-8")).body):
+        of = function.args
+        parameters = [*of.posonlyargs, *of.args, *of.kwonlyargs, *filter(None, (of.vararg, of.kwarg))]
+        unhinted = [each.arg for each in parameters if not each.annotation and each.arg not in ("self", "cls")]
+        assert not unhinted and function.returns, f"{function.name}, line {function.lineno}: {unhinted or 'its result'}"
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "cli" / "commands").glob("[!_]*.py")), ids=lambda path: path.stem)
 def test_every_command_has_a_help_text(path):
     commands = [
