@@ -20,12 +20,12 @@ DRAWS = (*OWN_DRAWS, *policies.DRAWS)
 NUM_DRAWS = len(DRAWS)
 
 
-def normalize(images: Any, mean: Sequence[float], deviation: Sequence[float], dtype: str = "float32") -> Any:
-    """(x / 255 − mean) / deviation for each channel.
+def normalize(images: Any, mean: Sequence[float], std: Sequence[float], dtype: str = "float32") -> Any:
+    """(x / 255 − mean) / std for each channel.
 
     Args:
         images: (B, H, W, C) on the scale 0..255, of any dtype.
-        mean, deviation: C numbers each, on the scale 0..1.
+        mean, std: C numbers each, on the scale 0..1.
         dtype: of the result; the arithmetic is float32.
 
     Returns:
@@ -33,8 +33,8 @@ def normalize(images: Any, mean: Sequence[float], deviation: Sequence[float], dt
     """
     images = ops.cast(images, "float32") / 255.0
     mean = ops.convert_to_tensor(mean, "float32")
-    deviation = ops.convert_to_tensor(deviation, "float32")
-    return ops.cast((images - mean) / deviation, dtype)
+    std = ops.convert_to_tensor(std, "float32")
+    return ops.cast((images - mean) / std, dtype)
 
 
 def crop_and_flip(
@@ -136,7 +136,7 @@ def augment(
     images: Any,
     draws: Any,
     mean: Sequence[float],
-    deviation: Sequence[float],
+    std: Sequence[float],
     *,
     crop_padding_px: int = 4,
     flip: bool = True,
@@ -151,7 +151,7 @@ def augment(
     Args:
         images: uint8 (B, H, W, C).
         draws: uniforms, float32 (B, NUM_DRAWS or more); the columns are named in DRAWS.
-        mean, deviation: C numbers each, on the scale 0..1.
+        mean, std: C numbers each, on the scale 0..1.
         crop_padding_px: see `crop_and_flip`; 0 for no crop.
         flip: whether images may be mirrored, `Dataset.flip`.
         autoaugment: a policy, "cifar10" or "imagenet"; None for no AutoAugment, whose columns are not needed then.
@@ -170,7 +170,7 @@ def augment(
     images = crop_and_flip(images, crop_y, crop_x, flip_draw if flip else None, **crop)
     if autoaugment is not None:
         images = policies.autoaugment(images, draws[:, own:NUM_DRAWS], autoaugment)
-    images = normalize(images, mean, deviation, dtype)
+    images = normalize(images, mean, std, dtype)
     return cutout(images, cutout_y, cutout_x, cutout_px=cutout_px)
 
 

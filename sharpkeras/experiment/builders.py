@@ -88,7 +88,7 @@ def _sgd(recipe: Recipe, updates: float, **options: Any) -> SGD:
 
 def image_preparation(recipe: Recipe, dataset: Dataset) -> dict[str, Callable[..., Any]]:
     """What happens to images on the device: in training, and in evaluation."""
-    statistics: dict[str, Any] = {"mean": dataset.mean, "deviation": dataset.std}
+    statistics: dict[str, Any] = {"mean": dataset.mean, "std": dataset.std}
     sizes: dict[str, Any] = {"crop_padding_px": recipe.crop_padding_px, "cutout_px": recipe.cutout_px}
     sizes["flip"] = dataset.flip
     sizes["autoaugment"] = None if recipe.autoaugment == "none" else recipe.autoaugment

@@ -76,7 +76,7 @@ def evaluate(
     uses = {"of the test split" if spec == recipe.dataset else "to test on": len(test.labels)}
     (progress or NullProgress()).works_on(setup.in_words(test, uses, "float32"))
     label = TEST_SELECTED if selected["by"] == "test" else None
-    normalize = functools.partial(augment.normalize, mean=test.mean, deviation=test.std)
+    normalize = functools.partial(augment.normalize, mean=test.mean, std=test.std)
     model = TrainingModel(network, SGD(0.0), normalize=normalize)
     errors, classes, fingerprint = _answers(model, test, batch_size)
     suffix, n = _suffix(spec, recipe.dataset), len(test.labels)

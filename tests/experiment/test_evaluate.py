@@ -336,7 +336,7 @@ def test_a_loaded_run_answers_as_its_evaluation(train, tmp_path):
     assert np.array_equal(best[:, :5], arrays["classes"])
     assert (best[:, 0] != test.labels).sum() == report["errors"]
     network, *_ = paper_tables.trained_network(train)
-    normalize = functools.partial(augment.normalize, mean=test.mean, deviation=test.std)
+    normalize = functools.partial(augment.normalize, mean=test.mean, std=test.std)
     evaluated = TrainingModel(network, SGD(0.0), normalize=normalize)
     batches = [(test.images[:64], test.labels[:64], 64)]
     np.testing.assert_array_equal(model.predict_on_batch(test.images[:64]), evaluated.logits(batches))
