@@ -8,7 +8,7 @@ import keras
 
 from sharpkeras.engine.checkpointing import CHECKPOINT_S
 from sharpkeras.engine.step_model import backend_step
-from sharpkeras.measure.machine import available_cores, device_name
+from sharpkeras.measure.machine import available_cores, cores_by_affinity, device_name
 from sharpkeras.runs import RunDirectory
 
 # Variables that choose other kernels, another number of threads or other roundings. Those of TensorFlow's threads are
@@ -66,8 +66,7 @@ DEFAULT_OPTIONS = RunOptions()
 
 def _machine() -> dict[str, Any]:
     """What the last bits depend on that a container of the same machine can have otherwise."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    allowed = available_cores()
+    cores, allowed = cores_by_affinity(), available_cores()
     return {
         "processor": device_name(),
         "devices": ", ".join(keras.distribution.list_devices()),

@@ -55,7 +55,7 @@ def test_each_variable_is_told_and_refused(tmp_path, monkeypatch, caplog, name):
 def test_fewer_cores_are_told(tmp_path, monkeypatch):
     conditions_of(tmp_path / "run")
     cores = len(os.sched_getaffinity(0))
-    monkeypatch.setattr(run_options.os, "sched_getaffinity", lambda _: set(range(cores + 3)))
+    monkeypatch.setattr(run_options, "cores_by_affinity", lambda: cores + 3)
     monkeypatch.setattr(run_options, "available_cores", lambda: cores + 3)
     with pytest.raises(RunError, match="not bit-exact") as caught:
         conditions_of(tmp_path / "run", strict_resume=True)
