@@ -45,11 +45,30 @@ class Dataset:
 
         Of images on disk it sees the relative paths and the sizes in bytes, not the content.
         """
-        digest = hashlib.sha256(repr((self.images.shape, self.class_names)).encode())
-        on_disk = isinstance(self.images, EncodedImages)
-        digest.update(self.images.digest() if on_disk else np.ascontiguousarray(self.images))
-        digest.update(self.labels.astype("<i8"))
-        return digest.hexdigest()
+        fingerprint = Fingerprint(self)
+        fingerprint.add(self.images.digest() if isinstance(self.images, EncodedImages) else self.images)
+        return fingerprint.hexdigest()
+
+
+class Fingerprint:
+    """SHA-256 over the images of a Dataset with their shape, the labels and the class names, image by image.
+
+    Args:
+        dataset: the Dataset; its images are not read.
+    """
+
+    def __init__(self, dataset: Dataset) -> None:
+        self._digest = hashlib.sha256(repr((dataset.images.shape, dataset.class_names)).encode())
+        self._labels = dataset.labels
+
+    def add(self, images: np.ndarray | bytes) -> None:
+        """The next images, in their order, or what stands for all of them."""
+        self._digest.update(np.ascontiguousarray(images) if isinstance(images, np.ndarray) else images)
+
+    def hexdigest(self) -> str:
+        """The result, once all images were added."""
+        self._digest.update(self._labels.astype("<i8"))
+        return self._digest.hexdigest()
 
 
 class Options(NamedTuple):

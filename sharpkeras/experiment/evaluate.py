@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import hashlib
 import logging
 import os
 import re
@@ -13,6 +12,7 @@ import keras
 import numpy as np
 
 from sharpkeras.data import DATASETS, Dataset, augment, batches, load
+from sharpkeras.data.dataset import Fingerprint
 from sharpkeras.data.folder_layout import same
 from sharpkeras.engine.epochs import NullProgress
 from sharpkeras.errors import DataError, ResourceError, RunError
@@ -148,16 +148,15 @@ def _answers(model: TrainingModel, test: Dataset, batch_size: int) -> tuple[dict
     """
     count, classes = len(test.class_names), []
     errors = dict.fromkeys((1, TOP) if count > TOP else (1,), 0)
-    digest = hashlib.sha256(repr((test.images.shape, test.class_names)).encode())
+    fingerprint = Fingerprint(test)
     for batch in batches.evaluation_batches(test.images, test.labels, min(batch_size, len(test.images))):
         images, labels, valid = batch
-        digest.update(np.ascontiguousarray(images[:valid]))
+        fingerprint.add(images[:valid])
         logits = model.logits([batch])  # (B, classes)
         errors = {k: wrong + top_k_errors(logits, labels[:valid], k) for k, wrong in errors.items()}
         # Among equal ones the lower class goes first, as in `top_k_errors`.
         classes.append(np.argsort(-logits, axis=1, kind="stable")[:, :TOP].astype(np.int32))
-    digest.update(test.labels.astype("<i8"))
-    return errors, np.concatenate(classes), digest.hexdigest()
+    return errors, np.concatenate(classes), fingerprint.hexdigest()
 
 
 def _suffix(spec: str, trained_on: str) -> str:
