@@ -186,7 +186,11 @@ def _as_json(value: Any) -> Any:
 
 
 def printable(value: Any, limit: int = 300) -> str:
-    """`value` as one line without control characters, cut at `limit` characters."""
+    """`value` as one line without control characters, cut at `limit` characters.
+
+    >>> printable("two\\nlines"), printable("a long word", limit=6)
+    ('two\\\\nlines', 'a long…')
+    """
     try:
         text = value if isinstance(value, str) else repr(value)
     except (ValueError, RecursionError):  # thousands of digits, or of levels

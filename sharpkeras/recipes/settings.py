@@ -122,7 +122,11 @@ def _is_finite(number: float) -> bool:
 
 
 def count(text: str) -> int:
-    """600_000_000 of "600M"; raises ValueError for what is no whole number with K, M or B (or G) behind it."""
+    """A whole number with K, M or B (or G) behind it; raises ValueError for anything else.
+
+    >>> count("600M"), count("1.5k")
+    (600000000, 1500)
+    """
     number = float(text[:-1]) * SUFFIXES.get(text[-1:].upper(), math.nan)
     if not number.is_integer():
         raise ValueError(text)
