@@ -121,8 +121,7 @@ def requested_training(
     if getattr(architecture, "kind", None) in ARCHITECTURES:
         return RequestedTraining(architecture, _named_training(recipe))
     if not isinstance(architecture, (str, os.PathLike)):
-        allowed = "a Genotype, a Path, a run, a file, a published name or a recipe"
-        raise UsageError("no architecture", where="architecture", seen=type(architecture).__name__, allowed=allowed)
+        raise not_an_architecture(architecture, "a run", "a file", "a published name", "a recipe")
     source = os.fspath(architecture)
     if source in TRAININGS:
         recipe, source = recipe or source, _architecture_of_row(source, recipe or source)
@@ -172,6 +171,15 @@ def _row(rows: dict, name: str | None) -> Any:
         step = f"did you mean {near[0]}?" if near else None
         raise UsageError("unknown recipe", where="recipe", seen=name, allowed=", ".join(rows), next_step=step)
     return rows[name]
+
+
+def not_an_architecture(value: object, *others: str) -> UsageError:
+    """The error for what is none of ARCHITECTURES, and none of what else is taken in their place, in words."""
+    allowed = ", ".join([*(f"a {kind.capitalize()}" for kind in ARCHITECTURES), *others])
+    step = "sharpkeras.architecture(…) reads one from a run or a file, or has the published ones"
+    return UsageError(
+        "no architecture", where="architecture", seen=type(value).__name__, allowed=allowed, next_step=step
+    )
 
 
 def of_kind(recipe: Any, kind: type) -> Any:

@@ -8,9 +8,8 @@ import keras
 import numpy as np
 
 from sharpkeras.engine.epochs import NullProgress
-from sharpkeras.errors import UsageError
 from sharpkeras.experiment import plots, result_checks, setup, shared_steps, weights
-from sharpkeras.experiment.inherited_settings import of_kind
+from sharpkeras.experiment.inherited_settings import not_an_architecture, of_kind
 from sharpkeras.experiment.run_options import DEFAULT_OPTIONS, RunOptions
 from sharpkeras.measure import cost
 from sharpkeras.measure.cost import Cost
@@ -49,9 +48,7 @@ def train(
     """
     of_kind(recipe, TrainRecipe)
     if getattr(architecture, "kind", None) not in ARCHITECTURES:
-        step = "sharpkeras.architecture(…) reads one from a run or a file, or has the published ones"
-        allowed = " or ".join(f"a {kind.capitalize()}" for kind in ARCHITECTURES)
-        raise UsageError("no architecture", seen=type(architecture).__name__, allowed=allowed, next_step=step)
+        raise not_an_architecture(architecture)
     settings = {
         "settings": recipe.as_dict(),
         architecture.kind: architecture.as_dict(),
