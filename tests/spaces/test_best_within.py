@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 from scipy import optimize
 
 from sharpkeras.errors import ConfigError, ResourceError
-from sharpkeras.spaces import best_within as budget
-from sharpkeras.spaces.best_within import Slab, best_within, cheapest, pair_options
+from sharpkeras.spaces.best_within import Slab, _fronts, best_within, cheapest, pair_options
 
 WHOLE = st.integers(0, 12)  # few values, for many ties
 MILLISECONDS = st.floats(0, 10, allow_subnormal=False)
@@ -189,7 +188,7 @@ def test_a_limit_that_rounding_would_miss():
 
 def test_nothing_beaten_stays_in_a_front():
     slabs = [one_state(*pair_options(*node)[2:]) for node in cell_like(np.random.default_rng(3), top=5)]
-    for labels in budget._fronts(slabs, 30):
+    for labels in _fronts(slabs, 30):
         assert (np.diff(labels.costs) > 0).all() and (np.diff(labels.scores) > 0).all()
 
 
@@ -215,7 +214,7 @@ def test_what_can_not_be_added_up(score, cost):
 
 
 def test_fronts_that_outgrow_the_memory(monkeypatch):
-    monkeypatch.setattr(budget, "MOST_LABELS", 10)
+    monkeypatch.setattr("sharpkeras.spaces.best_within.MOST_LABELS", 10)
     powers = [one_state([2**i, 0], [2**i, 0]) for i in range(5)]  # every path has a score and a cost of its own
     with pytest.raises(ResourceError, match="round the costs"):
         best_within(powers)
