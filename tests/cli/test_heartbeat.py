@@ -59,14 +59,13 @@ def test_another_stage_counts_anew_and_after_the_end_nothing_is_said(clock):
     assert beats == [("compiling", 10)]
 
 
-def test_it_looks_at_the_clock_by_itself_and_its_thread_ends(monkeypatch):
-    """Without a test's clock: with beats after hundredths of a second."""
+def test_it_looks_at_the_clock_by_itself_and_its_thread_ends():
+    """After a second, by a clock that is then a minute further."""
+    import itertools
     import threading
 
-    monkeypatch.setattr("sharpkeras_cli.heartbeat.EVERY_S", 0.01)
-    monkeypatch.setattr("sharpkeras_cli.heartbeat.FIRST_S", (0.02, 1e9))
     said = threading.Event()
-    heartbeat = Heartbeat(lambda stage, seconds: said.set())
+    heartbeat = Heartbeat(lambda stage, seconds: said.set(), clock=itertools.count(step=60).__next__)
     heartbeat.begin("compiling")
     thread = heartbeat._thread
     assert said.wait(60)

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from sharpkeras.data import decoding as images_module
 from sharpkeras.data import load
 from sharpkeras.data.folder import NO_TEST_FOLDER
 from sharpkeras.data.folder_layout import LAYOUT
@@ -327,7 +326,7 @@ def test_content_decides_and_not_the_extension(tmp_path):
 
 
 def test_images_that_do_not_fit_into_memory(two_classes, monkeypatch):
-    monkeypatch.setattr(images_module.os, "sysconf", lambda name: 10)
+    monkeypatch.setattr(os, "sysconf", lambda name: 10)
     with pytest.raises(ResourceError, match="8 images of 4 x 4 pixels"):
         read(two_classes)
 

@@ -250,7 +250,7 @@ def test_statistics_of_many_images_are_those_of_some(folder, monkeypatch):
 
 def test_more_images_than_memory(folder, monkeypatch):
     images = on_disk(folder).images
-    monkeypatch.setattr("sharpkeras.data.decoding.os.sysconf", lambda name: 60)
+    monkeypatch.setattr(os, "sysconf", lambda name: 60)
     assert images[:2].shape[0] == 2
     with pytest.raises(ResourceError, match="13 images of 16 x 16 pixels"):
         images[:]
