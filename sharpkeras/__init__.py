@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from sharpkeras.api import evaluate as evaluate
     from sharpkeras.api import export as export
     from sharpkeras.api import extract as extract
+    from sharpkeras.api import forecast as forecast
     from sharpkeras.api import load as load
     from sharpkeras.api import sample as sample
     from sharpkeras.api import search as search
@@ -59,6 +60,7 @@ _HOMES = {
         "evaluate",
         "export",
         "extract",
+        "forecast",
         "load",
         "sample",
         "search",

@@ -17,6 +17,7 @@ from sharpkeras.spaces.architecture import Architecture
 
 if TYPE_CHECKING:
     from sharpkeras.engine.epochs import NullProgress
+    from sharpkeras.experiment.forecast import Forecast
     from sharpkeras.experiment.load import ImageClassifier
     from sharpkeras.experiment.run_options import RunOptions
     from sharpkeras.measure.cost import Cost
@@ -144,6 +145,44 @@ def train(
             progress.note(note)
     out = inherited_settings.run_directory(out, "train")
     return run_training(chosen, requested.architecture, out, options or DEFAULT_OPTIONS, progress, read, space, init)
+
+
+def forecast(
+    recipe: str | SearchRecipe | TrainRecipe | None = None,
+    *,
+    architecture: Place | Architecture | None = None,
+    space: "str | SearchSpace | None" = None,
+    init: Place | None = None,
+    options: "RunOptions | None" = None,
+    data: dict[str, bool] | None = None,
+    **settings: Any,
+) -> "Forecast":
+    """Forecast the memory, time and disk of a run, as `--dry-run` does; nothing is written.
+
+    Args:
+        recipe: as in `search`; where there is an architecture, as in `train`.
+        architecture: what is trained, as in `train`; None forecasts a search.
+        space, options, data, settings: as in `search` or `train`.
+        init: weights to begin with, of a training.
+
+    Returns:
+        The Forecast; its `as_dict()` is what `--dry-run --json` prints.
+
+    Raises:
+        UsageError, ConfigError, DataError: what the run would be refused for.
+    """
+    from sharpkeras.experiment import forecast as forecasts
+    from sharpkeras.experiment.run_options import DEFAULT_OPTIONS
+
+    how = (options or DEFAULT_OPTIONS, _data_options(data))
+    if architecture is None:
+        if isinstance(space, str):
+            settings, space = {**settings, "space": space}, None
+        chosen = inherited_settings.changed(inherited_settings.named_search(recipe), settings)
+        return forecasts.forecast_search(chosen, *how, space)
+    requested = inherited_settings.requested_training(architecture, recipe)
+    training = inherited_settings.changed(requested.recipe, settings)
+    return forecasts.forecast_training(training, requested.architecture, *how, space, init)
 
 
 def evaluate(

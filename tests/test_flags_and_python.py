@@ -14,7 +14,7 @@ if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
     pytest.skip("the finished runs are TensorFlow's", allow_module_level=True)
 
 import sharpkeras as sk
-from sharpkeras.errors import SharpKerasError
+from sharpkeras.errors import SharpKerasError, UsageError
 from sharpkeras.io import atomic_writes
 from sharpkeras_cli import flags
 
@@ -61,11 +61,11 @@ def place(finished, monkeypatch):
     return finished
 
 
-def asked_for(name, monkeypatch, call):
+def asked_for(name, monkeypatch, call, home=None):
     """What the search or training of the library itself is called with, in place of being run."""
-    module, seen = __import__(f"sharpkeras.experiment.{name}", fromlist=[name]), []
+    module, seen = __import__(f"sharpkeras.experiment.{home or name}", fromlist=[name]), []
     with monkeypatch.context() as patch:
-        patch.setattr(module, name, lambda *arguments: seen.append(arguments) or sys.exit(0))
+        patch.setattr(module, name, lambda *arguments, **_: seen.append(arguments) or sys.exit(0))
         with contextlib.suppress(SystemExit):
             call()
     return seen[0]
@@ -95,6 +95,21 @@ def test_how_a_run_is_carried_out_is_the_same(place, monkeypatch):
     )
     assert typed[:3] == called[:3]
     assert {name for name, value in typed[4].items() if value} == {*called[4]} == {"skip_bad_images"}
+
+
+def test_a_forecast_is_of_the_same_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    settings, options = {"epochs": 9, "space": "darts"}, sk.RunOptions(remat=True)
+    words = ["--remat", "--dry-run"]
+    ask = functools.partial(asked_for, monkeypatch=monkeypatch, home="forecast")
+    typed = ask("forecast_search", call=lambda: sharpkeras("search", "sharpdarts", *typed_flags(settings), *words))
+    called = ask("forecast_search", call=lambda: sk.forecast("sharpdarts", options=options, **settings))
+    assert typed[:2] == called[:2]
+    typed = ask("forecast_training", call=lambda: sharpkeras("train", "sharpdarts", "--epochs", "9", *words))
+    called = ask("forecast_training", call=lambda: sk.forecast(architecture="sharpdarts", options=options, epochs=9))
+    assert typed[:3] == called[:3]
+    with pytest.raises(UsageError, match="TrainRecipe"):
+        sk.forecast(sk.SearchRecipe(), architecture="DARTS_V1")
 
 
 # --- the same run ---
