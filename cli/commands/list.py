@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -11,10 +11,6 @@ from sharpkeras.recipes import SEARCHES, TRAININGS
 from sharpkeras.recipes.rows import RecipeEntry
 from sharpkeras.spaces import CELL, SPACES
 from sharpkeras_cli import flags, options, tables
-
-if TYPE_CHECKING:
-    from sharpkeras.spaces.cell.genotype import Genotype
-    from sharpkeras.spaces.hypercuboid.path import Path
 
 TOPICS = ("genotypes", "paths", "spaces", "datasets", "recipes")
 COMMANDS: Mapping[str, Mapping[str, RecipeEntry]] = {"search": SEARCHES, "train": TRAININGS}
@@ -92,12 +88,12 @@ def _print_recipes(title: str, items: Mapping[str, Any]) -> None:
     tables.show(records, title=f"sharpkeras {title} RECIPE", right=("parameters", "AddMults"), width=150)
 
 
-def _route(path: "Path") -> str:
+def _route(path: Any) -> str:
     """The filters of a path, with a p where it pools."""
     choices = [dict(choice) for choice in path.routes[0]]
     return " ".join(f"{c['filters']}{'p' * (c.get('primitive') == 'ResizablePool')}" for c in choices)
 
 
-def _cells(genotype: "Genotype") -> str:
+def _cells(genotype: Any) -> str:
     names = sorted({name for name, _ in genotype.normal + genotype.reduce})
     return f"{len(genotype.normal) // 2} nodes; {', '.join(names)}"
