@@ -7,13 +7,15 @@ primitives → space → supernet → bilevel search → architecture → networ
     sk.train("runs/search", "runs/train")
     model = sk.load("runs/train")
 
-Importing it loads no framework: each name is imported from its module when it is first asked for (PEP 562).
+Importing it loads no framework: each name is imported from its module when it is first asked for (PEP 562). It sets one
+variable that TensorFlow reads when it is imported (see `backend.onednn`).
 """
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
 from sharpkeras import serialization
+from sharpkeras.backend import onednn
 
 if TYPE_CHECKING:
     from sharpkeras import errors as errors
@@ -97,4 +99,5 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
 
 
+onednn.switch_on()
 serialization.announce()

@@ -6,6 +6,7 @@ from typing import Any
 
 import keras
 
+from sharpkeras.backend import onednn
 from sharpkeras.engine.checkpointing import CHECKPOINT_S
 from sharpkeras.engine.step_model import backend_step
 from sharpkeras.measure.machine import available_cores, cores_by_affinity, device_name
@@ -78,6 +79,8 @@ def _machine() -> dict[str, Any]:
 def _environment() -> dict[str, Any]:
     """The variables in ENVIRONMENT that are set."""
     found = {name: os.environ[name] for name in ENVIRONMENT if os.environ.get(name)}
+    if found.get(onednn.SWITCH) == onednn.ON:  # as sharpkeras sets it; whether it is on is in `backend.tensorflow`
+        del found[onednn.SWITCH]
     if "XLA_FLAGS" in found:
         flags = sorted({flag for flag in found["XLA_FLAGS"].split() if not flag.startswith(IDLE_FLAGS)})
         found["XLA_FLAGS"] = " ".join(flags)
