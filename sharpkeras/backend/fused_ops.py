@@ -50,6 +50,18 @@ def _batch_normalization_tensorflow(inputs, scale, offset, epsilon):
     return outputs, mean, variance
 
 
+def recorded_functions() -> Any:
+    """What lets equal parts of one network share their traced functions; None where that is of no use.
+
+    JAX compiles a step as a whole, whatever is called in it.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return None
+    from sharpkeras.backend.recorded_function import RecordedFunctions
+
+    return RecordedFunctions()
+
+
 def _bessel(inputs):
     """n / (n - 1) for the n = B·H·W values behind a statistic of `inputs` (1 when there is a single value)."""
     count = ops.cast(ops.prod(ops.shape(inputs)[:3]), at_least_float32(inputs.dtype))
@@ -64,6 +76,24 @@ def depthwise_conv(inputs: Any, kernel: Any) -> Any:
     import tensorflow as tf
 
     return tf.raw_ops.DepthwiseConv2dNative(input=inputs, filter=kernel, strides=[1, 1, 1, 1], padding="SAME")
+
+
+def pointwise_conv(inputs: Any, kernel: Any) -> Any:
+    """1×1 convolution at stride 1: (B, H, W, C) and (1, 1, C, F) → (B, H, W, F)."""
+    return ops.conv(inputs, kernel, padding="valid", data_format="channels_last")
+
+
+def weigh(outputs: Any, weight: Any) -> Any:
+    """weight · outputs. The product is as precise as the weight, and so is the weight's gradient, a sum over it."""
+    return ops.cast(ops.cast(outputs, weight.dtype) * weight, outputs.dtype)
+
+
+def add(*terms: Any) -> Any:
+    """The sum of tensors of one shape."""
+    total = terms[0]
+    for term in terms[1:]:
+        total = total + term
+    return total
 
 
 _BATCH_NORMALIZATION = {"tensorflow": _batch_normalization_tensorflow}

@@ -6,6 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 from tensorflow.python.client import device_lib  # the only place that tells how much memory TensorFlow may take
+from tensorflow.python.util import _pywrap_util_port  # the only place that tells whether oneDNN is on
 
 JIT_COMPILE = False  # on CPU, XLA is an order of magnitude slower at depthwise convolutions than TensorFlow itself
 
@@ -40,6 +41,7 @@ def conditions() -> dict[str, Any]:
     return {
         "threads": "{} in an operation, {} for operations".format(*threads),
         "gpus": [tf.config.experimental.get_device_details(gpu).get("device_name") for gpu in gpus],
+        "onednn": _pywrap_util_port.IsMklEnabled(),
         "tensor_float_32": tf.config.experimental.tensor_float_32_execution_enabled(),
     }
 
@@ -109,24 +111,32 @@ def live_bytes(graph: Any) -> tuple[int, int]:
     """Peak memory of a graph's tensors in bytes, and its number of operations.
 
     A tensor lives from its operation to the last that reads it. The order is that of the graph's making; a CPU runs
-    several operations at once and in another order, which has added 13 % at most. A function that is called (If, While)
-    adds its own fullest moment; a tensor whose shape is known to no one counts nothing (FusedBatchNorm's third reserve,
-    which is empty on CPU).
+    several operations at once and in another order, which has added 13 % at most. A function that is called adds its
+    own fullest moment, with its results, and its operations once, however often it is called; a tensor whose shape is
+    known to no one counts nothing (FusedBatchNorm's third reserve, which is empty on CPU).
     """
+    functions: dict[str, tuple[int, int]] = {}
+    peak, count = _live_bytes(graph, functions)
+    return peak, count + sum(inner for _, inner in functions.values())
+
+
+def _live_bytes(graph: Any, functions: dict[str, tuple[int, int]]) -> tuple[int, int]:
+    """`live_bytes` of a graph alone; those of the functions that it calls are added to `functions`, by name."""
     operations = graph.get_operations()
-    inner = [_inner_bytes(graph, operation) for operation in operations]
     owner, last = _owners(operations)
     last |= {owner[tensor.name]: len(operations) for tensor in graph.outputs}  # which outlive the step
     live = peak = 0
     freed = [0] * (len(operations) + 1)
     for index, operation in enumerate(operations):
+        inner = _inner_bytes(graph, operation, functions)
+        peak = max(peak, live + inner)
         for tensor in operation.outputs:
             if owner[tensor.name] == tensor.name and operation.type not in BORROWED:
                 live += _bytes(tensor)
                 freed[last[tensor.name]] += _bytes(tensor)
-        peak = max(peak, live + inner[index][0])
+        peak = max(peak, live)
         live -= freed[index]
-    return peak, len(operations) + sum(count for _, count in inner)
+    return peak, len(operations)
 
 
 def _owners(operations):
@@ -142,11 +152,13 @@ def _owners(operations):
     return owner, last
 
 
-def _inner_bytes(graph, operation):
-    """`live_bytes` of the functions that an operation calls: the fullest of them, and all of their operations."""
+def _inner_bytes(graph, operation, functions):
+    """Peak memory of the fullest function that an operation calls."""
     names = [value.func.name for value in operation.node_def.attr.values() if value.HasField("func")]
-    inner = [live_bytes(graph._get_function(name).graph) for name in names]
-    return max((peak for peak, _ in inner), default=0), sum(count for _, count in inner)
+    for name in names:
+        if name not in functions:
+            functions[name] = _live_bytes(graph._get_function(name).graph, functions)
+    return max((functions[name][0] for name in names), default=0)
 
 
 def _bytes(tensor):

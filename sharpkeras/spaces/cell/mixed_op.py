@@ -9,8 +9,6 @@ from keras import ops
 from sharpkeras import primitives
 from sharpkeras.backend import fused_ops
 from sharpkeras.layers import BatchNormalization, Composite, adopt
-from sharpkeras.spaces.cell import topology
-from sharpkeras.spaces.mixing import weigh
 
 
 @keras.saving.register_keras_serializable("sharpkeras")
@@ -41,7 +39,7 @@ class MixedOp(Composite):
     def call(self, inputs: Any, mixing_weights: Any, training: bool | None = None) -> Any:
         weights = ops.cast(mixing_weights, fused_ops.at_least_float32(self.compute_dtype))
         weights = ops.unstack(weights, num=len(self.layers))
-        return topology.add([weigh(self._branch(p, inputs, training), w) for p, w in enumerate(weights)])
+        return fused_ops.add(*[fused_ops.weigh(self._branch(p, inputs, training), w) for p, w in enumerate(weights)])
 
     def _branch(self, p: int, inputs: Any, training: bool | None) -> Any:
         outputs = self.layers[p](inputs, training=training)

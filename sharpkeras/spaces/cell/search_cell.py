@@ -19,7 +19,6 @@ from keras import ops
 from sharpkeras import primitives
 from sharpkeras.backend import fused_ops as kernels
 from sharpkeras.layers import (
-    CHANNELS_LAST,
     EPSILON,
     MOMENTUM,
     AveragePool,
@@ -38,7 +37,6 @@ from sharpkeras.layers import (
 )
 from sharpkeras.spaces.cached_state import CachedState
 from sharpkeras.spaces.cell import topology
-from sharpkeras.spaces.mixing import weigh
 from sharpkeras.spaces.state_dict import CONV, DEPTHWISE, VECTOR, Slot, layer_slots
 
 STACKED = (keras.layers.ReLU, Conv2D, DepthwiseConv2D, BatchNormalization)  # the steps that StackedSequence knows
@@ -46,11 +44,20 @@ SHARED_POOLS = (MaxPool, AveragePool)
 
 
 class CellState(CachedState):
-    """A state of a search cell with what the edges that leave it share."""
+    """A state of a search cell with what the edges that leave it share.
+
+    Args:
+        tensor: (B, H, W, C).
+        run: the ForwardPass.
+    """
+
+    def __init__(self, tensor: Any, run: "ForwardPass") -> None:
+        super().__init__(tensor)
+        self._run = run
 
     @property
     def rectified(self) -> Any:
-        return self.shared("rectified", lambda: ops.relu(self.tensor))
+        return self.shared("rectified", lambda: self._run.apply(ops.relu, self.tensor))
 
     @property
     def even(self) -> bool:
@@ -60,21 +67,26 @@ class CellState(CachedState):
     @property
     def quarters(self) -> Any:
         """The ReLU as four interleaved quarters side by side in the channels, (B, H/2, W/2, 4·C); even images only."""
-        return self.shared("quarters", lambda: ops.space_to_depth(self.rectified, 2))
+        return self.shared("quarters", lambda: self._run.rearrange(in_quarters, self.rectified, from_quarters))
 
     @property
     def every_second(self) -> Any:
         """Every second pixel of the ReLU, for stride 2: the first quarter (cutting it out of those is faster)."""
+        channels = self.tensor.shape[-1]
         if self.even:
-            return self.shared("every_second", lambda: self.quarters[..., : self.tensor.shape[-1]])
-        return self.shared("every_second", lambda: self.rectified[:, ::2, ::2])
+            return self._cut("every_second", self.quarters, lambda quarters: quarters[..., :channels])
+        return self._cut("every_second", self.rectified, lambda rectified: rectified[:, ::2, ::2])
 
     @property
     def every_second_shifted(self) -> Any:
         """The other half of FactorizedReduce, every second pixel from the second on: the last quarter."""
+        channels = self.tensor.shape[-1]
         if self.even:
-            return self.shared("shifted", lambda: self.quarters[..., -self.tensor.shape[-1] :])
-        return self.shared("shifted", lambda: FactorizedReduce.shift(self.rectified)[:, ::2, ::2])
+            return self._cut("shifted", self.quarters, lambda quarters: quarters[..., -channels:])
+        return self._cut("shifted", self.rectified, lambda rectified: FactorizedReduce.shift(rectified)[:, ::2, ::2])
+
+    def _cut(self, key, tensor, function):
+        return self.shared(key, lambda: self._run.rearrange(function, tensor))
 
 
 class StackedBatchNorm:
@@ -106,22 +118,36 @@ class StackedBatchNorm:
 class ForwardPass:
     """One run of a cell: its kernels unstacked, and the batch statistics that its BatchNorms saw."""
 
-    def __init__(self, training: bool | None, dtype: str) -> None:
-        self.training, self.dtype = training, dtype
+    def __init__(self, training: bool | None, dtype: str, recording: Any = None) -> None:
+        self.training, self.dtype, self._recording = training, dtype, recording
         self._kernels, self._seen, self._constants = {}, {}, {}
 
+    def apply(self, function: Callable, *tensors: Any) -> Any:
+        """function(*tensors), which a recording takes down with its gradient."""
+        return function(*tensors) if self._recording is None else self._recording.apply(function, *tensors)
+
+    def rearrange(self, function: Callable, tensor: Any, inverse: Callable | None = None) -> Any:
+        """function(tensor), which takes numbers over as they are, all of them where it has an inverse."""
+        return function(tensor) if self._recording is None else self._recording.rearrange(function, tensor, inverse)
+
+    def rows(self, function: Callable, tensor: Any) -> list[Any]:
+        """function(tensor), a list of small tensors."""
+        return function(tensor) if self._recording is None else self._recording.rows(function, tensor)
+
     def kernel(self, variable: Any, row: int) -> Any:
-        if id(variable) not in self._kernels:
-            self._kernels[id(variable)] = ops.unstack(ops.cast(variable, self.dtype), num=variable.shape[0])
-        return self._kernels[id(variable)][row]
+        return self._rows(variable, id(variable), lambda kernels: kernels)[row]
 
     def quartered_kernel(self, variable: Any, row: int) -> Any:
         """A depthwise kernel repeated for the four quarters, (k, k, 4·C, 1)."""
-        key = id(variable), "quarters"
+        return self._rows(variable, (id(variable), "quarters"), lambda kernels: ops.tile(kernels, (1, 1, 1, 4, 1)))[row]
+
+    def _rows(self, variable, key, change):
         if key not in self._kernels:
-            repeated = ops.tile(ops.cast(variable, self.dtype), (1, 1, 1, 4, 1))
-            self._kernels[key] = ops.unstack(repeated, num=variable.shape[0])
-        return self._kernels[key][row]
+            self._kernels[key] = self.rows(
+                lambda kernels: ops.unstack(change(ops.cast(kernels, self.dtype)), num=kernels.shape[0]),
+                ops.convert_to_tensor(variable.value),
+            )
+        return self._kernels[key]
 
     def normalize(self, norm: StackedBatchNorm, inputs: Any, row: int, weight: Any = None) -> Any:
         """`weight` (C,) · BatchNorm(inputs); None is 1."""
@@ -136,7 +162,8 @@ class ForwardPass:
         channels = inputs.shape[-1]
         weight = self._constant(ops.ones, channels) if weight is None else weight
         offset = self._constant(ops.zeros, channels)
-        outputs, mean, variance = kernels.batch_normalization(inputs, weight, offset, norm.epsilon)
+        normalize = functools.partial(kernels.batch_normalization, epsilon=norm.epsilon)
+        outputs, mean, variance = self.apply(normalize, inputs, weight, offset)
         return outputs, (mean, variance)
 
     def remember(self, norm: StackedBatchNorm, row: int, statistics: tuple[Any, Any]) -> None:
@@ -182,7 +209,7 @@ class StackedSequence:
         for position, step in enumerate(steps):
             variable = self.variables.get(position)
             if isinstance(step, keras.layers.ReLU):
-                outputs = state.rectified if position == 0 else ops.relu(outputs)
+                outputs = state.rectified if position == 0 else run.apply(ops.relu, outputs)
             elif isinstance(step, BatchNormalization):
                 scale = weight if weighted and position == len(steps) - 1 else None
                 outputs = run.normalize(variable, outputs, edge, scale)
@@ -190,10 +217,10 @@ class StackedSequence:
                 outputs, quartered = self._from_state(run, state, step, variable, edge)
             else:
                 if isinstance(step, DepthwiseConv2D):
-                    outputs, quartered = together(outputs, quartered), False
-                outputs = convolve(step, outputs, run.kernel(variable, edge))
-        outputs = together(outputs, quartered)
-        return outputs if weighted else weigh(outputs, weight)
+                    outputs, quartered = together(run, outputs, quartered), False
+                outputs = convolve(run, step, outputs, run.kernel(variable, edge))
+        outputs = together(run, outputs, quartered)
+        return outputs if weighted else run.apply(kernels.weigh, outputs, weight)
 
     def state_slots(self, name: str, edge: int) -> Iterator[tuple[str, Slot]]:
         """Where the arrays of one edge go, by the official name of the primitive on it."""
@@ -213,27 +240,50 @@ class StackedSequence:
         """The first depthwise convolution, on what the edges of a state share; and whether it left quarters apart."""
         dilated, strided = max(step.dilation_rate) == 2, max(step.strides) == 2
         if dilated and strided:
-            return kernels.depthwise_conv(state.every_second, run.kernel(variable, edge)), False
+            return run.apply(kernels.depthwise_conv, state.every_second, run.kernel(variable, edge)), False
         if dilated and state.even:
-            outputs = kernels.depthwise_conv(state.quarters, run.quartered_kernel(variable, edge))
+            outputs = run.apply(kernels.depthwise_conv, state.quarters, run.quartered_kernel(variable, edge))
             _, height, width, channels = outputs.shape
-            return ops.reshape(outputs, (-1, height, width * 4, channels // 4)), True
-        return convolve(step, state.rectified, run.kernel(variable, edge)), False
+            apart, beside = (-1, height, width, channels), (-1, height, width * 4, channels // 4)
+            return run.rearrange(reshape_to(beside), outputs, reshape_to(apart)), True
+        return convolve(run, step, state.rectified, run.kernel(variable, edge)), False
 
 
-def convolve(step: Conv2D | DepthwiseConv2D, inputs: Any, kernel: Any) -> Any:
+def convolve(run: ForwardPass, step: Conv2D | DepthwiseConv2D, inputs: Any, kernel: Any) -> Any:
     """The convolution of a layer with a kernel that is not its own."""
-    if isinstance(step, DepthwiseConv2D) and max(step.strides) == max(step.dilation_rate) == 1:
-        return kernels.depthwise_conv(inputs, kernel)
-    return step.convolve(inputs, kernel)
+    if max(step.strides) == max(step.dilation_rate) == 1:
+        if isinstance(step, DepthwiseConv2D):
+            return run.apply(kernels.depthwise_conv, inputs, kernel)
+        if max(step.kernel_size) == 1:
+            return run.apply(kernels.pointwise_conv, inputs, kernel)
+    return run.apply(step.convolve, inputs, kernel)
 
 
-def together(outputs: Any, quartered: bool) -> Any:
+def in_quarters(image: Any) -> Any:
+    """(B, H, W, C) → (B, H/2, W/2, 4·C): four interleaved quarters side by side in the channels."""
+    return ops.space_to_depth(image, 2)
+
+
+def from_quarters(quarters: Any) -> Any:
+    """The inverse of `in_quarters`."""
+    return ops.depth_to_space(quarters, 2)
+
+
+def reshape_to(shape: tuple[int, ...]) -> Callable[[Any], Any]:
+    """A function that reshapes a tensor."""
+    return lambda tensor: ops.reshape(tensor, shape)
+
+
+def together(run: ForwardPass, outputs: Any, quartered: bool) -> Any:
     """(B, H/2, 4·W/2, C), the quarters side by side → (B, H, W, C)."""
     if not quartered:
         return outputs
     _, height, width, channels = outputs.shape
-    return ops.depth_to_space(ops.reshape(outputs, (-1, height, width // 4, 4 * channels)), 2)
+    apart = reshape_to((-1, height, width // 4, 4 * channels))
+    beside = reshape_to((-1, height, width, channels))
+    return run.rearrange(
+        lambda quarters: from_quarters(apart(quarters)), outputs, lambda image: beside(in_quarters(image))
+    )
 
 
 class SharedPool:
@@ -245,13 +295,13 @@ class SharedPool:
 
     def apply(self, run: ForwardPass, state: CellState, edge: int, strides: int, weight: Any) -> Any:
         # `call`, for the layer itself would cast to the policy it was made under (see `precision.full_precision`).
-        pooled = state.shared((self.name, strides), lambda: self.layers[strides].call(state.tensor))
+        pooled = state.shared((self.name, strides), lambda: run.apply(self.layers[strides].call, state.tensor))
         if not run.training:
             return self.norm.normalize_moving(pooled, edge, weight)
         key = (self.name, strides, "normalized")
         outputs, statistics = state.shared(key, lambda: run.normalize_batch(self.norm, pooled))
         run.remember(self.norm, edge, statistics)
-        return weigh(outputs, weight)
+        return run.apply(kernels.weigh, outputs, weight)
 
     def state_slots(self, name: str, edge: int) -> Iterator[tuple[str, Slot]]:
         return self.norm.state_slots(f"{name}.1", edge)
@@ -271,11 +321,11 @@ class StackedSkip:
 
     def apply(self, run: ForwardPass, state: CellState, edge: int, strides: int, weight: Any) -> Any:
         if strides == 1:
-            return weigh(state.tensor, weight)
+            return run.apply(kernels.weigh, state.tensor, weight)
         row, halves = self.rows[edge], (state.every_second, state.every_second_shifted)
-        kernels = [run.kernel(stack, row) for stack in self.kernels]
-        reduced = [ops.conv(h, k, padding="valid", data_format=CHANNELS_LAST) for h, k in zip(halves, kernels)]
-        return run.normalize(self.norm, ops.concatenate(reduced, axis=-1), row, weight)
+        stacks = [run.kernel(stack, row) for stack in self.kernels]
+        reduced = [run.apply(kernels.pointwise_conv, half, kernel) for half, kernel in zip(halves, stacks)]
+        return run.normalize(self.norm, run.apply(topology.concatenate, *reduced), row, weight)
 
     def state_slots(self, name: str, edge: int) -> Iterator[tuple[str, Slot]]:
         if edge in self.rows:
@@ -299,7 +349,7 @@ class LayerPerEdge:
     def apply(self, run: ForwardPass, state: CellState, edge: int, strides: int, weight: Any) -> Any:
         outputs = self.layers[edge](state.tensor, training=run.training)
         norm = self.norms.get(edge)
-        return weigh(outputs if norm is None else norm(outputs, training=run.training), weight)
+        return kernels.weigh(outputs if norm is None else norm(outputs, training=run.training), weight)
 
     def state_slots(self, name: str, edge: int) -> Iterator[tuple[str, Slot]]:
         yield from layer_slots(self.layers[edge], name)
@@ -326,6 +376,7 @@ class SearchCell(Composite):
         num_nodes: intermediate nodes.
         num_concatenated: how many of the last nodes make the output.
         ops: op table.
+        functions: those that all cells of a supernet share (`fused_ops.recorded_functions`); None is none.
 
     Inputs: the states of the two cells before, (B, H, W, C) each, and the mixing weights (E, P).
     """
@@ -337,6 +388,7 @@ class SearchCell(Composite):
         num_nodes: int = 4,
         num_concatenated: int = 4,
         ops: str = "sharp",
+        functions: Any = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(autocast=False, **kwargs)  # the mixing weights come as they are
@@ -347,6 +399,7 @@ class SearchCell(Composite):
         older, newer = topology.preprocessing(plan)
         self.preprocess0, self.preprocess1 = older(plan.filters, affine=False), newer(plan.filters, affine=False)
         adopt(self, self.followers())
+        self.functions = functions
         self.edge_layers = []  # of primitives that no branch knows how to compute on all edges at once
 
     def build(self, older_shape: tuple[int | None, ...], newer_shape: tuple[int | None, ...]) -> None:
@@ -388,24 +441,46 @@ class SearchCell(Composite):
 
     def call(self, older: Any, newer: Any, mixing_weights: Any, training: bool | None = None) -> Any:
         training = training and self.trainable  # a frozen cell normalises by its moving statistics, and keeps them
-        run, scales = ForwardPass(training, self.compute_dtype), self._scales(mixing_weights)
+        inputs = self.preprocess0(older, training=training), self.preprocess1(newer, training=training)
+        if not (training and self._can_be_recorded(inputs)):
+            return self._mix(None, *inputs, mixing_weights, training=training)
+        mix, structure = functools.partial(self._mix, training=True), (self.filters, self.plan.reduction)
+        others = {id(variable) for layer in (self.preprocess0, self.preprocess1) for variable in layer.variables}
+        variables = [variable for variable in self.variables if id(variable) not in others]
+        return self.functions.call(structure, mix, variables, *inputs, mixing_weights)
+
+    def _can_be_recorded(self, inputs):
+        """Whether every operation of the cell has a gradient in a recording."""
+        is_static = all(None not in tensor.shape for tensor in inputs)
+        return self.functions is not None and is_static and not self.edge_layers and self.compute_dtype != "float64"
+
+    def _mix(self, recording, older, newer, mixing_weights, training):
+        """The sum of all primitives on all edges; see `backend.recorded_function`."""
+        run = ForwardPass(training, self.compute_dtype, recording)
+        scales = self._scales(run, mixing_weights)
 
         def apply(edge, state):
             pairs = zip(scales[edge], self.branches)
             terms = [b.apply(run, state, edge, self.strides[edge], w) for w, b in pairs if b is not None]
-            return topology.add(terms) if terms else None
+            return run.apply(kernels.add, *terms) if terms else None
 
-        inputs = self.preprocess0(older, training=training), self.preprocess1(newer, training=training)
-        outputs, _ = topology.run_cell(inputs, self.nodes, apply, self.concat, CellState, lambda state: state.tensor)
+        new_state = functools.partial(CellState, run=run)
+        states = (older, newer), self.nodes, apply, self.concat, new_state, lambda state: state.tensor
+        outputs, _ = topology.run_cell(*states, call=run.apply)
         if training:
             run.update_moving_statistics()
         return outputs
 
-    def _scales(self, mixing_weights: Any) -> list[list[Any]]:
+    def _scales(self, run, mixing_weights):
         """The mixing weights as BatchNorm takes a scale: E lists of P vectors (C,), cut once for the whole cell."""
         shape = (len(self.strides) * len(self.branches), self.filters)
-        weights = ops.cast(mixing_weights, kernels.at_least_float32(self.compute_dtype))
-        rows = ops.unstack(ops.broadcast_to(ops.reshape(weights, (-1, 1)), shape), num=shape[0])
+        dtype = kernels.at_least_float32(self.compute_dtype)
+
+        def repeat(weights):
+            column = ops.reshape(ops.cast(weights, dtype), (-1, 1))
+            return ops.unstack(ops.broadcast_to(column, shape), num=shape[0])
+
+        rows = run.rows(repeat, mixing_weights)
         return [rows[edge * len(self.branches) : (edge + 1) * len(self.branches)] for edge in range(len(self.strides))]
 
     def state_slots(self, name: str) -> Iterator[tuple[str, Slot]]:

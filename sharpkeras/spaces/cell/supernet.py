@@ -7,6 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from sharpkeras.backend import fused_ops
 from sharpkeras.backend.rematerialization import recomputed
 from sharpkeras.layers import BatchNormalization, Conv2D
 from sharpkeras.spaces.cell import network, topology
@@ -53,8 +54,9 @@ class CellSupernet(keras.Model):
         self._arguments |= dict(num_nodes=num_nodes, num_concatenated=num_concatenated)
         stem_filters = topology.STEM_MULTIPLIER * init_channels
         self.stem = [Conv2D(stem_filters, 3, name="stem.0"), BatchNormalization(name="stem.1")]
+        functions = fused_ops.recorded_functions()
         self.cells = [
-            SearchCell(plan, primitive_names, num_nodes, num_concatenated, ops, name=f"cells.{plan.index}")
+            SearchCell(plan, primitive_names, num_nodes, num_concatenated, ops, functions, name=f"cells.{plan.index}")
             for plan in topology.plan_cells(num_cells, init_channels)
         ]
         self.classifier = dense(num_classes, self.cells[-1].filters * num_concatenated)

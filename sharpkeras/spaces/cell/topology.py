@@ -9,6 +9,7 @@ from typing import Any
 
 from keras import ops
 
+from sharpkeras.backend.fused_ops import add
 from sharpkeras.layers import FactorizedReduce, ReLUConvBN
 
 STEM_MULTIPLIER = 3  # the CIFAR stem has 3·C channels
@@ -87,6 +88,7 @@ def run_cell(
     concat: Sequence[int],
     new_state: Callable[[Any], Any] = lambda tensor: tensor,
     tensor: Callable[[Any], Any] = lambda state: state,
+    call: Callable[..., Any] = lambda function, *tensors: function(*tensors),
 ) -> tuple[Any, list[Any]]:
     """Runs a cell: each node is the sum over its edges, the output the concatenation of some states.
 
@@ -97,6 +99,7 @@ def run_cell(
         concat: indices of the states to concatenate.
         new_state: wraps a tensor that becomes a state (the supernet keeps its ReLU and pools there).
         tensor: the way back.
+        call: calls a function of tensors (the supernet keeps a record of them there).
 
     Returns:
         (B, H', W', len(concat)·C), and the tensors of states that nothing reads: the official code computes and counts
@@ -105,15 +108,12 @@ def run_cell(
     states = [new_state(value) for value in inputs]
     for node in nodes:
         terms = [apply(edge, states[source]) for edge, source in node]
-        states.append(new_state(add([term for term in terms if term is not None])))
+        states.append(new_state(call(add, *[term for term in terms if term is not None])))
     read = {source for node in nodes for _, source in node} | set(concat)
     unread = [tensor(state) for index, state in enumerate(states) if index not in read]
-    return ops.concatenate([tensor(states[index]) for index in concat], axis=-1), unread
+    return call(concatenate, *[tensor(states[index]) for index in concat]), unread
 
 
-def add(terms: Sequence[Any]) -> Any:
-    """The sum of tensors of one shape."""
-    total = terms[0]
-    for term in terms[1:]:
-        total = total + term
-    return total
+def concatenate(*tensors: Any) -> Any:
+    """Tensors (B, H, W, C) side by side in their channels."""
+    return ops.concatenate(tensors, axis=-1)

@@ -13,7 +13,6 @@ from sharpkeras.backend.rematerialization import recomputed
 from sharpkeras.layers import AveragePool, BatchNormalization, LayerSequence, MaxPool
 from sharpkeras.spaces.cached_state import CachedState
 from sharpkeras.spaces.final_network import dense
-from sharpkeras.spaces.mixing import weigh
 from sharpkeras.spaces.state_dict import Slot, layer_slots
 
 # First steps that layers share, and the settings that tell them apart (`get_config` imports TensorFlow under JAX).
@@ -116,7 +115,7 @@ class CuboidSupernet(keras.Model):
 def apply(layer: keras.layers.Layer, state: CuboidState, weight: Any, training: bool | None = None) -> Any:
     """weight · layer(state), with the state's shared first steps, and the weight in the scale of a last BatchNorm."""
     if not isinstance(layer, LayerSequence):
-        return weigh(_call(layer, state.tensor, training), weight)
+        return fused_ops.weigh(_call(layer, state.tensor, training), weight)
     first, *rest = layer.steps
     outputs = state.after(first) if type(first) in SHARED else _call(first, state.tensor, training)
     if rest and isinstance(rest[-1], BatchNormalization):
@@ -125,7 +124,7 @@ def apply(layer: keras.layers.Layer, state: CuboidState, weight: Any, training: 
         return rest[-1](outputs, training=training, weight=weight)
     for step in rest:
         outputs = _call(step, outputs, training)
-    return weigh(outputs, weight)
+    return fused_ops.weigh(outputs, weight)
 
 
 def _add(before: Any, layer: keras.layers.Layer, state: CuboidState, weight: Any, training: bool | None) -> Any:

@@ -6,6 +6,7 @@ import pytest
 from support.gradients import compiled, cross_entropy, gradient, to_numpy
 
 from sharpkeras import weighting
+from sharpkeras.backend.fused_ops import recorded_functions
 from sharpkeras.errors import ConfigError, DataError
 from sharpkeras.primitives import OPS, PRIMITIVES
 from sharpkeras.spaces import state_dict
@@ -109,7 +110,7 @@ def training_pass(cell, inputs, target):
 @pytest.mark.parametrize("reduction, after_reduction", ((False, True), (True, False)), ids=("normal", "reduction"))
 def test_the_fast_cell_equals_the_clear_one(ops, names, size, reduction, after_reduction):
     plan = topology.CellPlan(0, FILTERS, reduction, after_reduction)
-    cell = SearchCell(plan, names, NODES, NODES, ops)
+    cell = SearchCell(plan, names, NODES, NODES, ops, recorded_functions())
     older = np.random.normal(size=(BATCH, *(side * (1 + after_reduction) for side in size), 3)).astype("float32")
     newer = np.random.normal(size=(BATCH, *size, 5)).astype("float32")
     mixing_weights = np.random.uniform(0.2, 1.0, (len(cell.strides), len(names))).astype("float32")
