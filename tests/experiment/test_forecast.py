@@ -32,10 +32,10 @@ NAMES = ("none", "max_pool_3x3", "skip_connect", "sep_conv_3x3")
 on_tensorflow = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="a graph of TensorFlow")
 
 
-def cell_search(num_nodes=1, init_channels=4):
+def cell_search(num_nodes=1, init_channels=4, num_cells=2):
     random.seed(0)
     space = CellSpace(NAMES, "darts", "max_w", num_nodes=num_nodes, num_concatenated=num_nodes)
-    return search_model(space, space.supernet(SHAPE, CLASSES, init_channels, num_cells=2))
+    return search_model(space, space.supernet(SHAPE, CLASSES, init_channels, num_cells=num_cells))
 
 
 def cuboid_search():
@@ -312,7 +312,7 @@ def test_what_is_computed_again_takes_no_memory_in_between():
 
     peaks = []
     for remat in (False, True):
-        model = cell_search(num_nodes=3)
+        model = cell_search(num_nodes=3, num_cells=6)  # of which one is computed again at a time
         model.supernet.remat = remat
         images = tf.zeros((64, *SHAPE))
 
