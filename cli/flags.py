@@ -15,6 +15,7 @@ COMMANDS = (
     "sample",
     "train",
     "evaluate",
+    "sweep",
     "compare",
     "export",
     "benchmark",

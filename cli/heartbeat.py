@@ -60,3 +60,10 @@ class Heartbeat:
     def _run(self, ended: threading.Event) -> None:
         while not ended.wait(EVERY_S):
             self.look()
+
+
+def clock(seconds: float) -> str:
+    """1:02:03 of 3723 seconds."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

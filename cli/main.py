@@ -22,7 +22,7 @@ from sharpkeras.io import atomic_writes
 from sharpkeras_cli import flags, streams
 from sharpkeras_cli.flags import COMMANDS, load_command
 
-RUNS = {"quickstart", "search", "train"}  # of which an interrupted one goes on
+RUNS = {"quickstart", "search", "sweep", "train"}  # of which an interrupted one goes on
 
 # A network is a million small objects that stay. Python looks for cycles among them 700 new ones at a time, which is a
 # twelfth of an export, and takes the cycles they lie in apart at the end, which keeps a finished command for seconds.

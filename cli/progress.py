@@ -12,7 +12,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from sharpkeras.engine.epochs import NullProgress
 from sharpkeras_cli import flags
-from sharpkeras_cli.heartbeat import Heartbeat
+from sharpkeras_cli.heartbeat import Heartbeat, clock
 
 SHORTER = "Fewer --num-cells, --num-nodes or --init-channels make it shorter"
 LONG = {  # backend → how long a step takes to be made ready, and what makes that shorter
@@ -92,7 +92,7 @@ class ConsoleProgress(NullProgress):
         if shares:  # the collapse watch
             parts.append("edges won by " + ", ".join(f"{kind} {share:.0%}" for kind, share in shares.items()))
         per_epoch = (time.perf_counter() - self._started) / (done - self._first)
-        parts += [f"{row['seconds']:.1f} s", f"ETA {_clock(per_epoch * (self._epochs - done))}"]
+        parts += [f"{row['seconds']:.1f} s", f"ETA {clock(per_epoch * (self._epochs - done))}"]
         self._say("  ".join(parts))
 
     def close(self) -> None:
@@ -112,11 +112,11 @@ class ConsoleProgress(NullProgress):
             self._say(f"{self.title}: {self._advice}")
             self._advice = None
         if not self._bar:
-            self._say(f"{self.title}: {stage}, for {_clock(seconds)} already")
+            self._say(f"{self.title}: {stage}, for {clock(seconds)} already")
 
     def _show_stage(self, stage: str, seconds: float) -> None:
         if self._bar:
-            self._bar.update(self._task, note=f"{stage}, {_clock(seconds)}")
+            self._bar.update(self._task, note=f"{stage}, {clock(seconds)}")
 
     def _say(self, text: str) -> None:
         if self._bar:
@@ -124,9 +124,3 @@ class ConsoleProgress(NullProgress):
         else:
             click.echo(text, err=True)
             sys.stderr.flush()
-
-
-def _clock(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from sharpkeras.api import load as load
     from sharpkeras.api import sample as sample
     from sharpkeras.api import search as search
+    from sharpkeras.api import sweep as sweep
     from sharpkeras.api import table as table
     from sharpkeras.api import train as train
     from sharpkeras.data.augment import Cutout as Cutout
@@ -66,6 +67,7 @@ _HOMES = {
         "load",
         "sample",
         "search",
+        "sweep",
         "table",
         "train",
     ),

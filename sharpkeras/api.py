@@ -5,7 +5,7 @@ Importing this module loads no framework: what needs Keras is imported when a fu
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from sharpkeras.experiment.run_options import RunOptions
     from sharpkeras.measure.cost import Cost
     from sharpkeras.spaces.search_space import SearchSpace
+    from sharpkeras.sweeping.scheduling import NullProgress as SweepProgress
 
 Place = str | os.PathLike
 
@@ -385,6 +386,69 @@ def compare(
     from sharpkeras.experiment.compare import compare as run_comparison
 
     return run_comparison(list(runs), force, picture, overwrite, tell)
+
+
+def sweep(
+    file: Place | Mapping[str, Any] | None = None,
+    out: Place = "runs/sweep",
+    *,
+    recipes: Sequence[str] = (),
+    random: bool = False,
+    seeds: str | int | Sequence[int] | None = None,
+    search: Mapping[str, Any] | None = None,
+    train: Mapping[str, Any] | None = None,
+    on: str = "local",
+    jobs: int | None = None,
+    threads: int | None = None,
+    slurm: Mapping[str, Any] | None = None,
+    backend: str | None = None,
+    device: str = "auto",
+    checkpoint_s: float | None = None,
+    deterministic: bool = False,
+    data: dict[str, bool] | None = None,
+    progress: "SweepProgress | None" = None,
+    tell: Callable[[dict], None] | None = None,
+) -> dict[str, Any]:
+    """Search, train and evaluate for many rows and seeds, and compare, as `sharpkeras sweep` does.
+
+    Each row with each of its seeds is a job in a directory of its own below `out`, its commands processes of their own.
+
+    Args:
+        file: a TOML or JSON file of rows, or its content, such as {"rows": [{"recipe": "digits"}]}.
+        out: the directory; a sweep that is there goes on, and new rows and seeds are added to it.
+        recipes: rows of SEARCHES instead of a file.
+        random: whether each of `recipes` gets a row of random architectures too.
+        seeds: of every row: "0-9", 3 or [0, 1]; None is as the file says, else 0.
+        search, train: settings of all searches and all trainings that are other now.
+        on: where jobs run: "local", "ray" or "slurm".
+        jobs: how many at once; None is one per GPU or, without, per 4 cores; on Slurm all.
+        threads: of each job; None is the cores, divided.
+        slurm: settings of `sbatch`, such as {"partition": "gpu"}.
+        backend, device, checkpoint_s, deterministic: of every job, as the commands have them.
+        data: how images are read: `download`, `skip_bad_images`, `follow_symlinks`.
+        progress: what is told how far the sweep is; None tells nothing.
+        tell: called with the report before an error on jobs that failed is raised.
+
+    Returns:
+        The report: `jobs`, a dict for each; `rows`, the test errors of each row over its seeds; `comparison`, what
+        `compare` says of all runs.
+
+    Raises:
+        UsageError, ConfigError: rows or settings that cannot be; all that is wrong in one message.
+        RunError: `out` holds something else, or a row of the same name with other settings.
+        SharpKerasError: jobs have failed, the others are done; with the exit code of the first.
+    """
+    from sharpkeras.experiment import sweep as sweeping
+
+    _one_of("device", device, ("auto", "cpu", "gpu"))
+    if backend is not None:
+        _one_of("backend", backend, inherited_settings.BACKENDS)
+    numbers = list(seeds) if isinstance(seeds, Sequence) and not isinstance(seeds, str) else seeds
+    chosen = sweeping.rows(file, numbers, recipes, random, search, train)
+    place = sweeping.Place(on, jobs, threads, {name: str(value) for name, value in (slurm or {}).items()})
+    read = tuple(name for name, given in _data_options(data).items() if given)
+    how = sweeping.How(backend, device, deterministic, checkpoint_s, read)
+    return sweeping.sweep(chosen, out, place, how, progress, tell)
 
 
 def cost(

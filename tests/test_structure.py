@@ -41,9 +41,11 @@ MAY_IMPORT = {
     "runs": "spaces paper",
     # what strangers made is looked at without Keras; spaces for their dataclasses, no network is built
     "inspection": "data measure recipes runs spaces",
+    # starts the command line in processes: what their rows can be is asked of the tables, no network is built
+    "sweeping": "data engine measure paper recipes runs spaces",
     "experiment": "everything",
     # measure, data, primitives and the tables of spaces: what needs no Keras is asked without it
-    "cli": "api user_modules experiment inspection recipes runs engine measure data primitives paper spaces",
+    "cli": "api user_modules experiment inspection recipes runs engine measure data primitives paper spaces sweeping",
     "api": "everything",
     "__init__": "everything",  # for type checkers; see test_api for what is loaded
 }
@@ -59,9 +61,12 @@ ONLY_IMPORTED_BY = {
     "tensorflow": ["sharpkeras/backend", "sharpkeras/data", "sharpkeras/onnx_export"],
     "jax": ["sharpkeras/backend"],
     "torch": [],
+    "ray": ["sharpkeras/sweeping/pools.py"],
+    "submitit": ["sharpkeras/sweeping/pools.py"],
 }
 
 HEAVY = {"tensorflow", "tensorflow_datasets", "keras", "jax", "onnx", "onnx_ir", "onnxruntime", "matplotlib", "sklearn"}
+HEAVY |= {"ray", "submitit"}
 SHARED_BY_SPACES = {
     f"sharpkeras.spaces.{name}"
     for name in ("architecture", "best_within", "cached_state", "final_network", "mixing", "search_space", "state_dict")

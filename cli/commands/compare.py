@@ -42,17 +42,17 @@ def command(runs: tuple[Path, ...], force: bool, picture: Path | None, overwrite
     import sharpkeras as sk
 
     def tell(report: dict[str, Any]) -> None:
-        _tell(report, picture, as_json)
+        tell_report(report, picture, as_json)
 
     report = sk.compare(runs, force=force, picture=picture, overwrite=overwrite, tell=tell)
     if as_json:
         return
     if picture:
         click.echo(f"Picture: {picture}")
-    options.say_next(*_next(report))
+    options.say_next(*next_command(report))
 
 
-def _tell(report: dict[str, Any], picture: Path | None, as_json: bool) -> None:
+def tell_report(report: dict[str, Any], picture: Path | None, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({**report, "picture": picture and str(picture)}))
         return
@@ -182,7 +182,7 @@ def _mean(mean: Any, scale: float, digits: int, with_how: bool) -> str | None:
     return f"{number} ({mean.how})" if with_how else number
 
 
-def _next(report: dict[str, Any]) -> Sequence[Any]:
+def next_command(report: dict[str, Any]) -> Sequence[Any]:
     """What a finished run is for; of those that have not ended, what they are."""
     done = {kind: [row for row in report[kind] if row["status"] == "finished"] for kind in ("trainings", "searches")}
     waiting = [row for row in done["trainings"] if not row["evaluations"]]

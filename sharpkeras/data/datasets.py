@@ -155,7 +155,7 @@ def load(
         DataError: missing, broken or unfitting data.
         ResourceError: the images do not fit into the memory.
     """
-    row, path = _find(spec)
+    row, path = find(spec)
     _require("split", split, ("train", "test"))
     _require("channels", channels, (None, 1, 3))
     image_size, resize_size = _sizes(row, image_size, resize_size)
@@ -169,8 +169,8 @@ def load(
         raise DataError(f"{printable(spec)} cannot be read", seen=str(error), next_step=row.how_to_get) from error
 
 
-def _find(spec: str) -> tuple[DatasetEntry, str | None]:
-    """The row of a spec, and its path."""
+def find(spec: str) -> tuple[DatasetEntry, str | None]:
+    """The row of a spec, and its path; raises UsageError where there is none."""
     if spec in DATASETS and DATASETS[spec].loader:
         return DATASETS[spec], None
     name, _, path = spec.partition(":")

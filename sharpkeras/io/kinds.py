@@ -12,6 +12,8 @@ DIVERGENCE = "divergence"
 EVALUATION = "evaluation"
 EXPORT = "export"
 LATENCY_TABLE = "latency_table"
+SWEEP = "sweep"
+SWEEP_REPORT = "sweep_report"
 
 
 def of_kind(kind: str, content: dict[str, Any]) -> dict[str, Any]:

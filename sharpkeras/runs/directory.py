@@ -126,7 +126,7 @@ class RunDirectory:
         is_new = not os.path.exists(path)
         with atomic_writes.disk_errors(path, by=" with `out`"):
             path.mkdir(parents=True, exist_ok=True)
-            lock_file = _lock(path)
+            lock_file = lock(path)
         try:
             facts = _read_facts(path, must_exist)  # again, now that nobody else writes
             if facts and not overwrite:
@@ -511,7 +511,7 @@ def _remove_contents(path: Path) -> None:
                 atomic_writes.remove(entry)
 
 
-def _lock(path: Path) -> TextIO:
+def lock(path: Path) -> TextIO:
     """The open lock file: held until it is closed, at the latest by the end of the process, however that comes."""
     regular_files.refuse_other(path / files.LOCK)
     file = open(path / files.LOCK, "a+", encoding="utf-8", errors="replace", opener=_not_through_links)
@@ -528,7 +528,7 @@ def _lock(path: Path) -> TextIO:
         ) from None
     if os.fstat(file.fileno()).st_nlink == 0:  # its holder, which never began, has removed it in this moment
         file.close()
-        return _lock(path)
+        return lock(path)
     file.truncate(0)
     file.write(f"PID {os.getpid()} on {socket.gethostname()} since {_now()}\n")
     file.flush()
