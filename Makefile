@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check wheel crash-test export-test fuzz zoo audit lock clean
+.PHONY: help setup demo test check wheel crash-test sweep-test export-test fuzz zoo audit lock clean
 .DELETE_ON_ERROR:
 
 help:  ## List these targets
@@ -34,6 +34,9 @@ wheel: setup  ## Build the wheel, install it into an empty environment, and use 
 
 crash-test: setup  ## Kill a search and a training at 20 random instants each; the end must be the same (CRASH="--seed 1")
 	@PYTHONPATH=tests $(BIN)/python -m support.crash --kills 20 $(CRASH)
+
+sweep-test: setup  ## Kill a sweep of 8 jobs twice, here and on Ray; the table must be the same (SWEEP="--on local")
+	@PYTHONPATH=tests $(BIN)/python -m support.sweeps --kills 2 $(SWEEP)
 
 export-test: setup  ## Export 200 networks of random genotypes, each compared with Keras (EXPORTS="--seed 1000")
 	@PYTHONPATH=tests $(BIN)/python -m support.exports --count 200 $(EXPORTS)

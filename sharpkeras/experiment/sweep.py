@@ -1,6 +1,5 @@
 """A sweep, from its rows to the comparison of what they have come to."""
 
-import contextlib
 import dataclasses
 import os
 import shlex
@@ -138,23 +137,18 @@ def sweep(
     """
     place, how, progress, path = place or Place(), how or How(), progress or NullProgress(), Path(out)
     planned(chosen, path, how)  # refuses before anything is touched
-    with contextlib.closing(record.lock(path)) as lock_file:
+    with record.held(path):
         extended, found, _ = planned(chosen, path, how)
-        record.write(path, extended)
         waiting = [job for job in found if jobs.left(job)]
-        ended: dict[Job, Outcome] = {}
-        if waiting:
-            start = Start(os.getcwd(), place.program)
-            wish = Wish(start, path / "slurm", place.jobs, place.threads, how.device, place.slurm)
-            pool = POOLS[place.on](wish)
-            progress.plan(len(waiting), len(found) - len(waiting), pool.about)
-            ended = scheduling.carry_out(waiting, pool, progress)
-        else:
-            progress.plan(0, len(found), "")
+        start = Start(os.getcwd(), place.program)
+        wish = Wish(start, path / "slurm", place.jobs, place.threads, how.device, place.slurm)
+        pool = POOLS[place.on](wish) if waiting else None
+        record.write(path, extended)
+        progress.plan(len(waiting), len(found) - len(waiting), pool.about if pool else "")
+        ended = scheduling.carry_out(waiting, pool, progress) if pool else {}
         report = _report(path, chosen, found, ended)
         content = atomic_writes.dump_file(kinds.of_kind(kinds.SWEEP_REPORT, report), str(path / record.REPORT))
         atomic_writes.write(path / record.REPORT, content)
-        lock_file.truncate(0)
     if tell:
         tell(report)
     _raise_failures(report, path)

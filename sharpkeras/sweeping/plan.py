@@ -275,7 +275,8 @@ def _wrong_settings(row: Row, where: str) -> list[SharpKerasError]:
         checks.append((f"{where}: search: space", lambda: spaces.of_recipe(search)))
     if not wrong:
         train = TrainRecipe.from_dict(TrainRecipe.read_values(dict(row.train)), "train", base)
-        checks.append((f"{where}: train: dataset", lambda: datasets.find(train.dataset)))
+        if train.dataset != search.dataset:
+            checks.append((f"{where}: train: dataset", lambda: datasets.find(train.dataset)))
     for place, check in checks:
         try:
             check()

@@ -1,10 +1,11 @@
 """The directory of a sweep: what rows it has, and which process carries it out."""
 
+import contextlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from sharpkeras.errors import ConfigError, RunError, written_by_a_newer_version
 from sharpkeras.io import atomic_writes, json_files, kinds
@@ -68,11 +69,26 @@ def write(out: Path, rows: Iterable[Row]) -> None:
     atomic_writes.write(out / FILE, atomic_writes.dump_file(kinds.of_kind(KIND, content), str(out / FILE)))
 
 
-def lock(out: Path) -> TextIO:
-    """The open lock file of a sweep; raises RunError where another process carries it out."""
+@contextlib.contextmanager
+def held(out: Path) -> Iterator[None]:
+    """Context in which no other process carries out the sweep; where it was not begun, nothing of it is left.
+
+    Raises:
+        RunError: another process does.
+    """
+    is_new = not os.path.exists(out)
     with atomic_writes.disk_errors(out, by=" with `out`"):
         out.mkdir(parents=True, exist_ok=True)
-        return lock_directory(out)
+        file = lock_directory(out)
+    try:
+        yield
+    finally:
+        file.truncate(0)  # a lock file with text in it tells of a process that died
+        if os.listdir(out) == [LOCK]:
+            (out / LOCK).unlink()
+            if is_new:
+                out.rmdir()
+        file.close()
 
 
 def _settings(row: Row) -> dict[str, Any]:

@@ -7,6 +7,7 @@ through the command line.
 """
 
 import errno
+import importlib.util
 import json
 import logging
 import os
@@ -42,6 +43,7 @@ from sharpkeras.onnx_export import conversion, export_onnx
 from sharpkeras.recipes import SearchRecipe
 from sharpkeras.runs import RunDirectory
 from sharpkeras.runs.checkpoints import Checkpoints
+from sharpkeras.sweeping import pools
 
 NEW = ("--out", "new")
 SEARCH_AGAIN = (*SEARCH, "--out", "search")
@@ -124,10 +126,9 @@ def refused(code, parts, arguments):
 
 
 def rows(*table):
-    """Parameters from (row and what is wrong, exit code, parts of the message, arguments)."""
-    return pytest.mark.parametrize(
-        ("code", "parts", "arguments"), [pytest.param(*row[1:], id=f"row-{row[0]}") for row in table]
-    )
+    """Parameters from (row and what is wrong, exit code, parts of the message, arguments, and a file's content)."""
+    names = ("code", "parts", "arguments", "content")[: len(table[0]) - 1]
+    return pytest.mark.parametrize(names, [pytest.param(*row[1:], id=f"row-{row[0]}") for row in table])
 
 
 @rows(
@@ -893,6 +894,66 @@ def test_row_80_a_noisy_machine(place, monkeypatch):
     result = sharpkeras("benchmark", "model.onnx", "--runs", "5", "--json", "--fail-on-noise")
     assert result.code == 8 and result.json["unstable"]
     assert "90%" in str(result.json["models"][0]["unstable_because"])
+
+
+# --- sweeps ---
+
+ROW = '{"rows": [{"recipe": "digits", "seeds": "0-1"}]}'
+TWO_BAD_ROWS = '{"rows": [{"recipe": "digit"}, {"name": "../x"}]}'
+
+
+@rows(
+    ("88-none", 3, ["rows.json", "has no rows"], ["sweep", "rows.json"], "{}"),
+    ("88-key", 3, ["rows[0]", "epochs"], ["sweep", "rows.json"], '{"rows": [{"epochs": 3}]}'),
+    ("88-two", 3, ["2 things", "rows[0]: recipe", "rows[1]: name"], ["sweep", "rows.json"], TWO_BAD_ROWS),
+    ("88-seeds", 3, ["seeds", "3-1"], ["sweep", "rows.json", "--seeds", "3-1"], ROW),
+    ("88-setting", 3, ["rows[0]: train: epochs", "at least 1"], ["sweep", "rows.json", "--train", "epochs=0"], ROW),
+    ("88-dataset", 2, ["unknown dataset", "mnits"], ["sweep", "rows.json", "--search", "dataset=mnits"], ROW),
+    ("88-nothing", 2, ["--recipes"], ["sweep"], ROW),
+    ("88-both", 2, ["--recipes"], ["sweep", "rows.json", "--recipes", "digits"], ROW),
+    ("88-file", 2, ["nowhere.toml"], ["sweep", "nowhere.toml"], ROW),
+    ("89-other", 5, ["notes", "no sweep of ours", "--out"], ["sweep", "rows.json", "--out", "notes"], ROW),
+    ("89-run", 5, ["search", "no sweep of ours", "--out"], ["sweep", "rows.json", "--out", "search"], ROW),
+    ("91-slurm", 7, ["sbatch", "--on local"], ["sweep", "rows.json", "--on", "slurm"], ROW),
+    ("91-gpu", 7, ["no GPU", "--device cpu"], ["sweep", "rows.json", "--device", "gpu"], ROW),
+)
+def test_sweeps(place, monkeypatch, code, parts, arguments, content):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setattr(pools, "require", lambda package: None)  # what is missing is Slurm itself
+    monkeypatch.setattr(shutil, "which", lambda program: None)
+    Path("rows.json").write_text(content)
+    refused(code, parts, arguments)
+
+
+@pytest.mark.parametrize("on", [pytest.param("ray", id="row-91-ray"), pytest.param("slurm", id="row-91-submitit")])
+def test_a_place_for_jobs_whose_package_is_missing(place, on, monkeypatch):
+    find_spec = importlib.util.find_spec
+    missing = ("ray", "submitit")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *_: None if name in missing else find_spec(name, *_))
+    Path("rows.json").write_text(ROW)
+    said = refused(3, ["is not installed", f'pip install "sharpkeras[{on}]"'], ["sweep", "rows.json", "--on", on])
+    assert "--on" in said
+
+
+def test_row_89_a_sweep_keeps_its_settings_and_takes_new_seeds(place):
+    Path("rows.json").write_text(ROW)
+    Path("sweep").mkdir()
+    content = {"kind": "sweep", "schema_version": 1, "rows": [{"name": "digits", "search": {"epochs": 3}}]}
+    Path("sweep/sweep.json").write_text(json.dumps(content))
+    said = refused(5, ["another row digits", "search.epochs", "--out"], ["sweep", "rows.json", "--out", "sweep"])
+    assert "new seeds are added" in said
+    more = ["--seeds", "0-2", "--search", "epochs=3", "--dry-run", "--json"]
+    result = sharpkeras("sweep", "rows.json", "--out", "sweep", *more)
+    assert result.code == 0 and len(result.json["commands"]) == 9
+
+
+def test_row_90_a_job_that_fails(place):
+    nowhere = ["--search", "dataset=folder:nowhere", "--out", "sweep", "--json"]
+    result = sharpkeras("sweep", "--recipes", "digits", *nowhere)
+    assert result.code == 4 and "FAILED in search with exit code 4" in result.err
+    assert result.err.count("nowhere") >= 2 and "sweep/digits/seed-0/log.txt" in result.err
+    (job,) = result.json["jobs"]
+    assert job["status"] == "failed" and job["exit_code"] == 4 and result.json["comparison"] is None
 
 
 # --- the table of docs/bad_input.md ---
