@@ -9,6 +9,7 @@ import logging
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -205,8 +206,14 @@ class SlurmJob:
         self._running: jobs.RunningJob | None = None
 
     def __call__(self) -> Outcome:
-        self._running = jobs.RunningJob(self._job, self._start)
-        return jobs.wait(self._running)
+        while True:
+            self._running = jobs.RunningJob(self._job, self._start)
+            outcome = jobs.wait(self._running)
+            if not outcome.stopped:
+                return outcome
+            time.sleep(
+                STOP_S
+            )  # Slurm has sent the signal: it ends this job too and queues it again; if not, it goes on
 
     def checkpoint(self) -> Any:
         from submitit.helpers import DelayedSubmission
@@ -252,7 +259,6 @@ class SlurmPool:
         except (NameError, TypeError, ValueError) as error:
             raise UsageError("is no setting of Slurm", where="`slurm`", seen=str(error)) from None
         self.about = f"jobs of Slurm, {threads} threads each"
-        self._requeues: dict[str, int] = {}
 
     def start(self, job: Job) -> tuple[Job, Any]:
         note = Path(self._start.folder, job.folder, self.ID)
@@ -282,7 +288,8 @@ class SlurmPool:
         pass
 
     def _found(self, job_id: str) -> Any:
-        """A job that was submitted before."""
+        """A job that was submitted before; raises ValueError for what is no id."""
+        int(job_id)  # a part of a path
         kind = {"slurm": self._submitit.SlurmJob, "local": self._submitit.LocalJob}[self._cluster]
         return kind(folder=self._folder / job_id, job_id=job_id)
 
