@@ -1,4 +1,4 @@
-"""The options of `search` and `train` in named groups, in the help text."""
+"""The options of `search`, `train` and `sweep` in named groups, in the help text."""
 
 from collections.abc import Iterable
 
@@ -6,6 +6,8 @@ import click
 
 # Heading → names of parameters, those that are needed most first. A command shows what it has of each.
 GROUPS = {
+    "Rows": ("recipes", "random", "seeds", "search", "train"),
+    "Where jobs run": ("on", "jobs", "threads", "slurm"),
     "Data": (
         "dataset",
         "limit",

@@ -427,7 +427,7 @@ def sweep(
         backend, device, checkpoint_s, deterministic: of every job, as the commands have them.
         data: how images are read: `download`, `skip_bad_images`, `follow_symlinks`.
         progress: what is told how far the sweep is; None tells nothing.
-        tell: called with the report before an error on jobs that failed is raised.
+        tell: called with the report before it is kept, and before an error on jobs that failed is raised.
 
     Returns:
         The report: `jobs`, a dict for each; `rows`, the test errors of each row over its seeds; `comparison`, what

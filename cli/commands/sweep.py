@@ -16,9 +16,11 @@ from sharpkeras.recipes import SearchRecipe, TrainRecipe
 from sharpkeras.sweeping.jobs import LOG, Outcome
 from sharpkeras.sweeping.plan import How, Job
 from sharpkeras.sweeping.pools import POOLS
+from sharpkeras.sweeping.record import REPORT
 from sharpkeras.sweeping.scheduling import NullProgress
 from sharpkeras_cli import options, tables
 from sharpkeras_cli.commands import compare
+from sharpkeras_cli.groups import GroupedCommand
 from sharpkeras_cli.heartbeat import clock
 
 if TYPE_CHECKING:
@@ -28,7 +30,7 @@ TABLE = "compare.txt"
 SETTING = "NAME=VALUE"
 
 
-@click.command("sweep")
+@click.command("sweep", cls=GroupedCommand)
 @click.argument("file", required=False, type=click.Path(path_type=Path))
 @click.option("--recipes", metavar="NAME,NAME", help="Searches, each a row, instead of a FILE.")
 @click.option("--random", is_flag=True, help="Add a row of random architectures for each of --recipes.")
@@ -103,6 +105,7 @@ def _carry_out(chosen: Any, out: Path, place: "Place", how: How, as_json: bool) 
 
     report = sweeping.sweep(chosen, out, place, how, ConsoleSweep(), tell)
     if not as_json:
+        click.echo(f"Kept as {out / TABLE} and {out / REPORT}")
         options.say_next(*compare.next_command(report["comparison"]))
 
 
@@ -117,15 +120,14 @@ def _list(commands: list[list[str]], as_json: bool) -> None:
 
 def _tell(report: Mapping[str, Any], out: Path, as_json: bool) -> None:
     """Prints the tables of a sweep, and keeps them as a file."""
+    if as_json:
+        click.echo(json.dumps(report))
+    else:
+        _print(report)
     kept = io.StringIO()
     with contextlib.redirect_stdout(kept), contextlib.redirect_stderr(io.StringIO()):
         _print(report)
     atomic_writes.write(out / TABLE, kept.getvalue().encode())
-    if as_json:
-        click.echo(json.dumps(report))
-        return
-    _print(report)
-    click.echo(f"Kept as {out / TABLE} and {out / 'compare.json'}")
 
 
 def _print(report: Mapping[str, Any]) -> None:

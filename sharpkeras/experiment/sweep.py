@@ -124,7 +124,7 @@ def sweep(
         place: where jobs run; None is this machine.
         how: what no recipe says.
         progress: what is told how far the sweep is.
-        tell: called with the report before an error on jobs that failed is raised.
+        tell: called with the report before it is kept, and before an error on jobs that failed is raised.
 
     Returns:
         The report: `jobs`, a dict for each; `rows`, the test errors of each row over its seeds; `comparison`, what
@@ -147,10 +147,10 @@ def sweep(
         progress.plan(len(waiting), len(found) - len(waiting), pool.about if pool else "")
         ended = scheduling.carry_out(waiting, pool, progress) if pool else {}
         report = _report(path, chosen, found, ended)
+        if tell:
+            tell(report)
         content = atomic_writes.dump_file(kinds.of_kind(kinds.SWEEP_REPORT, report), str(path / record.REPORT))
         atomic_writes.write(path / record.REPORT, content)
-    if tell:
-        tell(report)
     _raise_failures(report, path)
     return report
 

@@ -398,12 +398,13 @@ def test_cost_per_layer_adds_up():
 OTHERS = "Other options"
 
 
-@pytest.mark.parametrize("name", ["search", "train"])
+@pytest.mark.parametrize("name", ["search", "sweep", "train"])
 def test_every_option_has_a_group(name):
     command = command_of(name)
     text = command.get_help(click.Context(command, info_name=name))
     headings = [line.rstrip(":") for line in text.splitlines() if re.fullmatch(r"[A-Z][a-z A-Z]+:", line)]
-    assert headings == [*(heading for heading in groups.GROUPS if name == "search" or heading != "Budget"), OTHERS]
+    names = {parameter.name for parameter in command.params}
+    assert headings == [*(heading for heading, of_group in groups.GROUPS.items() if names & {*of_group}), OTHERS]
     assert text.endswith("--help  Show this message and exit.")
     grouped = [option for options in groups.GROUPS.values() for option in options]
     assert len(grouped) == len(set(grouped))
