@@ -7,6 +7,7 @@ import contextlib
 import importlib.util
 import logging
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -89,10 +90,9 @@ def gpus() -> list[str]:
         return [name.strip() for name in said.split(",") if name.strip() not in ("", "-1", "NoDevFiles")]
     if shutil.which("nvidia-smi") is None:
         return []
-    command = ["nvidia-smi", "--query-gpu=uuid", "--format=csv,noheader"]
     with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-        listed = subprocess.run(command, capture_output=True, text=True, timeout=30)
-        return listed.stdout.split() if listed.returncode == 0 else []
+        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=30)
+        return re.findall(r"^GPU .*\(UUID: (GPU-[\w-]+)\)", listed.stdout, re.MULTILINE)
     return []
 
 
@@ -247,10 +247,12 @@ class SlurmPool:
         if cluster == "slurm" and shutil.which("sbatch") is None:
             step = "type the command on a machine that has it, or run the sweep on this one with `on=local`"
             raise ResourceError("Slurm's sbatch is not here", where="`on`", next_step=step)
-        self._executor = submitit.AutoExecutor(folder=self._folder / "%j", cluster=cluster)
+        self._executor = submitit.AutoExecutor(
+            folder=self._folder / "%j", cluster=cluster, slurm_max_num_timeout=MOST_REQUEUES
+        )
         settings = {"cpus_per_task": threads, "name": "sharpkeras"}
         settings |= {"gpus_per_node": 1} if wish.device == "gpu" else {}
-        own: dict[str, Any] = {"slurm_signal_delay_s": STOP_S, "slurm_max_num_timeout": MOST_REQUEUES}
+        own: dict[str, Any] = {"slurm_signal_delay_s": STOP_S}
         given = {name: int(value) if value.isdecimal() else value for name, value in (wish.slurm or {}).items()}
         common = ("timeout_min", "mem_gb", "nodes", "gpus_per_node", "cpus_per_task", "name")
         given = {name if name in common else f"slurm_{name}": value for name, value in given.items()}
