@@ -14,7 +14,7 @@ from typing import Any
 
 from sharpkeras import spaces
 from sharpkeras.data import datasets
-from sharpkeras.errors import ConfigError, SharpKerasError, bare, printable
+from sharpkeras.errors import ConfigError, SharpKerasError, bare, printable, settings_in
 from sharpkeras.paper import published
 from sharpkeras.recipes import DIGITS, SEARCHES, TRAININGS, SearchRecipe, TrainRecipe, training_of
 from sharpkeras.runs import architectures
@@ -282,6 +282,7 @@ def _wrong_settings(row: Row, where: str) -> list[SharpKerasError]:
             check()
         except SharpKerasError as error:
             error.where = place
+            error.next_step = None if settings_in(error.next_step or "") else error.next_step  # of other commands
             wrong.append(error)
     return wrong
 

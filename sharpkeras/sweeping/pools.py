@@ -236,6 +236,7 @@ class SlurmPool:
 
     def __init__(self, wish: Wish, cluster: str = "slurm") -> None:
         require("submitit")
+        os.environ.setdefault("SUBMITIT_LOG_LEVEL", "NOCONFIG")  # its import would close all handlers of `logging`
         import submitit
 
         self.slots = wish.jobs
