@@ -22,7 +22,7 @@ from sharpkeras.sweeping.plan import Job, Step
 
 PROGRAM = ("-P", "-m", "sharpkeras_cli.main")  # behind the interpreter; -P: no folder that is here hides a package
 LOG = "log.txt"  # in the folder of a job
-LAST_LINES = 5
+LAST_LINES, MOST_LINES = 5, 20
 READ_BYTES = 4000  # of a log's end
 POLL_S = 0.2
 STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)  # exit codes of a run that has written its checkpoint
@@ -190,11 +190,12 @@ def wait(running: RunningJob) -> Outcome:
 
 
 def last_lines(log: Path) -> tuple[str, ...]:
-    """The last lines of a log, less those of a bar's progress."""
+    """What a log ends with: the message from its "Error:" on or, without one, its last lines."""
     with contextlib.suppress(OSError), open(log, "rb") as file:
         file.seek(max(0, file.seek(0, os.SEEK_END) - READ_BYTES))
-        lines = file.read().decode("utf-8", "replace").splitlines()
-        return tuple(printable(line) for line in lines if line.strip())[-LAST_LINES:]
+        lines = [line for line in file.read().decode("utf-8", "replace").splitlines() if line.strip()]
+        first = max((index for index, line in enumerate(lines) if line.startswith("Error:")), default=-LAST_LINES)
+        return tuple(printable(line) for line in lines[first:][:MOST_LINES])
     return ()
 
 

@@ -282,7 +282,7 @@ def _wrong_settings(row: Row, where: str) -> list[SharpKerasError]:
             check()
         except SharpKerasError as error:
             error.where = place
-            error.next_step = None if settings_in(error.next_step or "") else error.next_step  # of other commands
+            error.next_step = None if settings_in(str(error.next_step)) else error.next_step  # of other commands
             wrong.append(error)
     return wrong
 

@@ -216,6 +216,7 @@ class SlurmJob:
             )  # Slurm has sent the signal: it ends this job too and queues it again; if not, it goes on
 
     def checkpoint(self) -> Any:
+        os.environ.setdefault("SUBMITIT_LOG_LEVEL", "NOCONFIG")
         from submitit.helpers import DelayedSubmission
 
         if self._running is not None:

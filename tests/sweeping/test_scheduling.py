@@ -186,20 +186,29 @@ def test_ray(place):
 
 
 @pytest.mark.slow
-def test_slurm_requeues_a_job_whose_time_is_up(place, monkeypatch):
-    """By the executor of submitit that makes processes of this machine; Slurm's own needs a cluster."""
+def test_jobs_of_submitit(place, monkeypatch):
+    """By its executor that makes processes of this machine; Slurm's own needs a cluster."""
     pytest.importorskip("submitit")
-    (place / "slow").touch()
     pool = pools.SlurmPool(replace(wish(place), slurm={"timeout_min": "5"}), cluster="local")
     (job, *_) = plan.jobs(ROWS, "out", How())
     running = pool.start(job)
     monkeypatch.setattr(pool, "_found", {running[1].job_id: running[1]}.__getitem__)
     assert pool.start(job)[1] is running[1]  # it is in the queue: a sweep that goes on waits for it
-    while not begun(place):
-        time.sleep(0.05)
-    running[1]._interrupt()
-    (place / "slow").unlink()
     while (outcome := pool.poll(running)) is None:
         time.sleep(0.1)
-    assert outcome.code == 0 and begun(place)["out/a/seed-0/search"] == 2
+    assert outcome.code == 0 and not jobs.left(job)
+
+
+def test_a_job_of_slurm_whose_time_is_up_goes_on_from_its_checkpoint(place):
+    """What submitit calls then: `checkpoint`, and in the queued job what that returns."""
+    pytest.importorskip("submitit")
+    (place / "slow").touch()
+    (job, *_) = plan.jobs(ROWS, "out", How())
+    first = pools.SlurmJob(job, wish(place).start)
+    threading.Thread(target=first, daemon=True).start()
+    while not begun(place):
+        time.sleep(0.05)
+    delayed = first.checkpoint()
     assert (place / "out/a/seed-0/search/checkpoint").exists()
+    (place / "slow").unlink()
+    assert delayed.function().code == 0 and begun(place)["out/a/seed-0/search"] == 2
