@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import pickle
+import re
 import shutil
 import socket
 import subprocess
@@ -951,7 +952,7 @@ def test_row_90_a_job_that_fails(place):
     nowhere = ["--search", "dataset=folder:nowhere", "--out", "sweep", "--json"]
     result = sharpkeras("sweep", "--recipes", "digits", *nowhere)
     assert result.code == 4 and "FAILED in search with exit code 4" in result.err
-    assert result.err.count("nowhere") >= 2 and "sweep/digits/seed-0/log.txt" in result.err
+    assert re.search(r"^sweep: +Error: .*nowhere", result.err, re.MULTILINE) and "seed-0/log.txt" in result.err
     (job,) = result.json["jobs"]
     assert job["status"] == "failed" and job["exit_code"] == 4 and result.json["comparison"] is None
 
