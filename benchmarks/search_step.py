@@ -1,33 +1,45 @@
-"""One whole bilevel step at the paper's search configuration: images/s, peak memory, time until the first step is done.
+"""One whole bilevel step at the paper's search configuration, beside the same step of PyTorch.
 
+    pip install torch==2.13.0
+    python benchmarks/search_step.py --peers torch torch_channels_last [--steps 3] …
     python benchmarks/search_step.py [--form clear] [--backend jax] [--order 1 2] [--batch-size 64] [--steps 5] …
 
 16 channels, 8 cells, 4 nodes, the darts primitives as SharpSepConv, batch 64 (§3.3, §4.2), random images. An image
-counts once per step, as an epoch of the search counts it. One process, all cores; prints one JSON object.
+counts once per step, as an epoch of the search counts it. Each form has a process of its own with all cores; they step
+in turn, so that ratios say more than seconds, and its peak memory is that of its process. Prints one JSON object.
 
-`--order 1 2` measures both orders of the gradient, step by step in turn, and what the second costs of the first.
-`--form clear` is the same supernet with a `MixedOp` on every edge: one Keras layer per convolution and BatchNorm.
+The peers are `peers/torch_cells.py`: `torch` in the channels-first order of the official code, `torch_channels_last` in
+the other, `torch_autocast` with bfloat16 too. They start from our weights and alphas, and before anything is timed
+their first losses and gradients must agree with ours.
+
+`--order 1 2` measures both orders of the gradient. `--form clear` is the same supernet with a `MixedOp` on every edge:
+one Keras layer per convolution and BatchNorm.
 """
 
 import argparse
+import importlib.util
 import json
 import os
-import resource
-import statistics
 import time
 
-from sharpkeras.measure.machine import device_name
+from peers import turns
+
 from sharpkeras.recipes import PRECISIONS
 from sharpkeras_cli.options import choose_backend
 
+OURS = {1: "sharpkeras", 2: "sharpkeras_order_2"}
+PEERS = ("torch", "torch_channels_last", "torch_autocast")
+
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+parser.add_argument("--peers", nargs="*", default=[], choices=PEERS)
+parser.add_argument("--torch-threads", type=int, default=len(os.sched_getaffinity(0)))
 parser.add_argument("--form", default="fast", choices=("fast", "clear"))
 parser.add_argument("--backend", default="tensorflow", choices=("tensorflow", "jax"))
 parser.add_argument("--primitives", default="darts")
 parser.add_argument("--ops", default="sharp")
-parser.add_argument("--weighting", default="scalar")
+parser.add_argument("--weighting", default="scalar", choices=("scalar", "max_w"))
 parser.add_argument("--order", type=int, nargs="+", default=[1], choices=(1, 2))
-parser.add_argument("--precision", default="float32", choices=PRECISIONS)
+parser.add_argument("--precision", default="float32", choices=("float64", *PRECISIONS))
 parser.add_argument("--batch-size", type=int, default=64)
 parser.add_argument("--init-channels", type=int, default=16)
 parser.add_argument("--num-cells", type=int, default=8)
@@ -35,67 +47,54 @@ parser.add_argument("--image-size", type=int, default=32)
 parser.add_argument("--steps", type=int, default=5)
 
 
-def main():
+def main() -> None:
     arguments = parser.parse_args()
-    started = time.perf_counter()
+    if arguments.peers and importlib.util.find_spec("torch") is None:
+        parser.error("PyTorch is missing: pip install torch==2.13.0, or measure ours alone, without --peers")
+    if arguments.peers and arguments.form == "clear":
+        parser.error("the clear form has no official names from which a peer could take its weights: leave one of them")
+    machine = turns.machine()
+    tolerances = {
+        OURS[order]: turns.tolerance(OURS[order], arguments.precision) if order == arguments.order[0] else None
+        for order in arguments.order
+    }
+    tolerances |= {peer: turns.tolerance(peer, arguments.precision) for peer in arguments.peers}
+    reports = turns.measure(make, list(tolerances), arguments, arguments.steps, arguments.batch_size, tolerances)
+    print(json.dumps({"configuration": vars(arguments), **machine, "forms": reports}, indent=2))
+
+
+def make(form: str, arguments: argparse.Namespace) -> turns.Form:
+    """A form of the search step, in its own process."""
+    from peers import ours
+
+    data = ours.batch(arguments.batch_size, arguments.image_size, arguments.precision)
+    if form in PEERS:
+        from peers.torch_cells import Supernet
+        from peers.torch_forms import PeerSearch
+        from peers.torch_steps import Search, form_of
+
+        from sharpkeras.primitives import PRIMITIVES
+
+        imported = time.perf_counter()
+        sizes = (arguments.init_channels, arguments.num_cells)
+        names = PRIMITIVES[arguments.primitives]
+        model = Supernet(names, arguments.ops, arguments.weighting, ours.NUM_CLASSES, *sizes)
+        step = Search(model, ours.LEARNING_RATE, form_of(form, arguments.precision))
+        return PeerSearch(step, data, imported, arguments.torch_threads)
     choose_backend(arguments.backend)
     import keras
-    import numpy as np
 
-    keras.config.set_dtype_policy(arguments.precision)
-    imported = time.perf_counter()
-    rng = np.random.default_rng(0)
-    shape = (arguments.image_size, arguments.image_size, 3)
-    images = rng.normal(size=(arguments.batch_size, *shape)).astype("float32")
-    labels = rng.integers(0, 10, arguments.batch_size).astype("int32")
-
-    steps, orders = {}, {}
-    for order in arguments.order:
-        start = time.perf_counter()
-        model = search_model(arguments, order, shape)
-        built = time.perf_counter()
-        steps[order] = timed(model.compiled_step(), ((images, labels), (images, labels)))
-        first = steps[order]()
-        orders[order] = {"build_s": built - start, "trace_and_first_step_s": first}
-    seconds = [{order: step() for order, step in steps.items()} for _ in range(arguments.steps)]
-    for order in steps:
-        median = statistics.median(row[order] for row in seconds)
-        orders[order] |= {"step_s_median": median, "images_per_s": arguments.batch_size / median}
-    report = {
-        "configuration": vars(arguments),
-        "import_s": imported - started,
-        "orders": orders,
-        "peak_memory_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
-        "cores": len(os.sched_getaffinity(0)),
-        "machine": device_name(),
-    }
-    if len(steps) == 2:
-        report["second_order_over_first"] = statistics.median(row[2] / row[1] for row in seconds)
-    print(json.dumps(report, indent=2, default=str))
-
-
-def search_model(arguments, order, shape):
-    from sharpkeras.optimizers import SGD, Adam
     from sharpkeras.primitives import PRIMITIVES
-    from sharpkeras.searching.search_model import SearchModel
     from sharpkeras.spaces.cell.space import CellSpace
 
+    imported = time.perf_counter()
+    keras.config.set_dtype_policy(arguments.precision)
     space = CellSpace(PRIMITIVES[arguments.primitives], arguments.ops, arguments.weighting)
-    supernet = space.supernet(shape, 10, arguments.init_channels, arguments.num_cells)
+    shape = data[0].shape[1:]
+    supernet = space.supernet(shape, ours.NUM_CLASSES, arguments.init_channels, arguments.num_cells)
     if arguments.form == "clear":
         supernet = clear_supernet(space, supernet, shape)
-    return SearchModel(space, supernet, SGD(0.025), Adam(), order)
-
-
-def timed(step, batches):
-    """() → the seconds of one step, its loss waited for."""
-
-    def run():
-        start = time.perf_counter()
-        float(step(batches)["train_loss"])
-        return time.perf_counter() - start
-
-    return run
+    return ours.OurSearch(space, supernet, data, imported, next(o for o in OURS if OURS[o] == form))
 
 
 def clear_supernet(space, fast, shape):
