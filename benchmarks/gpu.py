@@ -34,6 +34,7 @@ sys.path.insert(0, str(ROOT))  # sharpkeras, from the checkout
 Figure = dict[str, Any]
 PER_CALL = (1, 8, 32)
 KERNELS = {"3x3": (3, 1), "5x5": (5, 1), "3x3 dilated": (3, 2), "5x5 dilated": (5, 2)}  # name → size, dilation
+LOGS = ("train_loss", "validation_loss", "validation_accuracy")
 SEARCH_EPOCHS, SEARCH_STEPS = 60, 390  # of the paper: half of 50,000 images in batches of 64
 
 
@@ -394,14 +395,14 @@ def part_per_call(emit: Emit, arguments: argparse.Namespace) -> None:
     form.step()
     seconds = [timed(form.step, 1)[0] for _ in range(size.steps)]
     emit({"key": "step", "form": "one step, data from the host", **median_and_interval(seconds, "s")})
-    many, state = many_steps(form.model), state_of(form.model)
+    many, state = many_steps(form.model, lambda data, index: (data, data)), state_of(form.model)
     data = jax.device_put((images, labels))
     for number in PER_CALL[:2] if arguments.tiny else PER_CALL:
         calls = []
         for _ in range(1 + max(3, size.steps // number)):
             start = time.perf_counter()
-            loss, state = many(state, number, lambda _: (data, data))
-            float(loss)
+            state, logs = many(state, number, data)
+            float(logs["train_loss"])
             calls.append((time.perf_counter() - start) / number)
         emit({"key": number, "steps_per_call": number, "first_call_s": calls[0], **median_and_interval(calls[1:], "s")})
 
@@ -413,28 +414,26 @@ def state_of(model: Any) -> tuple:
     return tuple([jnp.copy(variable.value) for variable in group] for group in model.step_variables())
 
 
-def many_steps(model: Any) -> Callable:
-    """(state, N, data of the i-th step) → (the last loss, state): compiled once for all N."""
+def many_steps(model: Any, batches: Callable[[Any, Any], tuple]) -> Callable:
+    """(state, N, data) → (state, logs of the last step): N steps in a call, compiled once for all N.
+
+    Args:
+        model: a SearchModel.
+        batches: (data, index of the step) → what a step takes.
+    """
     import jax
     from jax import numpy as jnp
 
     from sharpkeras.backend.jax import train_step
 
-    def many(state: tuple, number: Any, batch: Callable) -> tuple:
+    def many(state: tuple, number: Any, data: Any) -> tuple:
         def body(index: Any, carry: tuple) -> tuple:
-            logs, state = train_step(model, carry[1], batch(index))
-            return logs["train_loss"], state
+            logs, state = train_step(model, carry[0], batches(data, index))
+            return state, {name: logs[name] for name in LOGS}
 
-        return jax.lax.fori_loop(0, number, body, (jnp.float32(0), state))
+        return jax.lax.fori_loop(0, number, body, (state, dict.fromkeys(LOGS, jnp.float32(0))))
 
-    compiled: dict[str, Any] = {}
-
-    def call(state: tuple, number: int, batch: Callable) -> tuple:
-        if not compiled:
-            compiled["many"] = jax.jit(lambda state, number: many(state, number, batch), donate_argnums=0)
-        return compiled["many"](state, number)
-
-    return call
+    return jax.jit(many, donate_argnums=0)
 
 
 def part_cost(emit: Emit, arguments: argparse.Namespace) -> None:
@@ -478,7 +477,6 @@ def part_search(emit: Emit, arguments: argparse.Namespace) -> None:
 
     import jax
     import numpy as np
-    from jax import numpy as jnp
 
     from sharpkeras import spaces
     from sharpkeras.data import augment, load
@@ -504,32 +502,22 @@ def part_search(emit: Emit, arguments: argparse.Namespace) -> None:
     with builders.precision(recipe):
         model = builders.search_model(recipe, spaces.of_recipe(recipe), dataset, steps)
     on_device = jax.device_put((images, dataset.labels.astype("int32")))
+    number, rng = 2 if arguments.tiny else PER_CALL[-1], np.random.default_rng(0)
 
-    def batch(index: Any, half: Any, seed: int) -> tuple:
-        key = jax.random.fold_in(jax.random.key(seed), index)
-        chosen = jax.random.choice(key, half, (recipe.batch_size,), replace=False)
-        uniforms = jax.random.uniform(jax.random.fold_in(key, 1), (recipe.batch_size, augment.NUM_DRAWS))
-        return on_device[0][chosen], on_device[1][chosen], uniforms
+    def batches(data: tuple, index: Any) -> tuple:
+        """The training and the validation batch, with the draws of their augmentation."""
+        (images, labels), chosen, key = data
+        keys = jax.random.split(jax.random.fold_in(key, index))
+        shape = (recipe.batch_size, augment.NUM_DRAWS)
+        return tuple((images[c], labels[c], jax.random.uniform(k, shape)) for c, k in zip(chosen[index], keys))
 
-    train = step_of(model)
-    halves_on_device = jax.device_put(halves)
-
-    def epoch_part(state: tuple, first: Any, number: Any) -> tuple:
-        def body(index: Any, carry: tuple) -> tuple:
-            data = tuple(batch(first + index, half, seed) for seed, half in enumerate(halves_on_device))
-            logs, state = train(carry[0], data)
-            return state, logs["train_loss"], logs["validation_loss"], logs["validation_accuracy"]
-
-        zero = jnp.float32(0)
-        return jax.lax.fori_loop(0, number, body, (state, zero, zero, zero))
-
+    many, state, done = many_steps(model, batches), state_of(model), 0
     calls: list[float] = []
-    call, state, done = jax.jit(epoch_part, donate_argnums=0), state_of(model), 0
-    number = 2 if arguments.tiny else 32
     while len(calls) < 3 if arguments.tiny else True:
         start = time.perf_counter()
-        state, *logs = call(state, done, number)
-        losses = dict(zip(("train_loss", "validation_loss", "validation_accuracy"), map(float, logs)))
+        chosen = [[rng.choice(half, recipe.batch_size, replace=False) for half in halves] for _ in range(number)]
+        state, logs = many(state, number, (on_device, np.array(chosen), jax.random.key(done)))
+        losses = {name: float(logs[name]) for name in LOGS}
         calls.append((time.perf_counter() - start) / number)
         done += number
         figure = median_and_interval(calls[1:], "s") if len(calls) > 1 else {}
