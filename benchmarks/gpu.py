@@ -279,7 +279,7 @@ def part_depthwise(emit: Emit, arguments: argparse.Namespace) -> None:
 
     size, rng = sizes(arguments), np.random.default_rng(0)
     for channels, side in size.depthwise:
-        for dtype in ("float32", "bfloat16"):
+        for dtype in ("float32",) if arguments.tiny else ("float32", "bfloat16"):
             shape = (size.batch_size, side, side, channels)
             images, gradients = (jnp.asarray(rng.normal(size=(4, *shape)), dtype) for _ in range(2))
             for name, (kernel_size, dilation) in KERNELS.items():

