@@ -7,6 +7,7 @@ from typing import Any, Self
 import numpy as np
 from keras import ops
 
+from sharpkeras.errors import ConfigError
 from sharpkeras.measure import cost
 from sharpkeras.measure.latency import primitive_table
 from sharpkeras.recipes import IMAGENET, SearchRecipe, TrainRecipe, training_of
@@ -67,7 +68,17 @@ class Budget:
     def extract(self, alphas: Sequence[np.ndarray]) -> Architecture:
         """The architecture found, by the rules of the recipe and within the limit."""
         within: dict[str, Any] = {} if self.limit is None else {"costs": self.costs, "limit": self.limit}
-        return self.space.extract(alphas, **self.space.extract_options(self.recipe), **within)
+        try:
+            return self.space.extract(alphas, **self.space.extract_options(self.recipe), **within)
+        except ConfigError as error:
+            if within and error.where is None:
+                size = "×".join(str(side) for side in self.network.input_shape)
+                network = (
+                    f"the network of {self.recipe.cost_of}" if self.recipe.cost_of else "a network of its own size"
+                )
+                error.where = f"{self.recipe.cost} of {network} (`cost_of`), for images of {size}"
+                error.next_step = "raise the limit, name another network by `cost_of`, or make the images smaller"
+            raise
 
     @property
     def _costs(self) -> Costs:

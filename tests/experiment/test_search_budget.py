@@ -207,6 +207,7 @@ def test_a_budgeted_search_stays_within_it(budgeted):
 def test_a_budget_that_nothing_fits_into_is_told_before_the_search(tmp_path):
     result = sharpkeras(*CELL, "--max-addmults", "1K", "--out", tmp_path / "run")
     assert result.code == 3 and "no architecture is within the budget" in result.err and "at least" in result.err
+    assert "addmults of the network" in result.err and "8×8×1" in result.err and "--cost-of" in result.err
     assert not (tmp_path / "run").exists()
 
 
