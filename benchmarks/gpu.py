@@ -263,12 +263,12 @@ def make_training(form: str, size: Sizes) -> Any:
         return PeerTraining(Training(network, ours.LEARNING_RATE, FORMS[form]), data, imported, os.cpu_count() or 1)
     import keras
 
-    from sharpkeras.spaces.cell.network import Network
+    from sharpkeras.spaces.cell.network import CellNetwork
 
     imported = time.perf_counter()
     keras.config.set_dtype_policy(form.removeprefix("jax_"))
     shape: Figure = {"init_channels": size.network_channels, "num_cells": size.network_cells}
-    return ours.OurTraining(Network(found, **shape, auxiliary=True), data, imported)
+    return ours.OurTraining(CellNetwork(found, **shape, auxiliary=True), data, imported)
 
 
 def part_depthwise(emit: Emit, arguments: argparse.Namespace) -> None:

@@ -68,12 +68,12 @@ def make(form: str, arguments: argparse.Namespace) -> turns.Form:
     import keras
 
     from sharpkeras.paper.published import genotype
-    from sharpkeras.spaces.cell.network import Network
+    from sharpkeras.spaces.cell.network import CellNetwork
 
     imported = time.perf_counter()
     keras.config.set_dtype_policy(arguments.precision)
     sizes = {"init_channels": arguments.init_channels, "num_cells": arguments.num_cells}
-    network = Network(genotype(arguments.genotype), **sizes, auxiliary=True)
+    network = CellNetwork(genotype(arguments.genotype), **sizes, auxiliary=True)
     return ours.OurTraining(network, data, imported)
 
 
