@@ -38,6 +38,10 @@ def convolve(
     Raises:
         ValueError: at a dilation that is neither 1 nor the stride where the stride is not 1.
     """
+    if operation is ops.depthwise_conv and fused_ops.shifts_images():
+        return fused_ops.depthwise_conv(inputs, kernel, strides, dilation_rate)
+    if max(kernel.shape[:2]) == 1 and fused_ops.shifts_images():
+        return fused_ops.pointwise_conv(inputs[:, :: strides[0], :: strides[1]], kernel)
     operation = functools.partial(operation, data_format=CHANNELS_LAST)
     if max(strides) == 1:
         return operation(inputs, kernel, strides=1, padding="same", dilation_rate=dilation_rate)
@@ -211,6 +215,8 @@ class MaxPool(AsPyTorch, keras.layers.MaxPooling2D):
         super().__init__(pool_size, strides, **kwargs)
 
     def call(self, inputs: Any) -> Any:
+        if fused_ops.shifts_images() and all(k % 2 for k in self.pool_size):
+            return fused_ops.max_pool(inputs, self.pool_size, self.strides)
         if max(self.strides) == 1:
             return ops.max_pool(inputs, self.pool_size, strides=1, padding="same", data_format=CHANNELS_LAST)
         padded = pad(inputs, self.pool_size, -math.inf)
@@ -240,6 +246,8 @@ class AveragePool(AsPyTorch, keras.layers.AveragePooling2D):
         self.counted_padding = counted_padding
 
     def call(self, inputs: Any) -> Any:
+        if fused_ops.shifts_images() and all(k % 2 for k in self.pool_size):
+            return fused_ops.average_pool(inputs, self.pool_size, self.strides, self.counted_padding)
         if self.counted_padding:
             return self._padded_mean(inputs)
         if max(self.strides) == 1:

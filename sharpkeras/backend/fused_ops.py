@@ -3,6 +3,7 @@
 Only this module of the building blocks may import a framework, and only the one Keras runs on.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -68,10 +69,29 @@ def _bessel(inputs):
     return count / ops.maximum(count - 1.0, 1.0)
 
 
-def depthwise_conv(inputs: Any, kernel: Any) -> Any:
-    """Depthwise convolution at stride 1 with zeros around: (B, H, W, C) and (k, k, C, 1) → (B, H, W, C)."""
-    if keras.backend.backend() != "tensorflow":
-        return ops.depthwise_conv(inputs, kernel, padding="same", data_format="channels_last")
+def depthwise_conv(
+    inputs: Any, kernel: Any, strides: int | Sequence[int] = 1, dilation: int | Sequence[int] = 1
+) -> Any:
+    """Depthwise convolution with dilation·(k - 1)/2 zeros on each side, as PyTorch pads.
+
+    Args:
+        inputs: (B, H, W, C).
+        kernel: (k_h, k_w, C, 1), odd sides.
+        strides, dilation: numbers or pairs; on TensorFlow 1.
+
+    Returns:
+        (B, ceil(H / s_h), ceil(W / s_w), C).
+    """
+    if keras.backend.backend() == "jax":
+        from sharpkeras.backend import jax_ops
+
+        return jax_ops.depthwise_conv(
+            ops.convert_to_tensor(inputs), ops.convert_to_tensor(kernel), _pair(strides), _pair(dilation)
+        )
+    return _depthwise_conv_tensorflow(inputs, kernel)
+
+
+def _depthwise_conv_tensorflow(inputs, kernel):
     # The op alone: what `tf.nn.depthwise_conv2d` builds around it makes a supernet's graph twice as large.
     import tensorflow as tf
 
@@ -80,6 +100,10 @@ def depthwise_conv(inputs: Any, kernel: Any) -> Any:
 
 def pointwise_conv(inputs: Any, kernel: Any) -> Any:
     """1×1 convolution at stride 1: (B, H, W, C) and (1, 1, C, F) → (B, H, W, F)."""
+    if keras.backend.backend() == "jax":
+        from sharpkeras.backend import jax_ops
+
+        return jax_ops.pointwise_conv(ops.convert_to_tensor(inputs), ops.convert_to_tensor(kernel))
     return ops.conv(inputs, kernel, padding="valid", data_format="channels_last")
 
 
@@ -96,4 +120,33 @@ def add(*terms: Any) -> Any:
     return total
 
 
-_BATCH_NORMALIZATION = {"tensorflow": _batch_normalization_tensorflow}
+def shifts_images() -> bool:
+    """Whether depthwise convolutions and pools are sums of shifted images, at every stride and dilation: on JAX."""
+    return keras.backend.backend() == "jax"
+
+
+def max_pool(inputs: Any, size: Sequence[int], strides: Sequence[int]) -> Any:
+    """Max-pooling with (k - 1)/2 pixels of -inf on each side; for a backend that `shifts_images`."""
+    from sharpkeras.backend import jax_ops
+
+    return jax_ops.max_pool(ops.convert_to_tensor(inputs), _pair(size), _pair(strides))
+
+
+def average_pool(inputs: Any, size: Sequence[int], strides: Sequence[int], counted_padding: bool) -> Any:
+    """Average-pooling with (k - 1)/2 zeros on each side, which count or not; for a backend that `shifts_images`."""
+    from sharpkeras.backend import jax_ops
+
+    return jax_ops.average_pool(ops.convert_to_tensor(inputs), _pair(size), _pair(strides), counted_padding)
+
+
+def _pair(value):
+    return (value, value) if isinstance(value, int) else tuple(value)
+
+
+def _batch_normalization_jax(inputs, scale, offset, epsilon):
+    from sharpkeras.backend import jax_ops
+
+    return jax_ops.batch_normalization(*map(ops.convert_to_tensor, (inputs, scale, offset)), epsilon)
+
+
+_BATCH_NORMALIZATION = {"tensorflow": _batch_normalization_tensorflow, "jax": _batch_normalization_jax}

@@ -61,8 +61,8 @@ class CellState(CachedState):
 
     @property
     def even(self) -> bool:
-        """Whether the image falls into four equal interleaved quarters."""
-        return not any(side % 2 for side in self.tensor.shape[1:3])
+        """Whether to work on four equal quarters of the image; where images are shifted nothing is gained by it."""
+        return not kernels.shifts_images() and not any(side % 2 for side in self.tensor.shape[1:3])
 
     @property
     def quarters(self) -> Any:
