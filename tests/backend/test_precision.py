@@ -13,7 +13,7 @@ from sharpkeras.backend import precision
 from sharpkeras.engine.step_model import backend_step, values
 from sharpkeras.optimizers import SGD, Adam
 from sharpkeras.searching.search_model import SearchModel
-from sharpkeras.spaces.cell import search_cell
+from sharpkeras.spaces.cell import search_cell, stacked_primitives
 from sharpkeras.spaces.cell.genotype import Genotype
 from sharpkeras.spaces.cell.mixed_op import MixedOp
 from sharpkeras.spaces.cell.network import CellNetwork
@@ -107,14 +107,14 @@ def norm_dtypes(arguments, result):
 @pytest.mark.parametrize("weighting", ("scalar", "max_w"))
 def test_a_search_computes_in_half_what_it_should_and_nothing_else(dtype, weighting, monkeypatch):
     seen, model = Seen(), search_model(dtype, weighting=weighting)
-    seen.watch(monkeypatch, search_cell.kernels, "batch_normalization", norm_dtypes)
-    seen.watch(monkeypatch, search_cell.kernels, "depthwise_conv")
-    seen.watch(monkeypatch, search_cell, "convolve")
+    seen.watch(monkeypatch, stacked_primitives.kernels, "batch_normalization", norm_dtypes)
+    seen.watch(monkeypatch, stacked_primitives.kernels, "depthwise_conv")
+    seen.watch(monkeypatch, stacked_primitives, "convolve")
     weighed = lambda a, result: {" weight": a[1], " values": [a[0], result]}  # noqa: E731
-    seen.watch(monkeypatch, search_cell.kernels, "weigh", weighed)
+    seen.watch(monkeypatch, stacked_primitives.kernels, "weigh", weighed)
     seen.watch(
         monkeypatch,
-        search_cell.StackedBatchNorm,
+        stacked_primitives.StackedBatchNorm,
         "normalize_moving",
         lambda a, r: {" weight": a[3], " values": [a[1], r]},
     )
@@ -163,7 +163,7 @@ def test_the_slope_of_a_weight_is_as_precise_as_the_weight(dtype):
     outputs, target = (ops.cast(np.random.normal(size=(8, 8, 8, 4)), dtype) for _ in range(2))
 
     def loss(weight):
-        product = search_cell.kernels.weigh(outputs, weight[0])
+        product = stacked_primitives.kernels.weigh(outputs, weight[0])
         return ops.sum(ops.cast(product, "float32") * ops.cast(target, "float32")), ()
 
     slope = backend_step().gradient(loss, [ops.convert_to_tensor(0.3, "float32")])[2]
