@@ -38,9 +38,11 @@ def convolve(
     Raises:
         ValueError: at a dilation that is neither 1 nor the stride where the stride is not 1.
     """
-    if operation is ops.depthwise_conv and fused_ops.shifts_images():
+    if max(strides) > 1 and max(dilation_rate) > 1 and tuple(dilation_rate) != tuple(strides):
+        raise ValueError(f"expected a dilation rate of 1 or equal to the strides {strides}, received {dilation_rate}")
+    if operation is ops.depthwise_conv and fused_ops.shifts_images(inputs):
         return fused_ops.depthwise_conv(inputs, kernel, strides, dilation_rate)
-    if max(kernel.shape[:2]) == 1 and fused_ops.shifts_images():
+    if max(kernel.shape[:2]) == 1 and fused_ops.shifts_images(inputs):
         return fused_ops.pointwise_conv(inputs[:, :: strides[0], :: strides[1]], kernel)
     operation = functools.partial(operation, data_format=CHANNELS_LAST)
     if max(strides) == 1:
@@ -50,8 +52,6 @@ def convolve(
         return operation(inputs[:, :: strides[0], :: strides[1]], kernel, strides=1, padding="valid")
     if max(dilation_rate) == 1:
         return operation(pad(inputs, kernel.shape[:2]), kernel, strides=strides, padding="valid")
-    if tuple(dilation_rate) != tuple(strides):
-        raise ValueError(f"expected a dilation rate of 1 or equal to the strides {strides}, received {dilation_rate}")
     # Output i reads x[s·(i + t - (k-1)/2)]: every s-th pixel alone, so an ordinary convolution over those pixels.
     # TensorFlow's own kernel is wrong here, and Keras computes all positions and drops three quarters of them.
     return operation(inputs[:, :: strides[0], :: strides[1]], kernel, strides=1, padding="same")
@@ -215,7 +215,7 @@ class MaxPool(AsPyTorch, keras.layers.MaxPooling2D):
         super().__init__(pool_size, strides, **kwargs)
 
     def call(self, inputs: Any) -> Any:
-        if fused_ops.shifts_images() and all(k % 2 for k in self.pool_size):
+        if fused_ops.shifts_images(inputs) and all(k % 2 for k in self.pool_size):
             return fused_ops.max_pool(inputs, self.pool_size, self.strides)
         if max(self.strides) == 1:
             return ops.max_pool(inputs, self.pool_size, strides=1, padding="same", data_format=CHANNELS_LAST)
@@ -246,7 +246,7 @@ class AveragePool(AsPyTorch, keras.layers.AveragePooling2D):
         self.counted_padding = counted_padding
 
     def call(self, inputs: Any) -> Any:
-        if fused_ops.shifts_images() and all(k % 2 for k in self.pool_size):
+        if fused_ops.shifts_images(inputs) and all(k % 2 for k in self.pool_size):
             return fused_ops.average_pool(inputs, self.pool_size, self.strides, self.counted_padding)
         if self.counted_padding:
             return self._padded_mean(inputs)

@@ -3,7 +3,7 @@
 Only this module of the building blocks may import a framework, and only the one Keras runs on.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -120,9 +120,13 @@ def add(*terms: Any) -> Any:
     return total
 
 
-def shifts_images() -> bool:
-    """Whether depthwise convolutions and pools are sums of shifted images, at every stride and dilation: on JAX."""
-    return keras.backend.backend() == "jax"
+def shifts_images(inputs: Any) -> bool:
+    """Whether depthwise convolutions and pools of a tensor are sums of shifted images, at every stride and dilation.
+
+    So it is on JAX; what is symbolic or of unknown size goes through `keras.ops`, whose operations are counted.
+    """
+    is_symbolic = isinstance(inputs, keras.KerasTensor)
+    return keras.backend.backend() == "jax" and not is_symbolic and all(isinstance(side, int) for side in inputs.shape)
 
 
 def max_pool(inputs: Any, size: Sequence[int], strides: Sequence[int]) -> Any:
@@ -139,11 +143,34 @@ def average_pool(inputs: Any, size: Sequence[int], strides: Sequence[int], count
     return jax_ops.average_pool(ops.convert_to_tensor(inputs), _pair(size), _pair(strides), counted_padding)
 
 
+def loop_over_edges(
+    body: Callable, edges: Sequence[tuple[int, int]], sources: Any, nodes: Any, rows: Any
+) -> tuple[Any, Any]:
+    """See `jax_ops.loop_over_edges`; for a backend that `loops`."""
+    from sharpkeras.backend import jax_ops
+
+    return jax_ops.loop_over_edges(body, tuple(edges), sources, nodes, rows)
+
+
+def normalize_again(*arguments: Any) -> Any:
+    """See `jax_ops.normalize_again`; for a backend that `loops`."""
+    from sharpkeras.backend import jax_ops
+
+    return jax_ops.normalize_again(*arguments)
+
+
+def loops() -> bool:
+    """Whether to compute equal parts of a network in a loop: on JAX, which compiles each that is written out."""
+    return keras.backend.backend() == "jax"
+
+
 def _pair(value):
     return (value, value) if isinstance(value, int) else tuple(value)
 
 
 def _batch_normalization_jax(inputs, scale, offset, epsilon):
+    if not shifts_images(inputs):
+        return batch_normalization_clear(inputs, scale, offset, epsilon)
     from sharpkeras.backend import jax_ops
 
     return jax_ops.batch_normalization(*map(ops.convert_to_tensor, (inputs, scale, offset)), epsilon)

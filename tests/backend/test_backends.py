@@ -42,3 +42,14 @@ def test_tensorflow_and_jax_compute_the_same(tmp_path):
         assert np.isfinite(both[backend]["fit/train_loss"]).all()
     compare(both, "fit/", lambda values: 1e-4 * np.abs(values).max())
     compare(both, "autoaugment/", lambda levels: 0)
+
+
+def test_the_search_cell_of_jax_equals_the_clear_one():
+    # The cases of TensorFlow's test that have every kind of primitive; XLA takes some ten seconds for each clear cell.
+    environment = {**os.environ, "KERAS_BACKEND": "jax", "XLA_FLAGS": XLA, "PYTHONPATH": os.pathsep.join(sys.path)}
+    tests = Path(__file__).parents[1] / "spaces" / "cell" / "test_supernet.py"
+    cases = "fast_cell and 7 and (darts-darts or sharp-rest)"
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", tests, "-k", cases]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stdout
+    assert "4 passed" in done.stdout

@@ -140,3 +140,28 @@ def test_forward_mode_is_refused():
     inputs, kernel = images((8, 8)), np.ones((3, 3, 3, 1))
     with pytest.raises(TypeError, match="custom_vjp"):
         jax.jvp(jax_ops.depthwise_conv, (inputs, kernel), (inputs, kernel))
+
+
+EDGES = (((0, 2), (1, 2), (0, 3), (1, 3), (2, 3)), ((0, 0), (1, 0), (0, 1), (1, 1)))
+
+
+@pytest.mark.parametrize("edges, within", [*zip(EDGES, (True, False))], ids=("a cell", "between two sizes"))
+def test_a_loop_over_edges_equals_the_edges_one_by_one(edges, within):
+    states, kernels = np.random.normal(size=(4, 2, 3, 3, 5)), np.random.normal(size=(len(edges), 5, 5))
+    nodes = states if within else np.random.normal(size=(2, 2, 2, 2, 5))
+
+    def body(state, kernel, known):
+        outputs = jnp.tanh(state @ kernel)
+        mean = jnp.mean(outputs) if known is None else known  # which has no gradient, computed or known
+        return (outputs if within else outputs[:, ::2, ::2]) * lax.stop_gradient(mean), mean
+
+    def by_loop(states, nodes, kernels):
+        return jax_ops.loop_over_edges(body, edges, None if within else states, nodes, kernels)[0]
+
+    def one_by_one(states, nodes, kernels):
+        sums = list(nodes)
+        for (source, node), kernel in zip(edges, kernels):
+            sums[node] += body(sums[source] if within else states[source], kernel, None)[0]
+        return jnp.stack(sums)
+
+    assert_equal(by_loop, one_by_one, states, nodes, kernels)

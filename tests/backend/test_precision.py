@@ -112,12 +112,6 @@ def test_a_search_computes_in_half_what_it_should_and_nothing_else(dtype, weight
     seen.watch(monkeypatch, stacked_primitives, "convolve")
     weighed = lambda a, result: {" weight": a[1], " values": [a[0], result]}  # noqa: E731
     seen.watch(monkeypatch, stacked_primitives.kernels, "weigh", weighed)
-    seen.watch(
-        monkeypatch,
-        stacked_primitives.StackedBatchNorm,
-        "normalize_moving",
-        lambda a, r: {" weight": a[3], " values": [a[1], r]},
-    )
     seen.watch(monkeypatch, CellSpace, "mixing_weights", lambda a, result: {" alphas": a[1], " weights": result})
     half, full = {dtype}, {"float32"}
 
@@ -138,9 +132,11 @@ def test_a_search_computes_in_half_what_it_should_and_nothing_else(dtype, weight
     }
     assert seen == expected
     seen.clear()
+    normalized = lambda a, r: {" weight": [w for w in a[4:] if w is not None], " values": [a[2], r]}  # noqa: E731
+    seen.watch(monkeypatch, stacked_primitives.ForwardPass, "normalize", normalized)
     assert dtypes([model(batch(0)[0], training=False)]) == full
-    assert seen["normalize_moving weight"] == seen["mixing_weights alphas"] == full
-    assert seen["normalize_moving values"] == seen["convolve"] == half
+    assert seen["normalize weight"] == seen["mixing_weights alphas"] == full
+    assert seen["normalize values"] == seen["convolve"] == half
     assert dtypes(v for v in all_variables(model) if "int" not in str(v.dtype)) == full
 
 

@@ -8,7 +8,7 @@ from keras import ops
 
 from sharpkeras import primitives
 from sharpkeras.backend import fused_ops
-from sharpkeras.layers import BatchNormalization, Composite, adopt
+from sharpkeras.layers import BatchNormalization, Composite, adopt, strided_shape
 
 
 @keras.saving.register_keras_serializable("sharpkeras")
@@ -36,6 +36,12 @@ class MixedOp(Composite):
         self.norms = [BatchNormalization(center=False, scale=False) if pool else None for pool in is_pool]
         adopt(self, self.followers())
 
+    def build(self, inputs_shape: tuple[int | None, ...], mixing_weights_shape: tuple[int | None, ...]) -> None:
+        for layer, norm in zip(self.layers, self.norms):
+            outputs = layer(keras.KerasTensor(inputs_shape))  # which builds it and what it holds
+            if norm is not None:
+                norm(outputs)
+
     def call(self, inputs: Any, mixing_weights: Any, training: bool | None = None) -> Any:
         weights = ops.cast(mixing_weights, fused_ops.at_least_float32(self.compute_dtype))
         weights = ops.unstack(weights, num=len(self.layers))
@@ -45,6 +51,11 @@ class MixedOp(Composite):
         outputs = self.layers[p](inputs, training=training)
         norm = self.norms[p]
         return outputs if norm is None else norm(outputs, training=training)
+
+    def compute_output_shape(
+        self, inputs_shape: tuple[int | None, ...], mixing_weights_shape: tuple[int | None, ...]
+    ) -> tuple[int | None, ...]:
+        return strided_shape(inputs_shape, (self.strides, self.strides), self.filters)
 
     def get_config(self) -> dict[str, Any]:
         arguments = dict(primitive_names=self.primitive_names, filters=self.filters, strides=self.strides, ops=self.ops)

@@ -21,6 +21,7 @@ from sharpkeras.layers import (
     strided_shape,
 )
 from sharpkeras.spaces.cell import topology
+from sharpkeras.spaces.cell.edge_loop import EdgeLoop
 from sharpkeras.spaces.cell.stacked_primitives import (
     SHARED_POOLS,
     STACKED,
@@ -109,6 +110,8 @@ class SearchCell(Composite):
     def call(self, older: Any, newer: Any, mixing_weights: Any, training: bool | None = None) -> Any:
         training = training and self.trainable  # a frozen cell normalises by its moving statistics, and keeps them
         inputs = self.preprocess0(older, training=training), self.preprocess1(newer, training=training)
+        if kernels.loops() and not self.edge_layers:
+            return EdgeLoop(self, mixing_weights, bool(training)).mix(*inputs)
         if not (training and self._can_be_recorded(inputs)):
             return self._mix(None, *inputs, mixing_weights, training=training)
         mix, structure = functools.partial(self._mix, training=True), (self.filters, self.plan.reduction)

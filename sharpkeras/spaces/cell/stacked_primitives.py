@@ -57,7 +57,7 @@ class CellState(CachedState):
     @property
     def even(self) -> bool:
         """Whether to work on four equal quarters of the image; where images are shifted nothing is gained by it."""
-        return not kernels.shifts_images() and not any(side % 2 for side in self.tensor.shape[1:3])
+        return not kernels.shifts_images(self.tensor) and not any(side % 2 for side in self.tensor.shape[1:3])
 
     @property
     def quarters(self) -> Any:
@@ -93,16 +93,10 @@ class StackedBatchNorm:
         self.mean = cell.add_weight(initializer="zeros", name=f"{name}.running_mean", **settings)
         self.variance = cell.add_weight(initializer="ones", name=f"{name}.running_var", **settings)
 
-    def normalize_moving(self, inputs: Any, row: int, weight: Any) -> Any:
-        """`weight` · inputs normalised by the moving statistics of one edge."""
-        factor = ops.rsqrt(self.variance[row] + self.epsilon) * weight
-        return ops.cast(ops.cast(inputs, factor.dtype) * factor - self.mean[row] * factor, inputs.dtype)
-
-    def update(self, seen: Mapping[int, tuple[Any, Any]]) -> None:
-        """Moves the averages towards the statistics of the batch: `seen` is row → (mean, variance)."""
-        for variable, index in ((self.mean, 0), (self.variance, 1)):
-            batch = ops.stop_gradient(ops.stack([seen[row][index] for row in sorted(seen)]))  # (E, C)
-            variable.assign(variable * MOMENTUM + batch * (1 - MOMENTUM))
+    def update(self, means: Any, variances: Any) -> None:
+        """Move the averages towards the statistics of the batch, (E, C) each."""
+        for variable, batch in ((self.mean, means), (self.variance, variances)):
+            variable.assign(variable * MOMENTUM + ops.stop_gradient(batch) * (1 - MOMENTUM))
 
     def state_slots(self, name: str, row: int) -> Iterator[tuple[str, Slot]]:
         """Where the arrays of one edge go, by the official name of its BatchNorm."""
@@ -132,6 +126,10 @@ class ForwardPass:
     def kernel(self, variable: Any, row: int) -> Any:
         return self._rows(variable, id(variable), lambda kernels: kernels)[row]
 
+    def moving_statistics(self, norm: StackedBatchNorm, row: int) -> tuple[Any, Any]:
+        """Moving mean and variance of one edge, (C,) each."""
+        return norm.mean[row], norm.variance[row]
+
     def quartered_kernel(self, variable: Any, row: int) -> Any:
         """A depthwise kernel repeated for the four quarters, (k, k, 4·C, 1)."""
         return self._rows(variable, (id(variable), "quarters"), lambda kernels: ops.tile(kernels, (1, 1, 1, 4, 1)))[row]
@@ -148,7 +146,9 @@ class ForwardPass:
         """`weight` (C,) · BatchNorm(inputs); None is 1."""
         weight = self._constant(ops.ones, inputs.shape[-1]) if weight is None else weight
         if not self.training:
-            return norm.normalize_moving(inputs, row, weight)
+            mean, variance = self.moving_statistics(norm, row)
+            factor = ops.rsqrt(variance + norm.epsilon) * weight
+            return ops.cast(ops.cast(inputs, factor.dtype) * factor - mean * factor, inputs.dtype)
         outputs, statistics = self.normalize_batch(norm, inputs, weight)
         self.remember(norm, row, statistics)
         return outputs
@@ -166,7 +166,8 @@ class ForwardPass:
 
     def update_moving_statistics(self) -> None:
         for norm, seen in self._seen.items():
-            norm.update(seen)
+            means, variances = (ops.stack([seen[row][index] for row in sorted(seen)]) for index in (0, 1))
+            norm.update(means, variances)
 
     def _constant(self, make: Callable[..., Any], channels: int) -> Any:
         key = make, channels
@@ -196,6 +197,14 @@ class StackedSequence:
                 channels = step.filters if isinstance(step, Conv2D) else channels
             elif isinstance(step, BatchNormalization):
                 self.variables[position] = StackedBatchNorm(cell, place, num_edges, channels, step.epsilon)
+
+    def variables_on(self, training: bool) -> list[Any]:
+        """What a pass reads, (E, …) each."""
+        kept = self.variables.values()
+        return [part for variable in kept for part in pass_variables(variable, training)]
+
+    def row(self, edge: int) -> int:
+        return edge
 
     def apply(self, run: ForwardPass, state: CellState, edge: int, strides: int, weight: Any) -> Any:
         """weight · primitive(state) on one edge; a BatchNorm at the end takes the weight as its scale."""
@@ -288,11 +297,17 @@ class SharedPool:
         self.layers, self.name = layers, name
         self.norm = StackedBatchNorm(cell, f"{name}.1", num_edges, cell.filters)
 
+    def variables_on(self, training: bool) -> list[Any]:
+        return pass_variables(self.norm, training)
+
+    def row(self, edge: int) -> int:
+        return edge
+
     def apply(self, run: ForwardPass, state: CellState, edge: int, strides: int, weight: Any) -> Any:
         # `call`, for the layer itself would cast to the policy it was made under (see `precision.full_precision`).
         pooled = state.shared((self.name, strides), lambda: run.apply(self.layers[strides].call, state.tensor))
         if not run.training:
-            return self.norm.normalize_moving(pooled, edge, weight)
+            return run.normalize(self.norm, pooled, edge, weight)
         key = (self.name, strides, "normalized")
         outputs, statistics = state.shared(key, lambda: run.normalize_batch(self.norm, pooled))
         run.remember(self.norm, edge, statistics)
@@ -313,6 +328,12 @@ class StackedSkip:
                 stacked_kernel(cell, half, len(rows), cell.filters, f"{name}.{part}") for part in ("conv_1", "conv_2")
             ]
             self.norm = StackedBatchNorm(cell, f"{name}.bn", len(rows), cell.filters)
+
+    def variables_on(self, training: bool) -> list[Any]:
+        return [*self.kernels, *pass_variables(self.norm, training)] if self.rows else []
+
+    def row(self, edge: int) -> int | None:
+        return self.rows.get(edge)
 
     def apply(self, run: ForwardPass, state: CellState, edge: int, strides: int, weight: Any) -> Any:
         if strides == 1:
@@ -350,6 +371,13 @@ class LayerPerEdge:
         yield from layer_slots(self.layers[edge], name)
         if edge in self.norms:
             yield from layer_slots(self.norms[edge], f"{name}.1")
+
+
+def pass_variables(variable: Any, training: bool) -> list[Any]:
+    """What a pass reads of a kernel or of a StackedBatchNorm, which in training has nothing to read."""
+    if not isinstance(variable, StackedBatchNorm):
+        return [variable]
+    return [] if training else [variable.mean, variable.variance]
 
 
 def stacked_kernel(cell: Any, layer: Conv2D | DepthwiseConv2D, num_edges: int, channels: int, name: str) -> Any:
