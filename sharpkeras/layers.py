@@ -42,19 +42,17 @@ def convolve(
         raise ValueError(f"expected a dilation rate of 1 or equal to the strides {strides}, received {dilation_rate}")
     if operation is ops.depthwise_conv and fused_ops.shifts_images(inputs):
         return fused_ops.depthwise_conv(inputs, kernel, strides, dilation_rate)
-    if max(kernel.shape[:2]) == 1 and fused_ops.shifts_images(inputs):
-        return fused_ops.pointwise_conv(inputs[:, :: strides[0], :: strides[1]], kernel)
+    if operation is ops.conv and max(kernel.shape[:2]) == 1:
+        # TensorFlow 2.21 with oneDNN crashes in the kernel gradient of some strided 1×1 convolutions (16 → 4 channels).
+        return fused_ops.pointwise_conv(inputs if max(strides) == 1 else fused_ops.subsample(inputs, strides), kernel)
     operation = functools.partial(operation, data_format=CHANNELS_LAST)
     if max(strides) == 1:
         return operation(inputs, kernel, strides=1, padding="same", dilation_rate=dilation_rate)
-    if max(kernel.shape[:2]) == 1:
-        # TensorFlow 2.21 with oneDNN crashes in the kernel gradient of some strided 1×1 convolutions (16 → 4 channels).
-        return operation(inputs[:, :: strides[0], :: strides[1]], kernel, strides=1, padding="valid")
     if max(dilation_rate) == 1:
         return operation(pad(inputs, kernel.shape[:2]), kernel, strides=strides, padding="valid")
     # Output i reads x[s·(i + t - (k-1)/2)]: every s-th pixel alone, so an ordinary convolution over those pixels.
     # TensorFlow's own kernel is wrong here, and Keras computes all positions and drops three quarters of them.
-    return operation(inputs[:, :: strides[0], :: strides[1]], kernel, strides=1, padding="same")
+    return operation(fused_ops.subsample(inputs, strides), kernel, strides=1, padding="same")
 
 
 def pad(inputs: Any, kernel_size: Sequence[int], value: float = 0.0) -> Any:
@@ -576,7 +574,7 @@ class FactorizedReduce(Composite):
     @staticmethod
     def shift(inputs: Any) -> Any:
         """Shift images (B, H, W, C) by one pixel: x[:, 1:, 1:], with a row and a column of zeros at the end."""
-        return ops.pad(inputs[:, 1:, 1:], ((0, 0), (0, 1), (0, 1), (0, 0)))
+        return ops.pad(fused_ops.without_first(inputs), ((0, 0), (0, 1), (0, 1), (0, 0)))
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         self.conv_1.build(input_shape)

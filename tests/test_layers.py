@@ -445,6 +445,26 @@ def test_the_fast_batch_norm_equals_the_clear_one():
         np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize(
+    "make", (lambda: layers.Conv2D(3), lambda: layers.Conv2D(3, 1, 2), lambda: layers.FactorizedReduce(6))
+)
+def test_the_forms_for_gradients_equal_the_clear_ones(make, size, monkeypatch):
+    layer, x = make(), images(size)
+    layer.build(x.shape)
+    target = np.random.normal(size=layer.compute_output_shape(x.shape)).astype("float32")
+
+    def loss(argument):
+        outputs = layer.stateless_call(argument[1:], layer.non_trainable_variables, argument[0])[0]
+        return ops.sum(outputs * target), outputs
+
+    arguments = [x, *(variable.numpy() for variable in layer.trainable_variables)]
+    fast = gradient(loss, arguments)
+    monkeypatch.setattr(fused_ops, "_is_differentiated_by_tensorflow", lambda tensor: False)
+    for ours, expected in zip(keras.tree.flatten(fast), keras.tree.flatten(gradient(loss, arguments))):
+        np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-5)
+
+
 def test_batch_norm_of_half_precision_takes_its_statistics_in_float32():
     layer, x = layers.BatchNormalization(dtype="mixed_bfloat16"), images() + 100.0
     assert keras.backend.standardize_dtype(layer(x, training=True).dtype) == "bfloat16"

@@ -22,6 +22,8 @@ from tensorflow.python.eager import record  # tf.custom_gradient would keep each
 
 from sharpkeras.backend import fused_ops
 
+STRIP = 3  # columns
+
 Tensors = Sequence[Any]
 Backward = Callable[[Tensors, Tensors, Sequence[bool]], list[Any]]
 
@@ -250,27 +252,61 @@ def _relu(tensor: Any) -> Result:
 
 def _depthwise(inputs: Any, kernel: Any) -> Result:
     options: dict[str, Any] = {"strides": [1, 1, 1, 1], "padding": "SAME"}
+    input_shape, kernel_shape = tuple(inputs.shape), tuple(kernel.shape)
     outputs = tf.raw_ops.DepthwiseConv2dNative(input=inputs, filter=kernel, **options)
-    result = _convolution(outputs, inputs, kernel, "DepthwiseConv2dNative", options)
-    return result._replace(again=(fused_ops.depthwise_conv, [inputs, kernel]))
+
+    def backward(kept: Tensors, gradients: Tensors, asked: Sequence[bool]) -> list[Any]:
+        inputs, kernel = kept
+        given = {**options, "out_backprop": gradients[0], "input_sizes": _constant(input_shape)}
+        return [
+            tf.raw_ops.DepthwiseConv2dNativeBackpropInput(filter=kernel, **given) if asked[0] else None,
+            _depthwise_kernel_gradient(inputs, gradients[0], kernel_shape) if asked[1] else None,
+        ]
+
+    return Result(outputs, [inputs, kernel], backward, again=(fused_ops.depthwise_conv, [inputs, kernel]))
+
+
+def _depthwise_kernel_gradient(inputs: Any, gradient: Any, kernel_shape: tuple[int, ...]) -> Any:
+    """The gradient of the kernel of a depthwise convolution at stride 1, in strips of three columns.
+
+    oneDNN has a fast form for kernels of at most three columns: two strips of 5×3 take a quarter of the time of 5×5.
+    """
+    rows, columns, channels, _ = kernel_shape
+    of_kernel = partial(tf.raw_ops.DepthwiseConv2dNativeBackpropFilter, out_backprop=gradient, strides=[1, 1, 1, 1])
+    if columns <= STRIP:
+        return of_kernel(input=inputs, filter_sizes=_constant(kernel_shape), padding="SAME")
+    padded = tf.pad(inputs, [[0, 0], [(rows - 1) // 2] * 2, [(columns - 1) // 2] * 2, [0, 0]])
+    size = (-1, -1, padded.shape[2] - (columns - STRIP), -1)
+    strips = []
+    for start in range(0, columns, STRIP):
+        first = min(start, columns - STRIP)  # the last strip may share columns with the one before
+        part = tf.slice(padded, _constant((0, 0, first, 0)), _constant(size))
+        strip = of_kernel(input=part, filter_sizes=_constant((rows, STRIP, channels, 1)), padding="VALID")
+        strips.append(strip[:, start - first :])
+    return tf.concat(strips, axis=1)
 
 
 def _pointwise(inputs: Any, kernel: Any) -> Result:
-    options: dict[str, Any] = {"strides": [1, 1, 1, 1], "padding": "VALID"}
-    return _convolution(tf.raw_ops.Conv2D(input=inputs, filter=kernel, **options), inputs, kernel, "Conv2D", options)
-
-
-def _convolution(outputs: Any, inputs: Any, kernel: Any, name: str, options: dict[str, Any]) -> Result:
+    """As a matrix product: TensorFlow is faster at it, and at its two gradients, than at a convolution."""
     input_shape, kernel_shape = tuple(inputs.shape), tuple(kernel.shape)
-    of_input, of_kernel = (getattr(tf.raw_ops, f"{name}Backprop{side}") for side in ("Input", "Filter"))
+    channels, filters = kernel_shape[2:]
+
+    def rows(tensor: Any) -> Any:
+        return tf.reshape(tensor, _constant((-1, tensor.shape[-1])))
+
+    def matrix(kernel: Any) -> Any:
+        return tf.reshape(kernel, _constant((channels, filters)))
 
     def backward(kept: Tensors, gradients: Tensors, asked: Sequence[bool]) -> list[Any]:
-        given = {**options, "out_backprop": gradients[0]}
-        return [
-            of_input(input_sizes=_constant(input_shape), filter=kept[1], **given) if asked[0] else None,
-            of_kernel(input=kept[0], filter_sizes=_constant(kernel_shape), **given) if asked[1] else None,
-        ]
+        (inputs, kernel), gradient = kept, rows(gradients[0])
+        of_inputs = of_kernel = None
+        if asked[0]:
+            of_inputs = tf.reshape(tf.matmul(gradient, matrix(kernel), transpose_b=True), _constant(input_shape))
+        if asked[1]:
+            of_kernel = tf.reshape(tf.matmul(rows(inputs), gradient, transpose_a=True), _constant(kernel_shape))
+        return [of_inputs, of_kernel]
 
+    outputs = tf.reshape(tf.matmul(rows(inputs), matrix(kernel)), _constant((*input_shape[:3], filters)))
     return Result(outputs, [inputs, kernel], backward)
 
 
