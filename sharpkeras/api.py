@@ -231,6 +231,7 @@ def export(
     weight_bits: int = 7,
     test_images: int = 1000,
     optimize: bool = True,
+    target: str = "auto",
     network: str | None = None,
     space: "SearchSpace | None" = None,
     overwrite: bool = False,
@@ -250,6 +251,8 @@ def export(
         weight_bits: of int8: 7 for every processor, 8 for x86 with VNNI and ARM alone.
         test_images: images that the file is tested on.
         optimize: whether the graph is simplified after the conversion.
+        target: the processor that the file is made for: "avx2", "avx512", "arm", "gpu", or "auto", which measures on
+            this machine (float32; a file in float16 is for GPUs).
         network: for an architecture, the network of table 2 ("cifar10", the default) or 3 ("imagenet").
         space: the HyperCuboid of a path, where it is not MultiChannelNet.
         overwrite: whether files that are there are replaced.
@@ -269,6 +272,9 @@ def export(
 
     _one_of("input", input, ("float32", "uint8"))
     _one_of("precision", precision, ("float32", "float16", "int8"))
+    _one_of("target", target, ("auto", "avx2", "avx512", "arm", "gpu"))
+    if not optimize and target != "auto":
+        raise UsageError("a graph that is left as it is has no target", where="`target`", seen=target, allowed="auto")
     given = {name: value for name, value in {"name": network, **sizes}.items() if value is not None}
     return run_export(
         source,
@@ -276,6 +282,7 @@ def export(
         opset=opset,
         overwrite=overwrite,
         optimize=optimize,
+        target=target,
         stored_pixels=input == "uint8",
         test_images=test_images,
         calibration_images=calibration_images,

@@ -26,6 +26,17 @@ def seeded():
         sys.modules["keras"].utils.set_random_seed(0)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def export_unmeasured():
+    """Exports measure nothing, which would take seconds each, and get all rewrites: test_targets measures."""
+    from sharpkeras.onnx_export import targets
+
+    figures = {"ratio": 0.9, "interval": [0.85, 0.95], "verdict": "faster", "unstable": False}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(targets, "compare", lambda *_: figures)
+        yield
+
+
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory):
     """A tiny search, the training of its network and its export, each by its command; for reading only."""

@@ -48,6 +48,13 @@ from sharpkeras_cli import options
     "--test-images", type=click.IntRange(0), default=1000, show_default=True, help="Images that the file is tested on."
 )
 @click.option("--no-optimize", is_flag=True, help="Leave the graph as the converter makes it.")
+@click.option(
+    "--target",
+    type=click.Choice(("auto", "avx2", "avx512", "arm", "gpu")),
+    default="auto",
+    show_default=True,
+    help="Processor that the file is made for; auto measures two forms of it here and takes the faster one.",
+)
 @options.network_sizes
 @options.data
 @options.overwrite
@@ -62,6 +69,7 @@ def command(
     weight_bits: str | None,
     test_images: int,
     no_optimize: bool,
+    target: str,
     sizes: Mapping[str, Any],
     overwrite: bool,
     as_json: bool,
@@ -78,6 +86,8 @@ def command(
 
     if weight_bits and precision != "int8":
         raise click.UsageError("--weight-bits goes with --precision int8.")
+    if no_optimize and target != "auto":
+        raise click.UsageError("--target goes without --no-optimize.")
     inspection.refuse_foreign_model(Path(source))  # before Keras is imported
     if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
         click.echo("export runs on TensorFlow, from the same weights", err=True)
@@ -97,6 +107,7 @@ def command(
         weight_bits=int(weight_bits or 7),
         test_images=test_images,
         optimize=not no_optimize,
+        target=target,
         overwrite=overwrite,
         data=data_options,
         **sizes,
@@ -110,6 +121,8 @@ def command(
         return
     before = f" ({report['nodes_before_rewrites']} before)" if not no_optimize else ""
     click.echo(f"{out}: {report['bytes']:,} bytes, {report['nodes']} nodes{before}, opset {opset}")
+    if report["target"]:
+        click.echo(_made_for(report["target"]))
     before, agreed = (", before int8", report["before_int8"]) if "before_int8" in report else ("", report)
     relative = f"{agreed['relative_difference']:.1g} of the logit's size"
     click.echo(f"largest difference ONNX − Keras{before}: {agreed['largest_difference']:.2g}, {relative}")
@@ -126,3 +139,14 @@ def command(
         worst = ", ".join(f"{row['layer']} ({row['signal_to_noise_db']} dB)" for row in lost["worst_layers"][:3])
         click.echo(f"most is lost in {worst}")
     options.say_next("benchmark", out)
+
+
+def _made_for(target: Mapping[str, Any]) -> str:
+    """ "made for avx512, by measurement: with filled channels 0.87 (0.84–0.90) of the time, faster: taken"."""
+    words = f"made for {target['name'] or 'any processor'}, by {target['chosen_by']}"
+    if "filled_to_simple" not in target:
+        return words
+    found = target["filled_to_simple"]
+    (low, high), taken = found["interval"], "taken" if found["verdict"] == "faster" else "left out"
+    ratio = f"{found['ratio']:.2f} ({low:.2f}–{high:.2f}) of the time"
+    return f"{words}: channels filled to whole blocks take {ratio}, {found['verdict']}: {taken}"

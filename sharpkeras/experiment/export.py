@@ -65,6 +65,7 @@ def export(
     opset: int = 17,
     overwrite: bool = False,
     optimize: bool = True,
+    target: str = "auto",
     stored_pixels: bool = False,
     test_images: int = 1000,
     precision: str = "float32",
@@ -80,7 +81,7 @@ def export(
         source: a training run; an architecture (a file, a published name), which gets random weights; or
             "keras:NAME" of keras.applications, which gets them too.
         out: the file, NAME.onnx; NAME.json is written beside it.
-        opset, overwrite, optimize: as in `export_onnx`.
+        opset, overwrite, optimize, target: as in `export_onnx`.
         stored_pixels: whether the file takes uint8 images as they are stored, with their preprocessing inside.
         test_images: on how many test images, where they are there, the file's top-1 is reported beside the network's.
         precision: of the file: "float32", "float16" or "int8".
@@ -134,6 +135,7 @@ def export(
         metadata=metadata,
         overwrite=overwrite,
         optimize=optimize,
+        target=target,
         addmults=found.addmults,
     )
 

@@ -8,7 +8,7 @@ from sharpkeras.data.decoding import BOMBS, BROKEN, kind_of, open_image
 from sharpkeras.data.transforms import MAX_PIXELS
 from sharpkeras.errors import DataError
 from sharpkeras.inspection.report import Report
-from sharpkeras.io.onnx_files import read_onnx
+from sharpkeras.io.onnx_files import made_for, read_onnx
 from sharpkeras.measure import saturation
 
 
@@ -43,6 +43,7 @@ def inspect_onnx(path: Path) -> Report:
         "outputs": [_words(value) for value in graph.output],
         "int8": saturation.words(sums) if sums["largest_sum"] else None,
         "producer": model.producer_name,
+        "made for": made_for(model),
         "metadata": sorted(entry.key for entry in model.metadata_props),
     }
     return Report(str(path), "a network (ONNX)", facts, next=["benchmark", str(path)])

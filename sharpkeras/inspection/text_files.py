@@ -181,6 +181,11 @@ def _evaluation(content: Any, path: str | os.PathLike[str]) -> Report:
 def _export(content: Any, path: str | os.PathLike[str]) -> Report:
     """The Report on the report of an export, and whether its ONNX file is still the one that was checked."""
     facts = {name: content.get(name) for name in ("file", "bytes", "opset", "nodes", "largest_difference")}
+    target = content.get("target")
+    if isinstance(target, dict):
+        facts |= {"made for": target.get("name"), "chosen by": target.get("chosen_by")}
+        measured = target.get("filled_to_simple")
+        facts |= {n: measured.get(n) for n in ("ratio", "interval", "verdict")} if isinstance(measured, dict) else {}
     name = content.get("file")
     if not isinstance(name, str) or Path(name).name != name:
         raise ConfigError("is no plain file name", where=f"{path}: file", seen=name, allowed="NAME.onnx")

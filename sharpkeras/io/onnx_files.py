@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 LARGEST_FILE = 2 * 2**30  # bytes; the limit of a protobuf
 INSTALL = "pip install onnx onnxruntime"
+TARGETS = ("avx2", "avx512", "arm", "gpu")  # processors that `sharpkeras export` makes files for
 ONNX_DOMAINS = ("", "ai.onnx", "ai.onnx.ml")
 
 
@@ -79,6 +80,12 @@ def onnx_messages(message: Any) -> Iterator[Any]:
         if field.message_type is not None:
             for child in value if hasattr(value, "__len__") else [value]:
                 yield from onnx_messages(child)
+
+
+def made_for(model: "onnx.ModelProto") -> str | None:
+    """The processor, out of TARGETS, that `sharpkeras export` made a file for; None where the file does not tell."""
+    told = {entry.key: entry.value.strip('"') for entry in model.metadata_props}.get("target")
+    return told if told in TARGETS else None
 
 
 def declared_input(

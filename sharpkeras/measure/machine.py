@@ -56,6 +56,17 @@ def peak_memory_bytes() -> int:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
+def instruction_set() -> str | None:
+    """What decides about the layouts of ONNX Runtime: "avx512", "avx2" or "arm"; None where that is not known."""
+    if platform.machine().lower() in ("aarch64", "arm64"):
+        return "arm"
+    try:
+        flags = Path("/proc/cpuinfo").read_text().split("\nflags", 1)[1].split("\n", 1)[0].split()
+    except (OSError, IndexError):
+        return None
+    return next((name for name, flag in (("avx512", "avx512f"), ("avx2", "avx2")) if flag in flags), None)
+
+
 def device_name() -> str:
     """Name of the CPU."""
     try:

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
-from sharpkeras.errors import ConfigError, DataError, RunError, UsageError, VerificationError
+from sharpkeras.errors import ConfigError, DataError, ResourceError, RunError, UsageError, VerificationError
 from sharpkeras.io import atomic_writes, kinds
 from sharpkeras.io.hashes import sha256
 from sharpkeras.measure import saturation
-from sharpkeras.measure.machine import device_name
+from sharpkeras.measure.machine import device_name, instruction_set
+from sharpkeras.onnx_export import targets
 
 if TYPE_CHECKING:
     import onnx
@@ -54,6 +55,7 @@ def export_onnx(
     overwrite: bool = False,
     tolerance: float = 1e-4,
     optimize: bool = True,
+    target: str = targets.AUTO,
     addmults: int | None = None,
 ) -> dict[str, Any]:
     """Export a Keras model to `path` (`.onnx`) with a report beside it (`.json`), or write neither of them.
@@ -78,6 +80,8 @@ def export_onnx(
         overwrite: whether files that are already there may be replaced.
         tolerance: largest difference of logits allowed, relative to their size (see `verification.sizes`).
         optimize: whether the graph is rewritten for inference (see `rewrites`), which changes no answer.
+        target: the processor that it is rewritten for: "avx2", "avx512", "arm" or "gpu"; or "auto", this machine,
+            where float32 is rewritten by what is measured, float16 as for "gpu" and int8 as for the processor.
         addmults: of the model's convolutions and dense layers for one image, where they are known; the file's own
             count, before its rewrites and where there is one, has to be the same.
 
@@ -85,8 +89,8 @@ def export_onnx(
         The report, as a dictionary.
 
     Raises:
-        UsageError: if the opset or the precision is not supported, the path does not end in `.onnx`, or weights have
-            other bits.
+        UsageError: if the opset, the precision or the target is not supported, the path does not end in
+            `.onnx`, or weights have other bits.
         RunError: if a file is there already, or the directory cannot be written to.
         ResourceError: if the disk is full.
         ConfigError: if the backend is not TensorFlow, a package is missing, or the model is of another form.
@@ -102,6 +106,9 @@ def export_onnx(
     if precision not in PRECISIONS:
         allowed = ", ".join(PRECISIONS)
         raise UsageError("a file has no such precision", where="`precision`", seen=precision, allowed=allowed)
+    if target not in (targets.AUTO, *targets.LEFT_OUT):
+        allowed = ", ".join((targets.AUTO, *targets.LEFT_OUT))
+        raise UsageError("a file is made for no such processor", where="`target`", seen=target, allowed=allowed)
     if precision == "int8" and calibration is None:
         problem = "int8 is calibrated on images of training, and there are none"
         raise DataError(problem, where="`precision`", next_step="export a training run whose data are there")
@@ -123,8 +130,13 @@ def export_onnx(
     if None not in (addmults, counted) and addmults != counted:
         problem = "the file has other convolutions and dense layers than the model"
         raise VerificationError(problem, where=path, seen=f"{counted} multiply-adds", allowed=addmults)
+    applied: list[str] = []
+    choice: dict[str, Any] | None = None
     if optimize:
-        onnx_model = rewrites.optimize(onnx_model)
+        left_out, choice = _choice(onnx_model, target, precision)
+        applied = rewrites.without(left_out)
+        onnx_model = rewrites.optimize(onnx_model, applied)
+        properties |= as_properties({"target": choice["name"]} if choice["name"] else {})
     onnx_model = conversion.tidy(onnx_model, model.name, properties)
     report = metadata | {
         "file": path.name,
@@ -132,7 +144,8 @@ def export_onnx(
         "precision": precision,
         "nodes_before_rewrites": converted_nodes,
         "addmults_conv_dense_of_file": counted,
-        "rewrites": list(rewrites.DEFAULT) if optimize else [],
+        "rewrites": applied,
+        "target": choice,
         "input_shape": [None, *shape],
         "convert_seconds": round(time.monotonic() - start, 2),
         "versions": {name: sys.modules[name].__version__ for name in ("keras", *PACKAGES)},
@@ -159,6 +172,35 @@ def export_onnx(
             aside.with_suffix(".json"), json.dumps(kinds.of_kind(kinds.EXPORT, report), indent=2).encode()
         )
     return report
+
+
+def _choice(converted: "onnx.ModelProto", target: str, precision: str) -> tuple[tuple[str, ...], dict[str, Any]]:
+    """The default rewrites that are left out, and how that was chosen, as the report tells it.
+
+    Of two files of which none is shown to be faster the one with fewer rewrites is taken.
+    """
+    from sharpkeras.onnx_export import rewrites
+
+    if target != targets.AUTO:
+        return targets.LEFT_OUT[target], {"name": target, "chosen_by": "request"}
+    if precision == "float16":
+        return targets.LEFT_OUT["gpu"], {"name": "gpu", "chosen_by": "precision"}
+    here = instruction_set()
+    by_processor = targets.LEFT_OUT.get(here or "", targets.SIMPLE), {"name": here, "chosen_by": "processor"}
+    if precision == "int8":
+        return by_processor
+    simple, filled = (
+        rewrites.optimize(converted, rewrites.without(left_out)).SerializeToString()
+        for left_out in (targets.SIMPLE, targets.FILLED)
+    )
+    if simple == filled:
+        return targets.SIMPLE, {"name": here, "chosen_by": "nothing to choose"}
+    try:
+        measured = targets.compare(simple, filled)
+    except ResourceError:  # too little memory for a measurement is enough for the file
+        return by_processor
+    left_out = targets.FILLED if measured["verdict"] == "faster" else targets.SIMPLE
+    return left_out, {"name": here, "chosen_by": "measurement", "filled_to_simple": measured}
 
 
 @contextlib.contextmanager

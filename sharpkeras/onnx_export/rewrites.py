@@ -29,6 +29,11 @@ ENDLESS = 10**9  # the end of a slice that takes all
 BLOCK = 16  # channels in a block of ONNX Runtime's layout; the smaller blocks of other processors divide it
 
 
+def without(left_out: Collection[str]) -> list[str]:
+    """The names of the default rewrites but for some."""
+    return [name for name in DEFAULT if name not in left_out]
+
+
 def optimize(model: onnx.ModelProto, rewrites: Collection[str] | None = None) -> onnx.ModelProto:
     """A copy of a channels-first `onnx.ModelProto` with all rewrites, or with some, applied in their order."""
     chosen = DEFAULT if rewrites is None else rewrites

@@ -16,11 +16,11 @@ import numpy as np
 
 from sharpkeras.errors import UsageError
 from sharpkeras.io.hashes import sha256
-from sharpkeras.io.onnx_files import declared_input, read_onnx
+from sharpkeras.io.onnx_files import declared_input, made_for, read_onnx
 from sharpkeras.measure import memory
 from sharpkeras.measure.latency import statistics
 from sharpkeras.measure.latency.interleaving import PROCESSES, TIMEOUT_S, Launch, Times, take_turns
-from sharpkeras.measure.machine import available_cores, busy_share, device_name
+from sharpkeras.measure.machine import available_cores, busy_share, device_name, instruction_set
 
 CPU = ("CPUExecutionProvider",)
 ENGINE_BYTES = 2**30  # that an engine may take for itself
@@ -127,11 +127,14 @@ class OnnxFile:
     def launch(self, batch_size: int, threads: int, providers: Sequence[str]) -> Launch:
         """The process that times the file; raises what `read_onnx` and `declared_input` raise."""
         path = Path(self.path)
-        input, shape, dtype = declared_input(read_onnx(path), batch_size, path)
+        model = read_onnx(path)
+        input, shape, dtype = declared_input(model, batch_size, path)
+        target = made_for(model)
         request: dict[str, Any] = {"path": str(path.resolve()), "input": input, "shape": shape, "dtype": dtype}
         request |= {"threads": threads, "providers": list(providers)}
         content = path.read_bytes()
         facts: dict[str, Any] = {"file": path.name, "bytes": len(content), "sha256": sha256(content)}
+        facts |= {"target": target} if target else {}
         input_bytes = math.prod(shape) * np.dtype(dtype).itemsize
         return Launch(
             where=str(path),
@@ -140,7 +143,7 @@ class OnnxFile:
             request=request,
             providers=tuple(providers),
             facts=facts | {"input_shape": shape},
-            warnings=too_many_threads(threads),
+            warnings=(*too_many_threads(threads), *other_processor(target, path.name, providers)),
             # What a GPU's driver maps would be counted too.
             memory_bytes=memory_for(len(content), input_bytes, threads) if tuple(providers) == CPU else None,
         )
@@ -170,6 +173,13 @@ def too_many_threads(threads: int) -> tuple[str, ...]:
     """The warning for more threads than cores, as a tuple; empty if there are enough."""
     cores = available_cores()
     return (f"{threads} threads on {cores} available cores",) if threads > cores else ()
+
+
+def other_processor(target: str | None, name: str, providers: Sequence[str]) -> tuple[str, ...]:
+    """The warning for a file that was made for another processor than the one it is timed on, as a tuple."""
+    here = instruction_set() if tuple(providers) == CPU else "gpu"
+    other = None not in (target, here) and target != here
+    return (f"{name} was made for {target}, this is {here}: export it again with `target={here}`",) if other else ()
 
 
 def distinct(names: Sequence[str]) -> list[str]:
