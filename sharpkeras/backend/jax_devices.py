@@ -1,11 +1,11 @@
 """Data parallelism on JAX: a batch is divided by devices, each of which holds the whole state.
 
-The compiled step is one program for the whole batch, and XLA divides it (GSPMD). So the means of a loss, of gradients and
-of BatchNorm are those of the whole batch, and random numbers do not depend on the number of devices.
+The compiled step is one program for the whole batch, and XLA divides it (GSPMD). So the means of a loss, of gradients
+and of BatchNorm are those of the whole batch, and random numbers do not depend on the number of devices.
 
-`jax.sharding` is used directly. With `keras.distribution.DataParallel` every variable would belong to all processes, and
-the work that each process does alone, such as reading alphas and evaluating, would have to be divided too. Here a model's
-variables stay on the first device of the process; the state of the compiled step alone is on all devices.
+`jax.sharding` is used directly. With `keras.distribution.DataParallel` every variable would belong to all processes,
+and the work that each process does alone, such as reading alphas and evaluating, would have to be divided too. Here a
+model's variables stay on the first device of the process; the state of the compiled step alone is on all devices.
 """
 
 from collections.abc import Callable
@@ -107,7 +107,7 @@ def share(content: bytes | None) -> bytes | None:
 
 
 def agreement() -> Callable[[int | None], int | None]:
-    """A function that every process calls equally often with its signal or None; all get one of the signals, or None."""
+    """A function that all processes call equally often with their signal or None; each gets one of the signals."""
     calls = 0
 
     def agreed(signal: int | None) -> int | None:

@@ -20,7 +20,7 @@ ASKED = b"\nFinishing the step and writing a checkpoint ... once more ends it at
 
 logger = logging.getLogger("sharpkeras")
 _asked = None
-_agreed: Callable[[int | None], int | None] = lambda asked: asked
+_agreed: Callable[[int | None], int | None] | None = None  # of several processes
 
 
 class StoppedError(SharpKerasError):
@@ -33,13 +33,13 @@ class StoppedError(SharpKerasError):
 
 def check() -> None:
     """Raise StoppedError if the run was asked to stop; for places where it can be resumed."""
-    number = _agreed(_asked)
+    number = _agreed(_asked) if _agreed else _asked
     if number is not None:
         raise StoppedError(number)
 
 
 def agree_by(function: Callable[[int | None], int | None]) -> None:
-    """Have the processes of one job stop at the same step: `function` makes of this one's signal that of all, or None."""
+    """Have the processes of a job stop at the same step: `function` makes of this one's signal that of all, or None."""
     global _agreed
     _agreed = function
 
