@@ -327,7 +327,9 @@ class Devices(click.ParamType):
     def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> int | str:
         if value == "all":
             return "all"
-        return click.IntRange(1).convert(value, parameter, context)
+        if not str(value).isdecimal() or int(value) < 1:
+            self.fail(f"{printable(value)!r} is neither a number of devices, from 1 on, nor 'all'.", parameter, context)
+        return int(value)
 
 
 class Names(RowNames):

@@ -98,7 +98,7 @@ def test_a_killed_run_on_two_devices_goes_on_to_the_same_bits(place):
 @pytest.mark.parametrize(
     ("flags", "code", "words"),
     [
-        (["--devices", "3"], 7, ["seen: 3", "1 to 2: cpu:0, cpu:1", "--devices all"]),
+        (["--devices", "3"], 7, ["seen:    3", "1 to 2: cpu:0, cpu:1", "--devices all"]),
         (["--devices", "all", "--batch-size", "5"], 3, ["a multiple of 2, such as 6", "--batch-size"]),
     ],
 )
