@@ -195,6 +195,10 @@ def run_options(function: Callable[..., Any]) -> Callable[..., Any]:
     @click.option("--checkpoint-interval", "checkpoint_s", type=FiniteRange(0.0), help=CHECKPOINTS_HELP)
     @click.option("--deterministic", is_flag=True, help="Give the same bits again, even where that is slower.")
     @click.option("--remat", is_flag=True, help="Compute activations again for the gradient: less memory, more time.")
+    @click.option("--devices", type=Devices(), help="Divide each batch by N devices, or by all (JAX).  [default: 1]")
+    @click.option("--coordinator", metavar="HOST:PORT", help="Address of process 0 in a job of several processes.")
+    @click.option("--process-id", type=click.IntRange(0), help="Which of them this is, from 0.")
+    @click.option("--num-processes", type=click.IntRange(1), help="How many there are.")
     @click.option("--ignore-disk-check", is_flag=True, help="Begin even on a nearly full disk.")
     @click.option("--ignore-memory-check", is_flag=True, help="Begin even if a step seems to need too much memory.")
     @click.option("--dry-run", is_flag=True, help="Forecast memory, time and disk; write nothing.")
@@ -313,6 +317,19 @@ class RowNames(click.Choice):
     @property
     def choices(self) -> tuple[str, ...]:  # type: ignore[override]  # an attribute there
         return tuple(self.table() if callable(self.table) else self.table)
+
+
+class Devices(click.ParamType):
+    """A number of devices, or "all"."""
+
+    name = "N|all"
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> int | str:
+        if value == "all":
+            return "all"
+        if not str(value).isdecimal() or int(value) < 1:
+            self.fail(f"{printable(value)!r} is neither a number of devices, from 1 on, nor 'all'.", parameter, context)
+        return int(value)
 
 
 class Names(RowNames):

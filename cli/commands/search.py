@@ -58,6 +58,8 @@ def command(
         return options.tell_forecast(forecast.forecast_search(recipe, run_options, data_options), as_json)
     with ConsoleProgress("search") as progress:
         found = sk.search(recipe, out, options=run_options, progress=progress, data=data_options)
+    if run_options.is_follower:
+        return
     warning = result_checks.degenerate(recipe, out)
     if warning:
         click.echo(f"WARNING: degenerate architecture: {warning}", err=True)

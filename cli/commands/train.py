@@ -70,6 +70,8 @@ def command(
             progress=progress,
             data=data_options,
         )
+    if run_options.is_follower:
+        return
     if as_json:
         findings = [flags.rendered(text) for text in what_was_not_learned(out)]
         click.echo(json.dumps({"run": str(out), **cost._asdict(), "findings": findings}))

@@ -8,6 +8,8 @@ import jax
 import keras
 import numpy as np
 
+from sharpkeras.backend import jax_devices
+
 JIT_COMPILE = True
 
 
@@ -24,6 +26,11 @@ def conditions() -> dict[str, Any]:
         "64_bits": jax.config.jax_enable_x64,
         "random_numbers": f"{jax.config.jax_default_prng_impl}, partitionable {jax.config.jax_threefry_partitionable}",
     }
+
+
+def devices() -> list[str] | None:
+    """The devices that divide each batch, such as "gpu:0"; None where batches are not divided."""
+    return jax_devices.names()
 
 
 def device_bytes_left() -> int | None:
@@ -53,15 +60,20 @@ class CompiledStep:
     def __init__(self, model: Any) -> None:
         self._groups, self._state = model.step_variables(), None
         self._model, self._is_ready = model, False
-        self._step = jax.jit(lambda state, data: train_step(model, state, data), donate_argnums=0)
+        self._step = jax.jit(
+            lambda state, data: train_step(model, state, data),
+            donate_argnums=0,
+            out_shardings=jax_devices.replicated(),
+        )
         self._compiled = {}  # shapes and dtypes of data → the step, where it was compiled before it was called
 
     def __call__(self, data: Any) -> dict[str, Any]:
         if not self._is_ready:
             self._model.tell("running the first step" if self._compiled else "tracing and compiling the step")
             self._is_ready = True
+        data = jax_devices.data(data)
         if self._state is None:
-            self._state = tuple([jax.numpy.copy(v.value) for v in variables] for variables in self._groups)
+            self._state = tuple([jax_devices.state(v.value) for v in variables] for variables in self._groups)
         step = self._compiled.get(_signature(data), self._step) if self._compiled else self._step
         logs, self._state = step(self._state, data)
         return logs
@@ -71,7 +83,7 @@ class CompiledStep:
         if self._state is not None:
             for variables, values in zip(self._groups, self._state):
                 for variable, value in zip(variables, values):
-                    variable.assign(value)
+                    variable.assign(jax_devices.local(value))
             self._state = None
 
     def peak_bytes(self, data: Any) -> int:
@@ -81,9 +93,9 @@ class CompiledStep:
         not have what its convolutions on CPU take for themselves: two trainings there took 1.5 and 1.7 times as much.
         """
         if _signature(data) not in self._compiled:
-            state = tuple([jax.ShapeDtypeStruct(v.shape, v.dtype) for v in variables] for variables in self._groups)
+            state = tuple([_placeholder(variable) for variable in variables] for variables in self._groups)
             self._model.tell("tracing the step")
-            lowered = self._step.lower(state, data)
+            lowered = self._step.lower(state, jax_devices.data(data))
             self._model.tell("compiling the step as a whole")
             self._compiled[_signature(data)] = lowered.compile()
         sizes = self._compiled[_signature(data)].memory_analysis()
@@ -102,6 +114,10 @@ def inference(model: Any) -> tuple[Callable, Callable]:
         lambda images: np.asarray(compiled(values, images)),
         lambda images: next(iter(compiled(values, images).devices())).platform.upper(),
     )
+
+
+def _placeholder(variable):
+    return jax.ShapeDtypeStruct(variable.shape, variable.dtype, sharding=jax_devices.replicated())
 
 
 def _signature(data):

@@ -46,6 +46,11 @@ def conditions() -> dict[str, Any]:
     }
 
 
+def devices() -> list[str] | None:
+    """The devices that divide each batch: None, since a job uses one on TensorFlow."""
+    return None
+
+
 def device_bytes_left() -> int | None:
     """Free memory of the first GPU in bytes; None without a GPU."""
     limits = [device.memory_limit for device in device_lib.list_local_devices() if device.device_type == "GPU"]

@@ -10,7 +10,7 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from sharpkeras.errors import SharpKerasError
@@ -20,6 +20,7 @@ ASKED = b"\nFinishing the step and writing a checkpoint ... once more ends it at
 
 logger = logging.getLogger("sharpkeras")
 _asked = None
+_agreed: Callable[[int | None], int | None] | None = None  # of several processes
 
 
 class StoppedError(SharpKerasError):
@@ -32,8 +33,15 @@ class StoppedError(SharpKerasError):
 
 def check() -> None:
     """Raise StoppedError if the run was asked to stop; for places where it can be resumed."""
-    if _asked is not None:
-        raise StoppedError(_asked)
+    number = _agreed(_asked) if _agreed else _asked
+    if number is not None:
+        raise StoppedError(number)
+
+
+def agree_by(function: Callable[[int | None], int | None]) -> None:
+    """Have the processes of a job stop at the same step: `function` makes of this one's signal that of all, or None."""
+    global _agreed
+    _agreed = function
 
 
 @contextlib.contextmanager

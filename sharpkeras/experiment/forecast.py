@@ -14,7 +14,7 @@ from sharpkeras import spaces
 from sharpkeras.engine.checkpointing import model_arrays
 from sharpkeras.engine.epochs import CHECKPOINTS_ON_DISK, NullProgress
 from sharpkeras.engine.step_model import backend_step
-from sharpkeras.errors import ResourceError
+from sharpkeras.errors import ResourceError, UsageError
 from sharpkeras.experiment import setup, weights
 from sharpkeras.experiment.run_options import DEFAULT_OPTIONS, RunOptions
 from sharpkeras.experiment.search_budget import Budget
@@ -140,6 +140,7 @@ def forecast_search(
     space: SearchSpace | None = None,
 ) -> Forecast:
     """The Forecast of a search; `options` counts as far as it changes what a step needs."""
+    _begin_job(recipe, options)
     dataset = setup.training_data(recipe, NullProgress(), data_options)
     recipe = recipe if space or recipe.cost == "none" else recipe.priced()
     space = space or spaces.of_recipe(recipe)
@@ -160,11 +161,20 @@ def forecast_training(
 
     What `train` would refuse, other weights to begin with too, is refused here.
     """
+    _begin_job(recipe, options)
     initial = None if init is None else weights.initial(init)
     dataset = setup.training_data(recipe, NullProgress(), data_options)
     build = setup.building(recipe, architecture, space, initial, init)
     run_setup = setup.training(recipe, build, dataset, options.remat, data_options)
     return forecast(run_setup, recipe.epochs, cost.count(run_setup.model.network.without_auxiliary()).addmults_paper)
+
+
+def _begin_job(recipe: Recipe, options: RunOptions) -> None:
+    if options.num_processes is not None:
+        raise UsageError(
+            "a forecast is made by one process", where="`num_processes`", next_step="leave it out, and name `devices`"
+        )
+    options.begin_job(recipe.batch_size)
 
 
 def refuse_too_large(recipe: Recipe, remat: bool, step: Any, batch: Any) -> None:

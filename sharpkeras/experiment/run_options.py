@@ -9,6 +9,7 @@ import keras
 from sharpkeras.backend import onednn
 from sharpkeras.engine.checkpointing import CHECKPOINT_S
 from sharpkeras.engine.step_model import backend_step
+from sharpkeras.experiment import job
 from sharpkeras.measure.machine import available_cores, cores_by_affinity, device_name
 from sharpkeras.runs import RunDirectory
 
@@ -41,6 +42,9 @@ class RunOptions:
         checkpoint_s: seconds between two checkpoints; 0 is one after each step.
         deterministic: whether the backend is made to give the same bits again, where it would be faster without.
         remat: whether activations are computed again in the backward pass: less memory, more time.
+        devices: number of devices that divide each batch, or "all"; None is one, and all of a job of several processes.
+        coordinator: "HOST:PORT" of process 0, in each process of a job of several; see `job`.
+        process_id, num_processes: which of them this is, from 0, and how many there are.
     """
 
     overwrite: bool = False
@@ -51,15 +55,32 @@ class RunOptions:
     checkpoint_s: float = CHECKPOINT_S
     deterministic: bool = False
     remat: bool = False
+    devices: int | str | None = None
+    coordinator: str | None = None
+    process_id: int | None = None
+    num_processes: int | None = None
+
+    @property
+    def is_follower(self) -> bool:
+        """Whether another process of this job writes the run directory."""
+        return bool(self.process_id)
+
+    def begin_job(self, batch_size: int) -> None:
+        """Choose the devices, before anything is computed; see `job.begin`."""
+        job.begin(self, batch_size)
 
     def reserve(self, out: str | os.PathLike[str], kind: str, settings: dict[str, Any]) -> RunDirectory:
         """The RunDirectory `out`, locked, with the conditions on which the last bits of its results depend."""
         if self.deterministic:
             backend_step().make_deterministic()
         conditions = {"deterministic": self.deterministic, "remat": self.remat, **_machine(), **_environment()}
-        return RunDirectory.reserve(
-            out, kind, settings, self.overwrite, self.must_exist, conditions, self.strict_resume
-        )
+        conditions |= job.conditions(self.num_processes)
+        choices = {"overwrite": self.overwrite, "must_exist": self.must_exist, "strict": self.strict_resume}
+
+        def reserved(path: str | os.PathLike[str], **other: bool) -> RunDirectory:
+            return RunDirectory.reserve(path, kind, settings, conditions=conditions, **choices | other)
+
+        return reserved(out) if self.process_id is None else job.reserve_together(reserved, out, self.process_id)
 
 
 DEFAULT_OPTIONS = RunOptions()

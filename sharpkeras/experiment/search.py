@@ -44,6 +44,7 @@ def search(
         The Architecture, such as a Genotype or a Path.
     """
     of_kind(recipe, SearchRecipe)
+    options.begin_job(recipe.batch_size)
     recipe = _priced(recipe, out) if space is None else recipe
     settings = {"settings": recipe.as_dict(), "backend": keras.backend.backend(), **shared_steps.space_entry(space)}
     space, progress = space or spaces.of_recipe(recipe), progress or NullProgress()

@@ -10,7 +10,7 @@ import numpy as np
 from sharpkeras.data import Dataset, augment, batches, load
 from sharpkeras.engine.epochs import NullProgress
 from sharpkeras.errors import printable
-from sharpkeras.experiment import builders, space_checks, step_checks, weights
+from sharpkeras.experiment import builders, job, space_checks, step_checks, weights
 from sharpkeras.recipes import SearchRecipe, TrainRecipe
 from sharpkeras.recipes.rows import Recipe
 from sharpkeras.spaces import Architecture, SearchSpace
@@ -156,10 +156,9 @@ def in_words(dataset: Dataset, uses: Mapping[str, int], precision: str) -> str:
     """
     images = ", ".join(f"{number:,} images {use}" for use, number in uses.items())
     height, width, channels = dataset.images.shape[1:]
-    devices = ", ".join(keras.distribution.list_devices())
     return (
         f"{printable(dataset.name, 200)}: {images}; {len(dataset.class_names):,} classes, {height}×{width}×{channels}; "
-        f"{keras.backend.backend()} on {devices}, {precision}"
+        f"{keras.backend.backend()} on {job.devices_in_words()}, {precision}"
     )
 
 

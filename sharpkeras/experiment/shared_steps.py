@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import logging
+import math
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -21,8 +22,9 @@ logger = logging.getLogger("sharpkeras")
 
 def loop_options(recipe: Recipe, options: RunOptions, progress: NullProgress) -> dict[str, Any]:
     """The arguments of `epochs.run_epochs` that a search and a training have in common."""
+    checkpoint_s = math.inf if options.is_follower else options.checkpoint_s
     check = functools.partial(forecast.refuse_too_large, recipe, options.remat) if options.check_memory else None
-    return {"progress": progress, "checkpoint_s": options.checkpoint_s, "check": check}
+    return {"progress": progress, "checkpoint_s": checkpoint_s, "check": check}
 
 
 def warn(texts: Iterable[str]) -> None:

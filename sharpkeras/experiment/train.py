@@ -47,6 +47,7 @@ def train(
         The cost of the network (see `measure.cost`).
     """
     of_kind(recipe, TrainRecipe)
+    options.begin_job(recipe.batch_size)
     if getattr(architecture, "kind", None) not in ARCHITECTURES:
         raise not_an_architecture(architecture)
     settings = {
