@@ -83,6 +83,7 @@ GROUPS = {
         "backend",
         "device",
         "checkpoint_s",
+        "steps_per_call",
         "remat",
         "deterministic",
         "strict_resume",

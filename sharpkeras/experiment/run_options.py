@@ -9,6 +9,7 @@ import keras
 from sharpkeras.backend import onednn
 from sharpkeras.engine.checkpointing import CHECKPOINT_S
 from sharpkeras.engine.step_model import backend_step
+from sharpkeras.errors import ConfigError, UsageError
 from sharpkeras.measure.machine import available_cores, cores_by_affinity, device_name
 from sharpkeras.runs import RunDirectory
 
@@ -41,6 +42,7 @@ class RunOptions:
         checkpoint_s: seconds between two checkpoints; 0 is one after each step.
         deterministic: whether the backend is made to give the same bits again, where it would be faster without.
         remat: whether activations are computed again in the backward pass: less memory, more time.
+        steps_per_call: steps of the optimizers in one compiled call, on JAX; checkpoints and signals wait for its end.
     """
 
     overwrite: bool = False
@@ -51,15 +53,38 @@ class RunOptions:
     checkpoint_s: float = CHECKPOINT_S
     deterministic: bool = False
     remat: bool = False
+    steps_per_call: int = 1
 
     def reserve(self, out: str | os.PathLike[str], kind: str, settings: dict[str, Any]) -> RunDirectory:
-        """The RunDirectory `out`, locked, with the conditions on which the last bits of its results depend."""
+        """The RunDirectory `out`, locked, with the conditions on which the last bits of its results depend.
+
+        Raises:
+            UsageError: `steps_per_call` is below 1.
+            ConfigError: it is more than 1 on another backend than JAX.
+        """
+        choices = {"deterministic": self.deterministic, "remat": self.remat, **self._several_steps()}
         if self.deterministic:
             backend_step().make_deterministic()
-        conditions = {"deterministic": self.deterministic, "remat": self.remat, **_machine(), **_environment()}
+        conditions = {**choices, **_machine(), **_environment()}
         return RunDirectory.reserve(
             out, kind, settings, self.overwrite, self.must_exist, conditions, self.strict_resume
         )
+
+    def _several_steps(self) -> dict[str, int]:
+        """The condition that a run has with more than one step in a call; XLA may round otherwise in a loop."""
+        if self.steps_per_call < 1:
+            raise UsageError("a call does one step at least", where="`steps_per_call`", seen=self.steps_per_call)
+        if self.steps_per_call == 1:
+            return {}
+        if (backend := keras.backend.backend()) != "jax":
+            raise ConfigError(
+                "several steps in one call are for JAX: TensorFlow's step runs by itself, outside of any loop",
+                where="`steps_per_call`",
+                seen=f"{self.steps_per_call} on {backend}",
+                allowed="1",
+                next_step=("KERAS_BACKEND=jax sharpkeras ...", "leave out `steps_per_call`"),
+            )
+        return {"steps_per_call": self.steps_per_call}
 
 
 DEFAULT_OPTIONS = RunOptions()

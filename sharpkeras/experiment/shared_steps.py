@@ -22,7 +22,12 @@ logger = logging.getLogger("sharpkeras")
 def loop_options(recipe: Recipe, options: RunOptions, progress: NullProgress) -> dict[str, Any]:
     """The arguments of `epochs.run_epochs` that a search and a training have in common."""
     check = functools.partial(forecast.refuse_too_large, recipe, options.remat) if options.check_memory else None
-    return {"progress": progress, "checkpoint_s": options.checkpoint_s, "check": check}
+    return {
+        "progress": progress,
+        "checkpoint_s": options.checkpoint_s,
+        "check": check,
+        "steps_per_call": options.steps_per_call,
+    }
 
 
 def warn(texts: Iterable[str]) -> None:
