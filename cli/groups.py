@@ -87,6 +87,7 @@ GROUPS = {
         "process_id",
         "num_processes",
         "checkpoint_s",
+        "steps_per_call",
         "remat",
         "deterministic",
         "strict_resume",

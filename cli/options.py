@@ -193,6 +193,7 @@ def run_options(function: Callable[..., Any]) -> Callable[..., Any]:
     @click.option("--strict-resume", is_flag=True, help="Go on only where the result stays the same to the last bit.")
     @overwrite
     @click.option("--checkpoint-interval", "checkpoint_s", type=FiniteRange(0.0), help=CHECKPOINTS_HELP)
+    @click.option("--steps-per-call", type=click.IntRange(1), help="Steps in one compiled call, on JAX.  [default: 1]")
     @click.option("--deterministic", is_flag=True, help="Give the same bits again, even where that is slower.")
     @click.option("--remat", is_flag=True, help="Compute activations again for the gradient: less memory, more time.")
     @click.option("--devices", type=Devices(), help="Divide each batch by N devices, or by all (JAX).  [default: 1]")

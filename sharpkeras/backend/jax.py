@@ -1,7 +1,7 @@
 """Training step on JAX: a compiled pure function (state, data) → (logs, state)."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -60,11 +60,9 @@ class CompiledStep:
     def __init__(self, model: Any) -> None:
         self._groups, self._state = model.step_variables(), None
         self._model, self._is_ready = model, False
-        self._step = jax.jit(
-            lambda state, data: train_step(model, state, data),
-            donate_argnums=0,
-            out_shardings=jax_devices.replicated(),
-        )
+        options = {"donate_argnums": 0, "out_shardings": jax_devices.replicated()}
+        self._step = jax.jit(lambda state, data: train_step(model, state, data), **options)
+        self._scan = jax.jit(lambda state, data: jax.lax.scan(self._scanned, state, data), **options)
         self._compiled = {}  # shapes and dtypes of data → the step, where it was compiled before it was called
 
     def __call__(self, data: Any) -> dict[str, Any]:
@@ -72,11 +70,32 @@ class CompiledStep:
             self._model.tell("running the first step" if self._compiled else "tracing and compiling the step")
             self._is_ready = True
         data = jax_devices.data(data)
-        if self._state is None:
-            self._state = tuple([jax_devices.state(v.value) for v in variables] for variables in self._groups)
+        self._take_state()
         step = self._compiled.get(_signature(data), self._step) if self._compiled else self._step
         logs, self._state = step(self._state, data)
         return logs
+
+    def several(self, batches: Sequence[Any]) -> dict[str, Any]:
+        """One step for each of N batches of one shape, in one compiled call: (data, …) → logs, each of them (N,).
+
+        Each N is compiled once. XLA compiles the body of the loop apart from the single step, so that the last bits can
+        be others.
+        """
+        if not self._is_ready:
+            self._model.tell(f"tracing and compiling {len(batches)} steps in one call")
+            self._is_ready = True
+        self._take_state()
+        stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *batches)
+        self._state, logs = self._scan(self._state, jax_devices.data(stacked, axis=1))
+        return logs
+
+    def _scanned(self, state: tuple, data: Any) -> tuple:
+        logs, state = train_step(self._model, state, data)
+        return state, logs
+
+    def _take_state(self) -> None:
+        if self._state is None:
+            self._state = tuple([jax_devices.state(v.value) for v in variables] for variables in self._groups)
 
     def sync(self) -> None:
         """Write the state into the model's variables."""

@@ -80,16 +80,15 @@ def state(value: Any) -> Any:
     return _placed(np.array(value), PartitionSpec())
 
 
-def data(batch: Any) -> Any:
-    """A batch, of nested tuples, with each of its arrays divided by the devices along its first axis.
+def data(batch: Any, axis: int = 0) -> Any:
+    """A batch, of nested tuples, with each of its arrays divided by the devices along an axis.
 
     Every process has the whole batch, and puts on its devices their parts of it.
     """
-    return (
-        batch
-        if _mesh is None
-        else jax.tree.map(lambda array: _placed(np.asarray(array), PartitionSpec("batch")), batch)
-    )
+    if _mesh is None:
+        return batch
+    spec = PartitionSpec(*[None] * axis, "batch")
+    return jax.tree.map(lambda array: _placed(np.asarray(array), spec), batch)
 
 
 def local(value: Any) -> Any:

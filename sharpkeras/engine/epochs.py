@@ -57,6 +57,7 @@ def run_epochs(
     progress: NullProgress | None = None,
     checkpoint_s: float = CHECKPOINT_S,
     check: Callable | None = None,
+    steps_per_call: int = 1,
 ) -> TrainingState:
     """Train until `epochs` are done, from the run's newest checkpoint on if it has one.
 
@@ -73,6 +74,8 @@ def run_epochs(
         progress: see NullProgress.
         checkpoint_s: seconds between two checkpoints; 0 is one after each step.
         check: (compiled step, batch) → None, called before the first step; what it raises ends the run.
+        steps_per_call: steps in one call of the compiled step; more than 1 on JAX alone. Checkpoints, signals and
+            progress come after a call.
 
     Returns:
         The TrainingState at the end.
@@ -95,10 +98,10 @@ def run_epochs(
                     if before_epoch:
                         before_epoch(state.epoch)
                     state.begin_epoch(model.optimizers[0].learning_rate)
-                    for batch in data(state.epoch, state.step):
+                    for batches in _calls(data(state.epoch, state.step), steps_per_call):
                         if is_first and check:
-                            check(step, batch)
-                        state.add_step(step(batch))
+                            check(step, batches[0])
+                        state.add_step(step(batches[0]) if len(batches) == 1 else step.several(batches))
                         if is_first:
                             state.wait_for_steps()
                             progress.first_step(time.perf_counter() - started)
@@ -131,6 +134,18 @@ def run_epochs(
     except DivergenceError as divergence:
         raise record_divergence(run, state, divergence) from None
     return state
+
+
+def _calls(batches: Iterable, steps: int) -> Iterator[list]:
+    """Lists of `steps` batches; fewer at the end come one by one, so that no other number of steps is compiled."""
+    waiting: list[Any] = []
+    for batch in batches:
+        waiting.append(batch)
+        if len(waiting) == steps:
+            yield waiting
+            waiting = []
+    for batch in waiting:
+        yield [batch]
 
 
 def accuracy_on(model: StepModel, batches: Iterable) -> tuple[float, int]:

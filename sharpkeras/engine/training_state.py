@@ -66,7 +66,7 @@ class TrainingState:
         self._started = time.perf_counter() - self.seconds
 
     def add_step(self, logs: Mapping) -> None:
-        """Append the logs of a step without waiting for their computation."""
+        """Append the logs of a step, or of N steps in a row, each (N,), without waiting for their computation."""
         self._pending.append(logs)
 
     def wait_for_steps(self) -> None:
@@ -76,11 +76,12 @@ class TrainingState:
             DivergenceError: a metric is not finite, in a step that float16 did not skip.
         """
         for logs in self._pending:
-            row = {name: float(value) for name, value in logs.items()}
-            not_finite = {name: str(value) for name, value in row.items() if not np.isfinite(value)}
-            if not_finite and not row.get("skipped"):
-                raise DivergenceError(self.step, not_finite)
-            self.step_metrics.append(row)
+            columns = {name: np.atleast_1d(np.asarray(value)) for name, value in logs.items()}
+            for row in ({name: float(value) for name, value in zip(columns, step)} for step in zip(*columns.values())):
+                not_finite = {name: str(value) for name, value in row.items() if not np.isfinite(value)}
+                if not_finite and not row.get("skipped"):
+                    raise DivergenceError(self.step, not_finite)
+                self.step_metrics.append(row)
         self._pending = []
 
     def stop_clock(self) -> float:

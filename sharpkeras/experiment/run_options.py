@@ -9,6 +9,7 @@ import keras
 from sharpkeras.backend import onednn
 from sharpkeras.engine.checkpointing import CHECKPOINT_S
 from sharpkeras.engine.step_model import backend_step
+from sharpkeras.errors import ConfigError, UsageError
 from sharpkeras.experiment import job
 from sharpkeras.measure.machine import available_cores, cores_by_affinity, device_name
 from sharpkeras.runs import RunDirectory
@@ -45,6 +46,7 @@ class RunOptions:
         devices: number of devices that divide each batch, or "all"; None is one, and all of a job of several processes.
         coordinator: "HOST:PORT" of process 0, in each process of a job of several; see `job`.
         process_id, num_processes: which of them this is, from 0, and how many there are.
+        steps_per_call: steps of the optimizers in one compiled call, on JAX; checkpoints and signals wait for its end.
     """
 
     overwrite: bool = False
@@ -59,6 +61,7 @@ class RunOptions:
     coordinator: str | None = None
     process_id: int | None = None
     num_processes: int | None = None
+    steps_per_call: int = 1
 
     @property
     def is_follower(self) -> bool:
@@ -70,10 +73,22 @@ class RunOptions:
         job.begin(self, batch_size)
 
     def reserve(self, out: str | os.PathLike[str], kind: str, settings: dict[str, Any]) -> RunDirectory:
-        """The RunDirectory `out`, locked, with the conditions on which the last bits of its results depend."""
+        """The RunDirectory `out`, locked, with the conditions on which the last bits of its results depend.
+
+        Raises:
+            UsageError: `steps_per_call` is below 1.
+            ConfigError: it is more than 1 on another backend than JAX.
+        """
+        several_steps = self._several_steps()
         if self.deterministic:
             backend_step().make_deterministic()
-        conditions = {"deterministic": self.deterministic, "remat": self.remat, **_machine(), **_environment()}
+        conditions = {
+            "deterministic": self.deterministic,
+            "remat": self.remat,
+            **several_steps,
+            **_machine(),
+            **_environment(),
+        }
         conditions |= job.conditions(self.num_processes)
         choices = {"overwrite": self.overwrite, "must_exist": self.must_exist, "strict": self.strict_resume}
 
@@ -81,6 +96,22 @@ class RunOptions:
             return RunDirectory.reserve(path, kind, settings, conditions=conditions, **choices | other)
 
         return reserved(out) if self.process_id is None else job.reserve_together(reserved, out, self.process_id)
+
+    def _several_steps(self) -> dict[str, int]:
+        """The condition that a run has with more than one step in a call; XLA may round otherwise in a loop."""
+        if self.steps_per_call < 1:
+            raise UsageError("a call does one step at least", where="`steps_per_call`", seen=self.steps_per_call)
+        if self.steps_per_call == 1:
+            return {}
+        if (backend := keras.backend.backend()) != "jax":
+            raise ConfigError(
+                "several steps in one call are for JAX: TensorFlow's step runs by itself, outside of any loop",
+                where="`steps_per_call`",
+                seen=f"{self.steps_per_call} on {backend}",
+                allowed="1",
+                next_step=("KERAS_BACKEND=jax sharpkeras ...", "leave out `steps_per_call`"),
+            )
+        return {"steps_per_call": self.steps_per_call}
 
 
 DEFAULT_OPTIONS = RunOptions()

@@ -24,7 +24,12 @@ def loop_options(recipe: Recipe, options: RunOptions, progress: NullProgress) ->
     """The arguments of `epochs.run_epochs` that a search and a training have in common."""
     checkpoint_s = math.inf if options.is_follower else options.checkpoint_s
     check = functools.partial(forecast.refuse_too_large, recipe, options.remat) if options.check_memory else None
-    return {"progress": progress, "checkpoint_s": checkpoint_s, "check": check}
+    return {
+        "progress": progress,
+        "checkpoint_s": checkpoint_s,
+        "check": check,
+        "steps_per_call": options.steps_per_call,
+    }
 
 
 def warn(texts: Iterable[str]) -> None:
