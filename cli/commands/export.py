@@ -142,11 +142,12 @@ def command(
 
 
 def _made_for(target: Mapping[str, Any]) -> str:
-    """ "made for avx512, by measurement: with filled channels 0.87 (0.84–0.90) of the time, faster: taken"."""
+    """ "made for avx512, by measurement: channels filled to whole blocks take 0.87 (0.84–0.90) of the time, faster"."""
     words = f"made for {target['name'] or 'any processor'}, by {target['chosen_by']}"
     if "filled_to_simple" not in target:
         return words
     found = target["filled_to_simple"]
-    (low, high), taken = found["interval"], "taken" if found["verdict"] == "faster" else "left out"
+    low, high = found["interval"]
     ratio = f"{found['ratio']:.2f} ({low:.2f}–{high:.2f}) of the time"
-    return f"{words}: channels filled to whole blocks take {ratio}, {found['verdict']}: {taken}"
+    unstable = ", UNSTABLE" if found["unstable"] else ""
+    return f"{words}: channels filled to whole blocks take {ratio}, {found['verdict']}{unstable}"

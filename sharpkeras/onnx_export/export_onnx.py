@@ -177,7 +177,7 @@ def export_onnx(
 def _choice(converted: "onnx.ModelProto", target: str, precision: str) -> tuple[tuple[str, ...], dict[str, Any]]:
     """The default rewrites that are left out, and how that was chosen, as the report tells it.
 
-    Of two files of which none is shown to be faster the one with fewer rewrites is taken.
+    Where a measurement shows no difference, or is unstable, the row of this processor is taken.
     """
     from sharpkeras.onnx_export import rewrites
 
@@ -199,8 +199,10 @@ def _choice(converted: "onnx.ModelProto", target: str, precision: str) -> tuple[
         measured = targets.compare(simple, filled)
     except ResourceError:  # too little memory for a measurement is enough for the file
         return by_processor
-    left_out = targets.FILLED if measured["verdict"] == "faster" else targets.SIMPLE
-    return left_out, {"name": here, "chosen_by": "measurement", "filled_to_simple": measured}
+    shown = {"faster": targets.FILLED, "slower": targets.SIMPLE}
+    if measured["verdict"] not in shown or measured["unstable"]:
+        return by_processor[0], {**by_processor[1], "filled_to_simple": measured}
+    return shown[measured["verdict"]], {"name": here, "chosen_by": "measurement", "filled_to_simple": measured}
 
 
 @contextlib.contextmanager

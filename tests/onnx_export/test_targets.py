@@ -63,22 +63,36 @@ def export(network, folder, **options):
     return report, model, kernel.dims[0]
 
 
-@pytest.mark.parametrize(("verdict", "channels"), [("faster", 16), ("no difference shown", 6), ("slower", 6)])
-def test_what_is_measured_decides(network, tmp_path, monkeypatch, here, verdict, channels):
-    measured = {"ratio": 0.9, "interval": [0.8, 1.0], "verdict": verdict, "unstable": False}
+@pytest.mark.parametrize(
+    ("processor", "verdict", "unstable", "channels", "chosen_by"),
+    [
+        ("avx2", "faster", False, 16, "measurement"),
+        ("avx512", "slower", False, 6, "measurement"),
+        ("avx2", "no difference shown", False, 6, "processor"),
+        ("avx512", "no difference shown", False, 16, "processor"),
+        ("avx512", "slower", True, 16, "processor"),
+    ],
+)
+def test_what_is_measured_decides(
+    network, tmp_path, monkeypatch, here, processor, verdict, unstable, channels, chosen_by
+):
+    here(processor)
+    measured = {"ratio": 0.9, "interval": [0.8, 1.0], "verdict": verdict, "unstable": unstable}
     monkeypatch.setattr(targets, "compare", lambda *files: measured if files[0] != files[1] else None)
     report, model, found = export(network, tmp_path)
     assert found == channels and ("align-channels" in report["rewrites"]) == (channels == 16)
-    assert report["target"] == {"name": "avx2", "chosen_by": "measurement", "filled_to_simple": measured}
-    assert made_for(model) == "avx2"
+    assert report["target"] == {"name": processor, "chosen_by": chosen_by, "filled_to_simple": measured}
+    assert made_for(model) == processor
     facts = inspect(tmp_path / "small.json").facts
-    assert (facts["made for"], facts["chosen by"], facts["verdict"]) == ("avx2", "measurement", verdict)
-    assert inspect(tmp_path / "small.onnx").facts["made for"] == "avx2"
+    assert (facts["made for"], facts["chosen by"], facts["verdict"]) == (processor, chosen_by, verdict)
+    assert inspect(tmp_path / "small.onnx").facts["made for"] == processor
 
 
 def test_the_two_files_that_are_measured(network, tmp_path, monkeypatch):
     seen = []
-    monkeypatch.setattr(targets, "compare", lambda *files: seen.extend(files) or {"verdict": "slower"})
+    monkeypatch.setattr(
+        targets, "compare", lambda *files: seen.extend(files) or {"verdict": "slower", "unstable": False}
+    )
     export(network, tmp_path)
     kernels = [
         {tensor.dims[0] for tensor in onnx.load_from_string(f).graph.initializer if len(tensor.dims) == 4} for f in seen
