@@ -20,6 +20,7 @@ from sharpkeras import recipes
 from sharpkeras.errors import SETTING, ConfigError, ResourceError, printable
 from sharpkeras.experiment.inherited_settings import BACKENDS, recorded_backend
 from sharpkeras.io import json_files, toml_files
+from sharpkeras.measure import gpus
 from sharpkeras.paper import published
 from sharpkeras.recipes import TrainRecipe
 from sharpkeras.recipes.rows import Recipe, RecipeEntry
@@ -85,6 +86,9 @@ def data(function: Callable[..., Any]) -> Callable[..., Any]:
     return click.option("--download", is_flag=True, help="Allow the dataset to be downloaded.")(function)
 
 
+AUTO = "auto"  # the backend that sees a GPU
+
+
 def reading(data_options: Mapping[str, Any]) -> list[str]:
     """The flags of `data` that were typed, for whoever reads the same images again; what was downloaded is there."""
     return [f"--{name.replace('_', '-')}" for name in ("skip_bad_images", "follow_symlinks") if data_options[name]]
@@ -98,7 +102,9 @@ def backend(function: Callable[..., Any], of_run: str | None = None) -> Callable
     """
     default = f"that of {of_run.upper()} if it is a run, else tensorflow" if of_run else "tensorflow"
 
-    @click.option("--backend", type=click.Choice(BACKENDS), help=f"Keras backend.  [default: {default}]")
+    words = f"Keras backend; auto is jax where it sees a GPU and tensorflow does not.  [default: {default}]"
+
+    @click.option("--backend", type=click.Choice((*BACKENDS, AUTO)), help=words)
     @click.option("--device", type=click.Choice(("auto", "cpu", "gpu")), default="auto", help="Where to compute.")
     @functools.wraps(function)
     def command(*arguments: Any, backend: str | None, device: str, **options: Any) -> Any:
@@ -120,7 +126,7 @@ def backend_to_be(arguments: Sequence[str]) -> str | None:
         return BACKENDS[0]  # as these say
     named: list[str | None] = [after for word, after in zip(words, words[1:]) if word == "--backend"]
     named += [word.partition("=")[2] for word in words if word.startswith("--backend=")]
-    named = [name for name in named if name in BACKENDS] or [os.environ.get("KERAS_BACKEND")]
+    named = [name for name in named if name in (*BACKENDS, AUTO)] or [os.environ.get("KERAS_BACKEND")]
     of_run = map(recorded_backend, words) if command == "train" else ()
     return named[-1] or next((name for name in of_run if name), None)
 
@@ -142,11 +148,18 @@ def by_backend_of(source: object) -> list[str]:
 def choose_backend(name: str | None = None, device: str = "auto") -> None:
     """Sets the environment that Keras and TensorFlow read when they are imported.
 
+    Args:
+        name: of the backend; "auto" is the one that sees a GPU, None that of the environment.
+        device: "auto", "cpu" or "gpu".
+
     Raises:
         ConfigError: for a backend that sharpkeras has no step for or that is not installed, or a package too old.
         ResourceError: when a GPU is asked for and none is visible.
     """
     name = name or os.environ.get("KERAS_BACKEND") or "tensorflow"
+    if name == AUTO:
+        name = BACKENDS[0] if device == "cpu" else gpus.suitable_backend()
+        click.echo(f"note: backend {name}, by --backend auto", err=True)
     if name not in BACKENDS:
         allowed = ", ".join(BACKENDS)
         raise ConfigError("unsupported Keras backend", where="KERAS_BACKEND", seen=name, allowed=allowed)
