@@ -43,8 +43,8 @@ def _checkpoint_tensorflow(function):
     random state, has no gradient.
     """
     import tensorflow as tf
+    from tensorflow.python.eager import record  # tf.custom_gradient would keep each graph that it is used in for ever
 
-    @tf.custom_gradient
     def checkpoint(*arguments):
         def backward(*gradients):
             results = tf.nest.flatten(outputs)
@@ -60,9 +60,11 @@ def _checkpoint_tensorflow(function):
             of_floats = iter(tf.tuple(of_floats))  # all of them or none
             return [next(of_floats) if argument.dtype.is_floating else None for argument in arguments]
 
-        with tf.control_dependencies(arguments):
-            outputs = function(*arguments)
-        return outputs, backward
+        arguments = [tf.convert_to_tensor(argument) for argument in arguments]  # which a variable is not
+        with record.stop_recording(), tf.control_dependencies(arguments):
+            outputs = tf.nest.map_structure(tf.identity, function(*arguments))
+        record.record_operation("SharpkerasCheckpoint", tf.nest.flatten(outputs), arguments, backward)
+        return outputs
 
     return checkpoint
 
