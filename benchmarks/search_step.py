@@ -9,8 +9,8 @@ counts once per step, as an epoch of the search counts it. Each form has a proce
 in turn, so that ratios say more than seconds, and its peak memory is that of its process. Prints one JSON object.
 
 The peers are `peers/torch_cells.py`: `torch` in the channels-first order of the official code, `torch_channels_last` in
-the other, `torch_autocast` with bfloat16 too. They start from our weights and alphas, and before anything is timed
-their first losses and gradients must agree with ours.
+the other, `torch_autocast` with bfloat16 too; `jax` is our own step on JAX. They start from our weights and alphas, and
+before anything is timed their first losses and gradients must agree with ours.
 
 `--order 1 2` measures both orders of the gradient. `--form clear` is the same supernet with a `MixedOp` on every edge:
 one Keras layer per convolution and BatchNorm.
@@ -28,7 +28,9 @@ from sharpkeras.recipes import PRECISIONS
 from sharpkeras_cli.options import choose_backend
 
 OURS = {1: "sharpkeras", 2: "sharpkeras_order_2"}
-PEERS = ("torch", "torch_channels_last", "torch_autocast")
+PEERS = ("torch", "torch_channels_last", "torch_autocast", "jax")
+
+JAX = "jax"  # ours on the other backend, beside that of --backend
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--peers", nargs="*", default=[], choices=PEERS)
@@ -49,7 +51,7 @@ parser.add_argument("--steps", type=int, default=5)
 
 def main() -> None:
     arguments = parser.parse_args()
-    if arguments.peers and importlib.util.find_spec("torch") is None:
+    if set(arguments.peers) - {JAX} and importlib.util.find_spec("torch") is None:
         parser.error("PyTorch is missing: pip install torch==2.13.0, or measure ours alone, without --peers")
     if arguments.peers and arguments.form == "clear":
         parser.error("the clear form has no official names from which a peer could take its weights: leave one of them")
@@ -68,7 +70,7 @@ def make(form: str, arguments: argparse.Namespace) -> turns.Form:
     from peers import ours
 
     data = ours.batch(arguments.batch_size, arguments.image_size, arguments.precision)
-    if form in PEERS:
+    if form in PEERS and form != JAX:
         from peers.torch_cells import Supernet
         from peers.torch_forms import PeerSearch
         from peers.torch_steps import Search, form_of
@@ -81,20 +83,21 @@ def make(form: str, arguments: argparse.Namespace) -> turns.Form:
         model = Supernet(names, arguments.ops, arguments.weighting, ours.NUM_CLASSES, *sizes)
         step = Search(model, ours.LEARNING_RATE, form_of(form, arguments.precision))
         return PeerSearch(step, data, imported, arguments.torch_threads)
-    choose_backend(arguments.backend)
+    choose_backend(JAX if form == JAX else arguments.backend)
     import keras
 
     from sharpkeras.primitives import PRIMITIVES
     from sharpkeras.spaces.cell.space import CellSpace
 
     imported = time.perf_counter()
+    order = arguments.order[0] if form == JAX else next(order for order in OURS if OURS[order] == form)
     keras.config.set_dtype_policy(arguments.precision)
     space = CellSpace(PRIMITIVES[arguments.primitives], arguments.ops, arguments.weighting)
     shape = data[0].shape[1:]
     supernet = space.supernet(shape, ours.NUM_CLASSES, arguments.init_channels, arguments.num_cells)
     if arguments.form == "clear":
         supernet = clear_supernet(space, supernet, shape)
-    return ours.OurSearch(space, supernet, data, imported, next(o for o in OURS if OURS[o] == form))
+    return ours.OurSearch(space, supernet, data, imported, order)
 
 
 def clear_supernet(space, fast, shape):

@@ -21,7 +21,9 @@ from peers import turns
 from sharpkeras.recipes import PRECISIONS
 from sharpkeras_cli.options import choose_backend
 
-OURS, PEERS = "sharpkeras", ("torch", "torch_channels_last", "torch_autocast")
+OURS, PEERS = "sharpkeras", ("torch", "torch_channels_last", "torch_autocast", "jax")
+
+JAX = "jax"  # ours on the other backend, beside that of --backend
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--peers", nargs="*", default=[], choices=PEERS)
@@ -37,7 +39,7 @@ parser.add_argument("--steps", type=int, default=5)
 
 def main() -> None:
     arguments = parser.parse_args()
-    if arguments.peers and importlib.util.find_spec("torch") is None:
+    if set(arguments.peers) - {JAX} and importlib.util.find_spec("torch") is None:
         parser.error("PyTorch is missing: pip install torch==2.13.0, or measure ours alone, without --peers")
     machine = turns.machine()
     tolerances: dict = {OURS: None}
@@ -53,7 +55,7 @@ def make(form: str, arguments: argparse.Namespace) -> turns.Form:
     from peers import ours
 
     data = ours.batch(arguments.batch_size, 32, arguments.precision)
-    if form in PEERS:
+    if form in PEERS and form != JAX:
         from peers.torch_cells import Network as Peer
         from peers.torch_forms import PeerTraining
         from peers.torch_steps import Training, form_of
@@ -64,7 +66,7 @@ def make(form: str, arguments: argparse.Namespace) -> turns.Form:
         network = Peer(genotype(arguments.genotype), "sharp", *sizes)
         step = Training(network, ours.LEARNING_RATE, form_of(form, arguments.precision))
         return PeerTraining(step, data, imported, arguments.torch_threads)
-    choose_backend(arguments.backend)
+    choose_backend(JAX if form == JAX else arguments.backend)
     import keras
 
     from sharpkeras.paper.published import genotype
