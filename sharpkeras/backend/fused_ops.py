@@ -158,7 +158,7 @@ def shifts_images(inputs: Any) -> bool:
     So it is on JAX; what is symbolic or of unknown size goes through `keras.ops`, whose operations are counted.
     """
     is_symbolic = isinstance(inputs, keras.KerasTensor)
-    return keras.backend.backend() == "jax" and not is_symbolic and all(isinstance(side, int) for side in inputs.shape)
+    return loops() and not is_symbolic and all(isinstance(side, int) for side in inputs.shape)
 
 
 def max_pool(inputs: Any, size: Sequence[int], strides: Sequence[int]) -> Any:
@@ -192,8 +192,15 @@ def normalize_again(*arguments: Any) -> Any:
 
 
 def loops() -> bool:
-    """Whether to compute equal parts of a network in a loop: on JAX, which compiles each that is written out."""
-    return keras.backend.backend() == "jax"
+    """Whether to compute equal parts of a network in a loop: on JAX, which compiles each that is written out.
+
+    Not where several processes compute on CPUs: there the sums over processes of JAX 0.10 (by gloo) were mixed up.
+    """
+    if keras.backend.backend() != "jax":
+        return False
+    import jax
+
+    return jax.process_count() == 1 or jax.default_backend() != "cpu"
 
 
 def _pair(value):

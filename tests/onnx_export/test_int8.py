@@ -47,7 +47,8 @@ def test_the_file_computes_in_int8(exported):
     assert {node.domain for node in model.graph.node} == {""}
     assert report["precision"] == "int8" and report["nodes"] == len(model.graph.node)
     assert report["bytes"] == path.stat().st_size
-    assert [entry.key for entry in model.metadata_props] == ["weights_sha256"]  # nothing else was given
+    keys = [entry.key for entry in model.metadata_props]
+    assert keys == ["weights_sha256", "target"]  # nothing else was given
 
 
 def test_weights_of_7_bits_are_the_default_and_right_everywhere(exported):
