@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sharpkeras.errors import UsageError
 from sharpkeras.experiment import inherited_settings
+from sharpkeras.io.onnx_files import TARGETS
 from sharpkeras.recipes import SearchRecipe, TrainRecipe
 from sharpkeras.runs import architectures
 from sharpkeras.spaces.architecture import Architecture
@@ -272,7 +273,7 @@ def export(
 
     _one_of("input", input, ("float32", "uint8"))
     _one_of("precision", precision, ("float32", "float16", "int8"))
-    _one_of("target", target, ("auto", "avx2", "avx512", "arm", "gpu"))
+    _one_of("target", target, ("auto", *TARGETS))
     if not optimize and target != "auto":
         raise UsageError("a graph that is left as it is has no target", where="`target`", seen=target, allowed="auto")
     given = {name: value for name, value in {"name": network, **sizes}.items() if value is not None}

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from sharpkeras.io.onnx_files import TARGETS
 from sharpkeras_cli import options
 
 
@@ -50,7 +51,7 @@ from sharpkeras_cli import options
 @click.option("--no-optimize", is_flag=True, help="Leave the graph as the converter makes it.")
 @click.option(
     "--target",
-    type=click.Choice(("auto", "avx2", "avx512", "arm", "gpu")),
+    type=click.Choice(("auto", *TARGETS)),
     default="auto",
     show_default=True,
     help="Processor that the file is made for; auto measures two forms of it here and takes the faster one.",
